@@ -1,0 +1,1 @@
+"""Benchmarks: one file per family, each with a factory that a conf/benchmark/*.yaml names."""

@@ -1,0 +1,41 @@
+"""MNIST from `mnist.npz` (Keras' layout) or from the original IDX files (torchvision's layout)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cl_repro.data.files import missing, read_npz
+from cl_repro.data.idx import read_idx
+
+RAW = Path("MNIST", "raw")
+PARTS = {
+    "x_train": ("train-images-idx3-ubyte", 3),
+    "y_train": ("train-labels-idx1-ubyte", 1),
+    "x_test": ("t10k-images-idx3-ubyte", 3),
+    "y_test": ("t10k-labels-idx1-ubyte", 1),
+}
+
+
+def read_mnist(data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Read MNIST from a folder: `mnist.npz` if it is there, else `MNIST/raw/*-ubyte[.gz]`.
+
+    Args:
+        data_dir: absolute path of the folder.
+
+    Returns:
+        Where the data came from, and x_train, y_train, x_test, y_test.
+
+    Raises:
+        MissingDataError: neither is complete.
+        UserError: a file is damaged.
+    """
+    npz, raw = data_dir / "mnist.npz", data_dir / RAW
+    if npz.is_file():
+        return str(npz), read_npz(npz)
+    arrays = {}
+    for part, (name, ndim) in PARTS.items():
+        found = [path for path in (raw / name, raw / f"{name}.gz") if path.is_file()]
+        if not found:
+            raise missing("MNIST", f"{npz} and {raw / name}[.gz]")
+        arrays[part] = read_idx(found[0], ndim)
+    return str(raw), arrays

@@ -1,0 +1,122 @@
+"""From a study to its replicas: arms x lambdas x seeds, cut into chunks of one stack each.
+
+Chunks are a function of the study alone (and of the device's `max_replicas`), never of what is finished. A chunk is
+the unit of locking, failure, resume and progress.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+SCHEMA_VERSION = 1  # of the results; goes up when code changes what the same configuration computes
+
+# What a run depends on. Paths, device and the like do not belong here; lambda and seed are added per replica.
+SCIENCE = ("benchmark", "scenario", "model", "optim", "method", "fisher", "iterations", "batch_size", "dtype")
+# Descriptions inside the nodes above: renaming them changes no result.
+DESCRIPTION = {"name", "protocol"}
+
+
+class Arm(NamedTuple):
+    """One line of a study: everything but lambda and seed."""
+
+    label: str  # ewc-exact
+    cfg: dict[str, Any]  # resolved, plain
+    config_id: str
+    stack_id: str  # arms that differ in the estimator only share it: their replicas can be one stack
+    uses_lambda: bool
+
+
+class Cell(NamedTuple):
+    """One replica: a row of the results."""
+
+    arm: int
+    lam: float | None
+    seed: int
+    run_id: str
+
+
+def canonical(value: Any) -> Any:
+    """Equal settings, equal text.
+
+    1, 1.0 and 1e0 are one number; keys that only describe are left out, and so are keys that are null, so that a new
+    option whose default is null renames no old result.
+    """
+    if isinstance(value, Mapping):
+        kept = {k: v for k, v in sorted(value.items()) if k not in DESCRIPTION and v is not None}
+        return {str(k): canonical(v) for k, v in kept.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(v) for v in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value).hex()
+    return value
+
+
+def digest(value: Any, size: int) -> str:
+    """Hexadecimal digest of 2 `size` characters of a canonical value."""
+    text = json.dumps([SCHEMA_VERSION, canonical(value)], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def make_arm(cfg: dict[str, Any], uses_lambda: bool) -> Arm:
+    """Name an arm's configuration."""
+    science = {key: cfg[key] for key in SCIENCE}
+    fisher = cfg["fisher"]
+    label = cfg["method"]["name"] + (f"-{fisher['name']}" if fisher else "")
+    shared = {key: value for key, value in science.items() if key != "fisher"}
+    return Arm(label, cfg, digest(science, 4), digest(shared, 4), uses_lambda)
+
+
+def cells(arms: Sequence[Arm]) -> list[Cell]:
+    """All replicas of a study, seed by seed, in the order of its arms and lambdas."""
+    result = {}
+    for seed in dict.fromkeys(s for arm in arms for s in arm.cfg["seeds"]):
+        for i, arm in enumerate(arms):
+            if seed not in arm.cfg["seeds"]:
+                continue
+            for lam in map(float, arm.cfg["grid"]["lambdas"]) if arm.uses_lambda else (None,):
+                run_id = digest([arm.config_id, lam, seed], 8)
+                result.setdefault(run_id, Cell(i, lam, seed, run_id))
+    return list(result.values())
+
+
+def chunks(arms: Sequence[Arm], all_cells: Sequence[Cell], max_replicas: int) -> list[list[Cell]]:
+    """Cut into stacks of at most `max_replicas`: whole seeds where they fit, else parts of one seed.
+
+    Args:
+        arms: of the study.
+        all_cells: from `cells`.
+        max_replicas: K at most.
+
+    Returns:
+        Chunks, ordered by their first seed, so that those that share a first task follow each other.
+    """
+
+    def stack_of(cell: Cell) -> str:
+        return arms[cell.arm].stack_id
+
+    result: list[list[Cell]] = []
+    for _, members in groupby(sorted(all_cells, key=stack_of), stack_of):
+        pack: list[Cell] = []
+        for _, of_seed in groupby(members, lambda cell: cell.seed):
+            part = list(of_seed)
+            if pack and len(pack) + len(part) > max_replicas:
+                result.append(pack)
+                pack = []
+            pack += part
+            while len(pack) > max_replicas:
+                result.append(pack[:max_replicas])
+                pack = pack[max_replicas:]
+            if len(part) > max_replicas and pack:
+                result.append(pack)
+                pack = []
+        if pack:
+            result.append(pack)
+    first = {cell.run_id: i for i, cell in enumerate(all_cells)}
+    return sorted(result, key=lambda chunk: first[chunk[0].run_id])
+
+
+def chunk_id(chunk: Sequence[Cell]) -> str:
+    """Names a chunk by what is in it."""
+    return digest([cell.run_id for cell in chunk], 6)

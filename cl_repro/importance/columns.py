@@ -1,0 +1,52 @@
+r"""What is backpropagated from the logits: arrays [N, J, C] of J columns per example.
+
+The diagonal Fisher of an example is sum_j (J^T s_j)^2 with J = dz/dtheta and columns s_j:
+
+    exact       S S^T = diag(p) - p p^T      the expectation over y ~ p(y|x) (van de Ven 2025, "EXACT")
+    sample      s = p - onehot(y~), y~ ~ p   one draw of it
+    empirical   s = p - onehot(y)            the label
+    predicted   s = p - onehot(argmax p)
+
+z [N, C] are the active logits and p = softmax(z). All columns are the gradient of -log p(y|x) by z.
+"""
+
+import torch
+from torch import Tensor
+
+
+def exact(z: Tensor) -> Tensor:
+    """C - 1 columns S [N, C-1, C] with S^T S = diag(p) - p p^T for each example.
+
+    The Cholesky factor of Tanabe and Sagae (1992), by tail sums q_j = sum_{i >= j} p_i:
+
+        s_j = sqrt(p_j q_{j+1} / q_j),   S[j, j] = s_j,   S[j, i] = -s_j p_i / q_{j+1} for i > j
+
+    in log space, because a confident network has p far below what 1 - p can resolve: the product form is NaN in
+    float32. C = 2 gives the single column sqrt(p_0 p_1) (1, -1).
+    """
+    n, c = z.shape
+    lp = z.log_softmax(1)
+    lq = lp.flip(1).logcumsumexp(1).flip(1)  # [N, C], log tail sums
+    s = ((lp[:, :-1] + lq[:, 1:] - lq[:, :-1]) / 2).exp()  # [N, C-1]
+    ratio = (lp[:, None, :] - lq[:, 1:, None]).exp()  # [N, C-1, C], p_i / q_{j+1}: at most 1 for i > j
+    after = torch.ones(c - 1, c, dtype=torch.bool, device=z.device).triu(1)
+    own = torch.eye(c - 1, c, dtype=torch.bool, device=z.device)
+    return s[:, :, None] * (own.to(z.dtype) - torch.where(after, ratio, 0.0))
+
+
+def towards(z: Tensor, y: Tensor) -> Tensor:
+    """One column p - onehot(y), [N, 1, C].
+
+    The entry of y is written -sum_{c != y} p_c: p_y - 1 loses it in float32 when the network is confident.
+    """
+    others = z.softmax(1).scatter(1, y[:, None], 0.0)
+    return others.scatter(1, y[:, None], -others.sum(1, keepdim=True))[:, None, :]
+
+
+def draw(z: Tensor, noise: Tensor) -> Tensor:
+    """y~ [N] ~ softmax(z) by inverse CDF; noise [N] float64 in [0, 1).
+
+    In float64: float32 noise would draw labels of probability 1e-11 with probability 6e-8.
+    """
+    cdf = z.double().softmax(1).cumsum(1)
+    return (noise[:, None] >= cdf[:, :-1]).sum(1)

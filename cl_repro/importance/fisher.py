@@ -1,0 +1,85 @@
+r"""The diagonal Fisher information, four ways that differ in the label of the gradient only.
+
+    F_i = (1/N) sum_n E_y (d log p(y|x_n) / d theta_i)^2          (van de Ven, ICLR blog post 2025)
+
+exact takes y ~ p(y|x_n) in expectation, sample draws it once, empirical takes the data's label, predicted the most
+probable one. Scale: the MEAN over examples of squared per-example gradients of the unreduced log-likelihood, no
+prefactor (the penalty's 1/2 is in the method). With `normalisation: reference` the divisors of the reference code:
+it divides by the last index of its loop, N - 1 on a full pass, and stops after n + 1 examples, not n.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from cl_repro.errors import UserError
+from cl_repro.importance import columns
+from cl_repro.importance.squares import sum_of_squares
+from cl_repro.types import Estimator, Net, Tree
+
+Label = Callable[[Tensor, Tensor, Tensor], Tensor]  # (z [N, A], y [N], noise [N]) -> columns [N, J, A]
+
+
+def exact(n: int | None = None, normalisation: str = "exact") -> Estimator:
+    """All labels, weighted by their probability: C - 1 backward passes. See `of_columns` for the arguments."""
+    return of_columns(lambda z, y, noise: columns.exact(z), n, normalisation)
+
+
+def sample(n: int | None = None, normalisation: str = "exact") -> Estimator:
+    """One label drawn from the model per example: unbiased, one backward pass."""
+    return of_columns(lambda z, y, noise: columns.towards(z, columns.draw(z, noise)), n, normalisation)
+
+
+def empirical(n: int | None = None, normalisation: str = "exact") -> Estimator:
+    """The data's label: biased wherever the model is not the data's distribution."""
+    return of_columns(lambda z, y, noise: columns.towards(z, y), n, normalisation)
+
+
+def predicted(n: int | None = None, normalisation: str = "exact") -> Estimator:
+    """The most probable label."""
+    return of_columns(lambda z, y, noise: columns.towards(z, z.argmax(1)), n, normalisation)
+
+
+def of_columns(label: Label, n: int | None, normalisation: str) -> Estimator:
+    """The estimator that squares what these columns backpropagate.
+
+    Args:
+        label: the columns s of -d log p(label) / dz.
+        n: examples used, drawn without replacement; None: all.
+        normalisation: `exact` or `reference` (module docstring).
+
+    Returns:
+        The estimator.
+
+    Raises:
+        UserError: if n is not at least 1, or normalisation is unknown.
+    """
+    if n is not None and n < 1:
+        raise UserError(f"fisher.n={n}: the number of examples must be at least 1, or null for all")
+    check_normalisation(normalisation)
+
+    def total(
+        net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor
+    ) -> Tree:
+        return sum_of_squares(net, params, buffers, x, active, lambda z: label(z, y, noise))
+
+    rows, divisor = counts(n, normalisation)
+    return Estimator(total, rows, divisor)
+
+
+def counts(n: int | None, normalisation: str) -> tuple[Callable[[int], int], Callable[[int], float]]:
+    """How many of N examples are used, and by what their sum is divided (protocol: `normalisation`)."""
+    if normalisation == "exact":
+        return (lambda total: total if n is None else n), (lambda total: float(total if n is None else n))
+    # DEVIATES: on purpose, as the reference code: N - 1 on a full pass, n + 1 examples divided by n + 1 otherwise.
+    full = lambda total: n is None or total <= n + 1  # noqa: E731
+    return (
+        lambda total: total if full(total) else n + 1,
+        lambda total: float(total - 1 if full(total) else n + 1),
+    )
+
+
+def check_normalisation(normalisation: str) -> None:
+    """Refuse anything but `exact` and `reference`."""
+    if normalisation not in ("exact", "reference"):
+        raise UserError(f"fisher.normalisation={normalisation}: must be exact or reference")

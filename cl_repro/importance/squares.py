@@ -1,0 +1,68 @@
+"""Squared per-example gradients, layer by layer, of any columns of the logits."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cl_repro.models.layers import no_tap
+from cl_repro.types import Layer, Net, Tree
+
+
+def output_shapes(net: Net, params: Tree, buffers: Tree, x: Tensor) -> dict[str, tuple[int, ...]]:
+    """Shape of one example's output of every tapped layer; costs a forward pass of one example."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
+        if name in shapes:
+            raise ValueError(f"layer {name!r} is applied twice in one forward pass: its squares would be wrong")
+        shapes[name] = tuple(z.shape[1:])
+        return no_tap(name, layer, a, z)
+
+    net.apply(params, buffers, x[:1], tap=tap)
+    return shapes
+
+
+def sum_of_squares(
+    net: Net, params: Tree, buffers: Tree, x: Tensor, active: Tensor, columns: Callable[[Tensor], Tensor]
+) -> Tree:
+    r"""sum_n sum_j (d (s_nj . z_n) / d theta)^2, one forward and J backward passes, no per-example gradient.
+
+    Args:
+        net: the network, evaluated (not training).
+        params: {name: [*shape]}, one replica.
+        buffers: the network's buffers, constants here.
+        x: [N, *in].
+        active: [A] int64, the logits in z.
+        columns: z [N, A] -> s [N, J, A], constants of the differentiation.
+
+    Returns:
+        {name: [*shape]}, non-negative, a SUM over examples, unit (nats/parameter)^2.
+
+    Raises:
+        ValueError: if a layer is applied twice, or a parameter belongs to no tapped layer.
+    """
+    shapes = output_shapes(net, params, buffers, x)
+    kinds: dict[str, Layer] = {}
+
+    def logits(eps: Tree) -> tuple[Tensor, Tree]:
+        inputs: Tree = {}
+
+        def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
+            kinds[name], inputs[name] = layer, a
+            return z + eps[name]
+
+        z, _ = net.apply(params, buffers, x, tap=tap)
+        return z[:, active], inputs
+
+    eps = {name: x.new_zeros(len(x), *shape) for name, shape in shapes.items()}
+    z, vjp, inputs = torch.func.vjp(logits, eps, has_aux=True)
+    s = columns(z)  # [N, J, A]
+    deltas = [vjp(s[:, j], retain_graph=True)[0] for j in range(s.shape[1])]
+    total: Tree = {}
+    for name, layer in kinds.items():
+        for suffix, value in layer.squares(inputs[name], [d[name] for d in deltas]).items():
+            total[f"{name}.{suffix}"] = value
+    if missing := params.keys() - total.keys():
+        raise ValueError(f"no layer measures the parameters {sorted(missing)}")
+    return total

@@ -1,0 +1,16 @@
+"""The two bounds: finetune (lower, "None" in the blog) and joint (upper)."""
+
+from cl_repro.types import Method
+
+
+def finetune() -> Method:
+    """Train on one task after the other, protect nothing."""
+    return Method()
+
+
+def joint() -> Method:
+    """At step k, go on from the current weights on the union of tasks 1..k, each example with its own task's mask.
+
+    Same iterations per step as the other methods.
+    """
+    return Method(trains_on=lambda k: range(k + 1))

@@ -1,0 +1,1 @@
+"""Networks: one factory per file, each returning a `Net`."""

@@ -1,0 +1,48 @@
+"""Where results come from: commit, versions, machine, command."""
+
+import os
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Source(NamedTuple):
+    """The code that runs."""
+
+    git_sha: str  # `unknown` outside a checkout, unless CL_REPRO_COMMIT says
+    dirty: bool  # tracked files outside results/ differ from the commit
+
+
+def source() -> Source:
+    """The commit of this code: from git, else from $CL_REPRO_COMMIT, else unknown."""
+    here = Path(__file__).resolve().parent
+    try:
+        inside = git(here, "rev-parse", "--show-toplevel")
+        if Path(inside) != here.parent:
+            raise FileNotFoundError
+        sha = git(here, "rev-parse", "HEAD")
+        # results/ changes while a study runs
+        dirty = bool(git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"))
+        return Source(sha, dirty)
+    except (OSError, subprocess.CalledProcessError):
+        return Source(os.environ.get("CL_REPRO_COMMIT", "unknown"), dirty=False)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Output of a git command."""
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def command() -> str:
+    """The command line that started this process, as one would type it."""
+    return "python -m cl_repro " + shlex.join(sys.argv[1:])

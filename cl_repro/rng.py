@@ -1,0 +1,35 @@
+"""Named random streams: every draw comes from its own generator, keyed by what it is for.
+
+A stream depends on (seed, name, task) alone, never on who drew before, on the device or on the other
+replicas. Adding a consumer moves no other stream, and forking a run needs no generator state.
+"""
+
+import hashlib
+
+import torch
+from torch import Generator, Tensor
+
+
+def stream(seed: int, name: str, task: int = 0) -> Generator:
+    """The CPU generator of stream `name` for `seed` and `task`."""
+    key = f"{seed}/{name}/{task}".encode()
+    number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
+    return Generator().manual_seed(number)
+
+
+def batches(generator: Generator, n: int, batch_size: int, iterations: int) -> Tensor:
+    """Mini-batches of `iterations` steps: shuffled epochs without replacement, incomplete batches dropped.
+
+    Args:
+        generator: where the shuffles come from.
+        n: examples of the task, at least `batch_size`.
+        batch_size: B.
+        iterations: number of steps.
+
+    Returns:
+        [iterations, B] int64, positions in 0..n-1.
+    """
+    per_epoch = n // batch_size
+    epochs = -(-iterations // per_epoch)
+    shuffles = [torch.randperm(n, generator=generator)[: per_epoch * batch_size] for _ in range(epochs)]
+    return torch.cat(shuffles).view(-1, batch_size)[:iterations]

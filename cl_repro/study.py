@@ -1,0 +1,160 @@
+"""A study from composed arms to rows: check everything, plan the chunks, compute what is missing, merge."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from cl_repro import grid, provenance, runtime, worker
+from cl_repro.config import check
+from cl_repro.errors import UserError
+from cl_repro.grid import Arm, Cell
+from cl_repro.records import Store
+
+SMALL_NETWORK = 50_000  # parameters; up to here a stack pays on a CPU (measured: 4-10x at 17,610, nothing at 478,410)
+CPU_STACK = 128  # replicas of a small network
+CUDA_STACK = 512
+CUDA_BYTES = 16 * 2**30  # for the state of a stack
+TREES = 12  # of the size of the parameters a replica may need: weights, gradients, moments, importance, anchor, ...
+
+
+def run(arms_cfg: list[dict[str, Any]]) -> Path:
+    """Compute a study's missing rows.
+
+    Args:
+        arms_cfg: the resolved configuration of every arm; what is not science is the same in all.
+
+    Returns:
+        The results folder, complete.
+
+    Raises:
+        UserError: bad input (before any training), or a worker process that died.
+    """
+    common = arms_cfg[0]
+    for cfg in arms_cfg:
+        check(cfg)
+    device = runtime.resolve_device(common["device"])
+    workshop = worker.Workshop(lambda *_: None)
+    arms = [grid.make_arm(cfg, workshop.method(cfg).penalty_grad is not None) for cfg in arms_cfg]
+    check_sizes(workshop, arms, device)
+    limit = max_replicas(common["max_replicas"], parameters(workshop, arms[0], device), device)
+    store = Store(Path(common["results_dir"]) / (common["name"] + common["suffix"]))
+    all_cells = grid.cells(arms)
+    finished = store.finished()
+    pending = [c for c in grid.chunks(arms, all_cells, limit) if not {cell.run_id for cell in c} <= finished]
+    if pending:
+        source = provenance.source()
+        store.note_invocation(
+            {
+                "command": provenance.command(),
+                "started": provenance.now(),
+                **source._asdict(),
+                "torch": torch.__version__,
+                "hardware": runtime.hardware(device),
+                "config_ids": [arm.config_id for arm in arms],
+            },
+            {arms[0].cfg["benchmark"]["name"]: workshop.benchmark(arms[0].cfg, device).checksum},
+            {arm.config_id: public(arm.cfg) for arm in arms},
+        )
+        jobs = [worker.Job(chunk, arms, store.folder, device, source) for chunk in pending]
+        compute(store, jobs, processes(common["workers"], device, len(jobs)))
+    store.merge()
+    return store.folder
+
+
+def public(cfg: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the folders of this machine."""
+    return {key: value for key, value in cfg.items() if key not in ("data_dir", "results_dir")}
+
+
+def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
+    """Refuse, before any training, what no task of some seed is large enough for."""
+    for arm in arms:
+        cfg = arm.cfg
+        experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
+        worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
+        for seed in cfg["seeds"]:
+            for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
+                n = len(task.rows)
+                if cfg["batch_size"] > n:
+                    raise UserError(f"batch_size={cfg['batch_size']}: task {k} of seed {seed} has {n} examples")
+                if estimator and estimator.rows(n) > n:
+                    raise UserError(f"fisher.n={estimator.rows(n)}: task {k} of seed {seed} has {n} examples")
+
+
+def parameters(workshop: worker.Workshop, arm: Arm, device: str) -> int:
+    """Parameters of an arm's network."""
+    params, _ = workshop.experiment(arm, device).net.init(torch.Generator())
+    return sum(p.numel() for p in params.values())
+
+
+def max_replicas(setting: Any, n_parameters: int, device: str) -> int:
+    """Replicas in one stack: as set, or where stacking pays."""
+    if setting != "auto":
+        return setting
+    if device.startswith("cuda"):
+        return max(1, min(CUDA_STACK, CUDA_BYTES // (4 * TREES * n_parameters)))
+    return CPU_STACK if n_parameters <= SMALL_NETWORK else 1
+
+
+def processes(setting: Any, device: str, n_jobs: int) -> int:
+    """Worker processes: as set, or one per core on a CPU and one on CUDA; never more than chunks."""
+    auto = 1 if device.startswith("cuda") else runtime.cores()
+    return min(auto if setting == "auto" else setting, n_jobs)
+
+
+def compute(store: Store, jobs: list[worker.Job], n_processes: int) -> None:
+    """Compute chunks in worker processes; merge each as it finishes."""
+    context = multiprocessing.get_context("spawn")
+    progress = context.Array("d", 3)
+    total = sum(iterations(job) for job in jobs)
+    with (
+        bar(progress, total) as refresh,
+        ProcessPoolExecutor(n_processes, context, worker.start, (progress,)) as pool,
+    ):
+        waiting: dict[Future[str], worker.Job] = {pool.submit(worker.compute, job): job for job in jobs}
+        try:
+            while waiting:
+                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                refresh()
+                for future in done:
+                    job = waiting.pop(future)
+                    if future.result() == worker.BUSY:  # another launch is at it: look again when the rest is done
+                        waiting[pool.submit(worker.compute, job, wait=True)] = job
+                if done:
+                    store.merge()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process died (killed, or out of memory); finished chunks are kept: run the same command again"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def iterations(job: worker.Job) -> int:
+    """Replica iterations that a chunk reports; a shared first task is not counted."""
+    cfg = job.arms[job.chunk[0].arm].cfg
+    tasks = cfg["benchmark"]["n_tasks"] - cfg["share_first_task"]
+    return len(job.chunk) * cfg["iterations"] * tasks
+
+
+@contextmanager
+def bar(progress: Any, total: int) -> Iterator[Any]:
+    """A progress bar with an ETA; silent when not on a terminal."""
+    with tqdm(total=total, unit="it", unit_scale=True, disable=None, smoothing=0.05) as shown:
+
+        def refresh() -> None:
+            done, task, loss = progress
+            shown.set_postfix_str(f"task {int(task) + 1}, loss {loss:.4f}", refresh=False)
+            shown.update(min(done, total) - shown.n)
+
+        yield refresh
+        refresh()

@@ -1,0 +1,44 @@
+"""Arithmetic on trees (`dict[str, Tensor]`) and on stacks of them (a leading replica axis K)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from cl_repro.types import Tree
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """A tree of zeros of the same shapes."""
+    return {name: torch.zeros_like(value) for name, value in tree.items()}
+
+
+def add(total: Tree, part: Tree) -> Tree:
+    """`total + part`, name by name."""
+    return {name: value + part[name] for name, value in total.items()}
+
+
+def divide(tree: Tree, divisor: float) -> Tree:
+    """`tree / divisor`."""
+    return {name: value / divisor for name, value in tree.items()}
+
+
+def stack(trees: Iterable[Tree]) -> Tree:
+    """Trees of one replica -> one tree with a leading axis K."""
+    trees = list(trees)
+    return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
+
+
+def select(tree: Tree, rows: Tensor) -> Tree:
+    """Replicas `rows` [k] of a stacked tree, copied."""
+    return {name: value.index_select(0, rows) for name, value in tree.items()}
+
+
+def first(tree: Tree) -> Tree:
+    """Replica 0 of a stacked tree, as views that share its memory."""
+    return {name: value[0] for name, value in tree.items()}
+
+
+def trace(tree: Tree) -> float:
+    """Sum of all entries, in float64."""
+    return sum(value.sum(dtype=torch.float64).item() for value in tree.values())

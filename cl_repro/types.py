@@ -1,0 +1,94 @@
+"""The core types. No logic lives here.
+
+Axis names, used everywhere: K replicas, S seeds, N examples, B mini-batch, C logits, T tasks.
+Algorithms (networks, methods, estimators) are written for ONE replica; only the engine knows K.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Generator, Tensor
+
+Tree = dict[str, Tensor]
+"""Parameters, gradients, importances: one flat dictionary, name -> tensor."""
+
+
+class Task(NamedTuple):
+    """One task of one seed: which rows of the resident data belong to it, and which classes."""
+
+    rows: Tensor  # [N] int64, rows of Benchmark.x
+    rows_test: Tensor  # [M] int64, rows of Benchmark.x_test
+    classes: tuple[int, ...]  # class ids after the seed's permutation
+
+
+class Curriculum(NamedTuple):
+    """What one seed means on a benchmark: class ids of every row, and the sequence of tasks."""
+
+    y: Tensor  # [rows of x] int64, class ids after the seed's permutation
+    y_test: Tensor  # [rows of x_test] int64
+    tasks: tuple[Task, ...]
+
+
+class Benchmark(NamedTuple):
+    """A data set on the device, and how a seed cuts it into tasks."""
+
+    x: Tensor  # [rows, *shape] uint8
+    x_test: Tensor  # [rows, *shape] uint8
+    to_input: Callable[[Tensor], Tensor]  # uint8 [..., *shape] -> float32, what the network sees
+    curriculum: Callable[[int], Curriculum]  # of a seed
+    n_tasks: int
+    n_classes: int  # over all tasks
+    checksum: str  # of the arrays, for the provenance
+
+
+class Scenario(NamedTuple):
+    """Which logits exist, which are active, and what a label means (van de Ven et al. 2022)."""
+
+    n_outputs: Callable[[Benchmark, Sequence[Task]], int]
+    label: Callable[[Tensor, Task], Tensor]  # class ids -> logit indices
+    active: Callable[[Sequence[Task], int, int], tuple[int, ...]]  # (tasks, trained up to, task asked about)
+
+
+class Tap(Protocol):
+    """What a layer does with its input and output besides computing; training uses the identity."""
+
+    def __call__(self, name: str, layer: "Layer", a: Tensor, z: Tensor) -> Tensor:
+        """Layer `name` maps input `a` [N, ...] to `z` [N, ...]; returns the output to go on with."""
+
+
+class Layer(NamedTuple):
+    """A kind of layer, as the importance passes see it."""
+
+    squares: Callable[[Tensor, Sequence[Tensor]], Tree]
+    """(a, [D_1, ..., D_J]) -> {parameter suffix: sum_n sum_j (d s_j / d theta)^2}; D_j is the derivative
+    of output column j by the layer's output, [N, ...]."""
+
+
+class Net(NamedTuple):
+    """A network as pure functions of its parameters."""
+
+    init: Callable[[Generator], tuple[Tree, Tree]]  # -> parameters, buffers
+    apply: Callable[..., tuple[Tensor, Tree]]
+    """(params, buffers, x, *, train=False, tap=no_tap) -> logits [N, C], buffers."""
+
+
+class Estimator(NamedTuple):
+    """How importances are estimated from the examples of a task."""
+
+    sum: Callable[..., Tree]
+    """(net, params, buffers, x, y, noise, active) -> {name: [*shape]}, the SUM over these examples (or units).
+    x [B, *shape] float; y [B] int64, positions in `active`; noise [B] float64 uniform in [0, 1);
+    active [A] int64, the logits that enter the softmax."""
+    rows: Callable[[int], int]  # of the N examples of a task, how many are used
+    divisor: Callable[[int], float]  # what the sum is divided by, for a task of N examples
+    batch_size: int | None = None  # examples per call of `sum` where that changes the result; None: any
+    vectorises: bool = True  # `sum` may run under torch.vmap over replicas
+
+
+class Method(NamedTuple):
+    """A continual-learning method, for one replica; state is a NamedTuple of tensors and Trees of fixed shape."""
+
+    init: Callable[[Tree, Tensor], Any] | None = None  # (params, lam) -> state
+    penalty_grad: Callable[[Any, Tree], Tree] | None = None  # (state, params) -> added to the gradient, from task 2 on
+    end_task: Callable[[Any, Tree, Tree], Any] | None = None  # (state, params, importance) -> state
+    trains_on: Callable[[int], Sequence[int]] = lambda k: (k,)  # tasks whose examples are drawn at step k

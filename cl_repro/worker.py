@@ -1,0 +1,200 @@
+"""What one process does: build an arm's objects from its configuration, train a chunk, spool its rows."""
+
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import Timeout
+
+from cl_repro import engine, provenance, runtime
+from cl_repro.config import build
+from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest
+from cl_repro.metrics import summary
+from cl_repro.records import Row, Store
+from cl_repro.types import Benchmark, Estimator, Method
+
+BUSY, DONE = "busy", "done"
+
+
+class Job(NamedTuple):
+    """A chunk to compute, and where its rows go."""
+
+    chunk: list[Cell]
+    arms: list[Arm]
+    folder: Path
+    device: str
+    source: provenance.Source
+
+
+class Workshop:
+    """What a process keeps between chunks: resident data, and the last first task that was shared."""
+
+    def __init__(self, report: engine.Report) -> None:
+        """`report` is told about progress."""
+        self.report = report
+        self.benchmarks: dict[str, Benchmark] = {}
+        self.estimators: dict[str, Estimator] = {}
+        self.trunks: dict[str, engine.Trunk] = {}
+
+    def benchmark(self, cfg: dict[str, Any], device: str) -> Benchmark:
+        """The benchmark of a configuration, read once per process."""
+        key = digest([cfg["benchmark"], cfg["data_dir"], cfg["dtype"], device], 8)
+        if key not in self.benchmarks:
+            given = {"data_dir": Path(cfg["data_dir"]), "device": device, "dtype": getattr(torch, cfg["dtype"])}
+            self.benchmarks[key] = build("benchmark", cfg["benchmark"], **given)
+        return self.benchmarks[key]
+
+    def estimator(self, cfg: dict[str, Any]) -> Estimator | None:
+        """The estimator of a configuration; equal configurations give the same object."""
+        if cfg["fisher"] is None:
+            return None
+        key = digest(cfg["fisher"], 8)
+        if key not in self.estimators:
+            self.estimators[key] = build("fisher", cfg["fisher"])
+        return self.estimators[key]
+
+    def method(self, cfg: dict[str, Any]) -> Method:
+        """The method of a configuration."""
+        return build("method", cfg["method"])
+
+    def experiment(self, arm: Arm, device: str) -> engine.Experiment:
+        """What all replicas of an arm share."""
+        cfg = arm.cfg
+        benchmark, scenario = self.benchmark(cfg, device), build("scenario", cfg["scenario"])
+        n_outputs = scenario.n_outputs(benchmark, benchmark.curriculum(cfg["seeds"][0]).tasks)
+        given = {"input_shape": tuple(benchmark.x.shape[1:]), "n_outputs": n_outputs}
+        before_method = {k: v for k, v in cfg.items() if k in engine.Experiment._fields or k in ("model", "optim")}
+        return engine.Experiment(
+            key=digest([before_method, cfg["data_dir"], device], 8),
+            benchmark=benchmark,
+            scenario=scenario,
+            net=build("model", cfg["model"], **given),
+            optimiser=partial(make_optimiser, cfg["optim"]),
+            reset_optimiser=cfg["optim"]["reset"],
+            iterations=cfg["iterations"],
+            batch_size=cfg["batch_size"],
+            rows_per_pass=cfg["rows_per_pass"],
+            share_first_task=cfg["share_first_task"],
+            dtype=getattr(torch, cfg["dtype"]),
+            device=device,
+        )
+
+    def compute(self, job: Job, wait: bool = False) -> str:
+        """Train a chunk and spool its rows, unless another process is at it or has done it.
+
+        Args:
+            job: the chunk.
+            wait: for the other process, instead of answering `busy`.
+
+        Returns:
+            `done`: the chunk's rows are spooled or recorded. `busy`: another process computes it.
+        """
+        store, name = Store(job.folder), chunk_id(job.chunk)
+        try:
+            with store.chunk_lock(name).acquire(timeout=-1 if wait else 0):
+                if not {cell.run_id for cell in job.chunk} <= store.finished():
+                    store.put(name, self.rows(job))
+        except Timeout:
+            return BUSY
+        return DONE
+
+    def rows(self, job: Job) -> dict[str, list[Row]]:
+        """Train a chunk; its rows of the three CSVs."""
+        arm = job.arms[job.chunk[0].arm]
+        experiment = self.experiment(arm, job.device)
+        replicas = [
+            engine.Replica(cell.seed, cell.lam or 0.0, self.estimator(job.arms[cell.arm].cfg)) for cell in job.chunk
+        ]
+        outcomes = engine.run(experiment, self.method(arm.cfg), replicas, self.trunks, self.report)
+        rows: dict[str, list[Row]] = {"runs.csv": [], "accuracy.csv": [], "importance.csv": []}
+        for cell, outcome in zip(job.chunk, outcomes, strict=True):
+            rows["runs.csv"].append(run_row(job, cell, experiment, outcome))
+            rows["accuracy.csv"] += [
+                {"run_id": cell.run_id, "split": "test", "after_task": k - 1, "task": j, "accuracy": f"{value:.6g}"}
+                for k, after in enumerate(outcome.accuracy)
+                for j, value in enumerate(after)
+            ]
+            rows["importance.csv"] += [
+                {"run_id": cell.run_id, "after_task": k, "trace": f"{value:.6g}"} for k, value in enumerate(outcome.traces)
+            ]
+        return rows
+
+
+def make_optimiser(node: dict[str, Any], params: list[torch.Tensor]) -> torch.optim.Optimizer:
+    """The optimiser of a configuration for these tensors."""
+    return build("optim", node, params=params)
+
+
+def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine.Outcome) -> Row:
+    """The row of runs.csv of one replica."""
+    arm = job.arms[cell.arm]
+    cfg, seconds = arm.cfg, outcome.seconds
+    result = summary(outcome.accuracy)
+    numbers = result._asdict() if outcome.finite else dict.fromkeys(result._fields)
+    return {
+        "run_id": cell.run_id,
+        "config_id": arm.config_id,
+        "study": cfg["name"],
+        "scale": cfg["suffix"].lstrip("_") or "paper",  # scales without a folder of their own differ in seeds only
+        "arm": arm.label,
+        **{group: cfg[group]["name"] for group in ("benchmark", "scenario", "model", "method")},
+        "fisher": cfg["fisher"]["name"] if cfg["fisher"] else None,
+        "lambda": cell.lam,
+        "seed": cell.seed,
+        "batch_size": experiment.batch_size,
+        "iterations": experiment.iterations,
+        "n_tasks": experiment.benchmark.n_tasks,
+        **{key: None if value is None or value != value else f"{value:.6g}" for key, value in numbers.items()},
+        "status": "ok" if outcome.finite else "diverged",
+        "seconds_train": f"{seconds.train:.4f}",
+        "seconds_fisher": f"{seconds.fisher:.4f}",
+        "seconds_eval": f"{seconds.evaluate:.4f}",
+        "seconds_total": f"{seconds.train + seconds.fisher + seconds.evaluate:.4f}",
+        "replicas_in_chunk": len(job.chunk),
+        "shared_first_task": experiment.share_first_task,
+        "peak_memory": runtime.peak_memory(job.device),
+        "dtype": cfg["dtype"],
+        "device": job.device.split(":")[0],
+        "hardware": runtime.hardware(job.device),
+        "torch": torch.__version__,
+        "git_sha": job.source.git_sha,
+        "dirty": job.source.dirty,
+        "finished": provenance.now(),
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+# --- processes of a pool: one workshop each -------------------------------------------------------------------------
+
+POOL: dict[str, Workshop] = {}
+
+
+def start(progress: Any) -> None:
+    """Prepare a process of the pool; it ends when its parent does.
+
+    Args:
+        progress: shared array [replica iterations done, task, loss].
+    """
+    runtime.prepare()
+
+    def report(done: int, task: int, loss: float) -> None:
+        with progress.get_lock():
+            progress[0] += done
+            progress[1], progress[2] = task, loss
+
+    def follow_parent() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    POOL["workshop"] = Workshop(report)
+    threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def compute(job: Job, wait: bool = False) -> str:
+    """`Workshop.compute` in a process of the pool."""
+    return POOL["workshop"].compute(job, wait)

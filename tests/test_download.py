@@ -1,0 +1,199 @@
+"""Getting data sets, without a connection, and the shim that lets torchvision be imported."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from made_data import assert_same, one_line, small_mnist, write_npz, write_raw
+
+from cl_repro.data import arrays as data
+from cl_repro.data import download, mnist, torchvision_shim
+from cl_repro.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    return small_mnist(monkeypatch)
+
+
+@pytest.fixture
+def server(made, monkeypatch):
+    """A torchvision whose MNIST writes the made files, or fails: `server.fails = error`."""
+    state = types.SimpleNamespace(calls=0, fails=None)
+
+    def fake_mnist(root, download):
+        state.calls += 1
+        write_raw(Path(root), made)
+        (Path(root) / mnist.RAW / "train-images-idx3-ubyte.gz").write_bytes(b"packed")
+        if state.fails:
+            raise state.fails
+        assert download
+
+    datasets = types.SimpleNamespace(MNIST=fake_mnist)
+    module = types.ModuleType("torchvision")
+    module.datasets = datasets
+    monkeypatch.setitem(sys.modules, "torchvision", module)
+    monkeypatch.setattr(download, "prepare_torchvision", lambda: "native")
+    return state
+
+
+def test_prepare_downloads_what_is_missing_and_then_does_nothing(server, made, tmp_path, capsys):
+    folder = tmp_path / "new" / "data"
+    download.prepare(["mnist"], folder)
+    assert_same(data.load("mnist", folder), made)
+    assert {p.name for p in (folder / mnist.RAW).iterdir()} == {n for n, _ in mnist.PARTS.values()}
+    assert [p.name for p in folder.iterdir()] == ["MNIST"], "no temporary folder left"
+    assert "mnist: downloaded, checksum right" in capsys.readouterr().out
+    download.prepare(["mnist", "digits"], folder)
+    assert capsys.readouterr().out.splitlines() == [
+        "mnist: present, checksum right, nothing to do",
+        "digits: present, checksum right, nothing to do",
+    ]
+    assert server.calls == 1
+
+
+def test_prepare_keeps_the_raw_files_that_are_there(server, made, tmp_path):
+    raw = write_raw(tmp_path, made)
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    kept = raw / "train-labels-idx1-ubyte"
+    inode = kept.stat().st_ino
+    download.prepare(["mnist"], tmp_path)
+    assert kept.stat().st_ino == inode
+    assert_same(data.load("mnist", tmp_path), made)
+
+
+def test_prepare_does_not_touch_wrong_data(server, made, tmp_path):
+    path = write_npz(tmp_path, made, y_test=made.y_test * 0)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="not the real mnist"):
+        download.prepare(["mnist"], tmp_path)
+    assert path.read_bytes() == before
+    assert server.calls == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Error downloading\n  twice"), OSError("no route")])
+def test_failed_download_is_one_line_and_leaves_no_half_files(server, tmp_path, error):
+    server.fails = error
+    with pytest.raises(UserError) as raised:
+        download.prepare(["mnist"], tmp_path)
+    what = " ".join(str(error).split())
+    assert f"mnist: download to {tmp_path} failed ({what})" in one_line(raised)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_downloaded_data_are_verified(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(data.CHECKSUMS, "mnist", "0" * 64)
+    with pytest.raises(UserError, match=f"not the real mnist: checksum .*, expected {'0' * 64}"):
+        download.prepare(["mnist"], tmp_path)
+
+
+def test_without_torchvision_the_command_that_helps_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "prepare_torchvision", lambda: "absent")
+    with pytest.raises(UserError) as error:
+        download.prepare(["mnist"], tmp_path)
+    assert "torchvision, which downloads it, is not installed" in one_line(error)
+    assert str(tmp_path) in one_line(error)
+
+
+def run_python(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_prepare_data_command(tmp_path):
+    script = str(ROOT / "scripts" / "prepare_data.py")
+    shown = run_python(script, "--help")
+    assert shown.returncode == 0
+    assert "--data-dir" in shown.stdout
+    fine = run_python(script, "digits", "--data-dir", str(tmp_path))
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert fine.stdout == "digits: present, checksum right, nothing to do\n"
+    wrong = run_python(script, "mnits")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "error: dataset=mnits: unknown data set; allowed: digits, mnist\n"
+
+
+def test_loading_imports_neither_torchvision_nor_torch():
+    code = (
+        "import sys; from cl_repro.data.arrays import load; load('digits', '.');"
+        "sys.exit(bool({'torch', 'torchvision'} & set(sys.modules)))"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+# torchvision beside a torch it was not built for
+
+
+def test_shim_makes_torchvision_importable():
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed; only `make data` needs it")
+    code = (
+        "from cl_repro.data.torchvision_shim import prepare_torchvision as prepare;"
+        "first = prepare(); assert prepare() == first;"
+        "from torchvision import datasets; assert callable(datasets.MNIST); print(first)"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in {"native", "shimmed"}
+
+
+SHIM_ON_A_FAKE = """
+import sys, torch
+from pathlib import Path
+from cl_repro.data import torchvision_shim as shim
+folder = Path(sys.argv[1])
+sys.path.insert(0, str(folder))
+print(shim.prepare_torchvision(), shim.prepare_torchvision())
+boxes, scores = torch.zeros(1, 4), torch.zeros(1)
+try:
+    torch.ops.torchvision.nms(boxes, scores, 0.5)
+except NotImplementedError as error:
+    print("Could not run" in str(error))
+"""
+
+
+def test_shim_defines_the_operators_where_the_library_does_not_load(tmp_path):
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "_C.so").write_bytes(b"not a library")
+    done = run_python("-c", SHIM_ON_A_FAKE, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["shimmed", "shimmed", "True"]
+
+
+@pytest.fixture
+def fresh_shim():
+    torchvision_shim.prepare_torchvision.cache_clear()
+    yield torchvision_shim
+    torchvision_shim.prepare_torchvision.cache_clear()
+
+
+def test_shim_leaves_a_working_torchvision_alone(fresh_shim, tmp_path, monkeypatch):
+    (tmp_path / "_C.so").write_bytes(b"")
+    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(fresh_shim, "_definitions", [])
+    loaded = []
+    monkeypatch.setattr("torch.ops.load_library", loaded.append)
+    assert fresh_shim.prepare_torchvision() == "native"
+    assert loaded == [str(tmp_path / "_C.so")]
+    assert fresh_shim._definitions == []
+
+
+def test_shim_without_torchvision(fresh_shim, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert fresh_shim.prepare_torchvision() == "absent"
