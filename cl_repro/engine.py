@@ -57,7 +57,7 @@ class Replica(NamedTuple):
 
 @dataclass
 class Seconds:
-    """Seconds of wall time, of one stack."""
+    """Seconds of work (`runtime.clock`), of one stack."""
 
     train: float = 0.0
     fisher: float = 0.0

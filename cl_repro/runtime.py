@@ -59,10 +59,15 @@ def cores() -> int:
 
 
 def clock(device: str) -> float:
-    """Seconds on a monotonic clock, after all queued work of the device is done."""
+    """Seconds of work so far, for differences.
+
+    On a CPU: processor seconds of this process, which has one thread, so that other programs on the machine do not
+    count. On CUDA: wall seconds, after all queued work is done.
+    """
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def peak_memory(device: str) -> int:
