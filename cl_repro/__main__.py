@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -33,10 +33,14 @@ def compose_arms(cfg: DictConfig, overrides: list[str]) -> list[dict[str, Any]]:
         return [resolve(cfg)]
     arms = OmegaConf.to_container(cfg.arms, resolve=True)
     if not isinstance(arms, list) or not arms or not all(isinstance(arm, dict) and arm for arm in arms):
-        raise UserError(f"arms={arms}: must be a list of choices such as [{{method: finetune}}, {{method: ewc, fisher: exact}}]")
+        raise UserError(
+            f"arms={arms}: must be a list of choices such as [{{method: finetune}}, {{method: ewc, fisher: exact}}]"
+        )
     chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
     if taken := sorted(chosen & {key for arm in arms for key in arm}):
-        raise UserError(f"{taken[0]}=: this study lists its arms, which choose it; set arms=[...] instead, or leave out study=")
+        raise UserError(
+            f"{taken[0]}=: this study lists its arms, which choose it; set arms=[...] instead, or leave out study="
+        )
     result = []
     for arm in arms:
         own = [f"{key}={value}" for key, value in arm.items()]
@@ -50,7 +54,7 @@ def compose_arms(cfg: DictConfig, overrides: list[str]) -> list[dict[str, Any]]:
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """Interpolations resolved, as plain containers."""
     try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise UserError(" ".join(str(error).split())) from None
 

@@ -70,7 +70,7 @@ def make_arm(cfg: dict[str, Any], uses_lambda: bool) -> Arm:
 
 def cells(arms: Sequence[Arm]) -> list[Cell]:
     """All replicas of a study, seed by seed, in the order of its arms and lambdas."""
-    result = {}
+    result: dict[str, Cell] = {}
     for seed in dict.fromkeys(s for arm in arms for s in arm.cfg["seeds"]):
         for i, arm in enumerate(arms):
             if seed not in arm.cfg["seeds"]:

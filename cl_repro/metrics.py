@@ -1,7 +1,8 @@
 """From the accuracy matrix to the field's summary numbers.
 
 A [T + 1, T]: A[0] is the untrained network, A[k + 1, j] the test accuracy on task j after training on task k
-(0-based), fractions. Definitions: Lopez-Paz and Ranzato (2017, GEM) for bwt and fwt, Chaudhry et al. (2018) for forgetting.
+(0-based), fractions. Definitions: Lopez-Paz and Ranzato (2017, GEM) for bwt and fwt, Chaudhry et al. (2018) for
+forgetting.
 """
 
 from typing import NamedTuple

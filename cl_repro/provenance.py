@@ -33,9 +33,7 @@ def source() -> Source:
 
 def git(folder: Path, *arguments: str) -> str:
     """Output of a git command."""
-    return subprocess.run(
-        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def now() -> str:

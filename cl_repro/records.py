@@ -21,11 +21,43 @@ from filelock import FileLock
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
 
-RUNS = (
-    "run_id config_id study scale arm benchmark scenario model method fisher lambda seed batch_size iterations n_tasks "
-    "accuracy forgetting bwt fwt status seconds_train seconds_fisher seconds_eval seconds_total replicas_in_chunk "
-    "shared_first_task peak_memory dtype device hardware torch git_sha dirty finished schema_version"
-).split()
+RUNS = [
+    "run_id",
+    "config_id",
+    "study",
+    "scale",
+    "arm",
+    "benchmark",
+    "scenario",
+    "model",
+    "method",
+    "fisher",
+    "lambda",
+    "seed",
+    "batch_size",
+    "iterations",
+    "n_tasks",
+    "accuracy",
+    "forgetting",
+    "bwt",
+    "fwt",
+    "status",
+    "seconds_train",
+    "seconds_fisher",
+    "seconds_eval",
+    "seconds_total",
+    "replicas_in_chunk",
+    "shared_first_task",
+    "peak_memory",
+    "dtype",
+    "device",
+    "hardware",
+    "torch",
+    "git_sha",
+    "dirty",
+    "finished",
+    "schema_version",
+]
 COLUMNS = {
     "accuracy.csv": ["run_id", "split", "after_task", "task", "accuracy"],
     "importance.csv": ["run_id", "after_task", "trace"],
@@ -67,11 +99,15 @@ def from_csv(path: Path, columns: Sequence[str], data: bytes) -> list[Row]:
     reader = csv.reader(io.StringIO(data.decode("utf-8", errors="replace"), newline=""))
     header = next(reader, None)
     if header != list(columns):
-        raise UserError(f"{path}: its header is not the one this version writes; move the folder away or restore the file")
+        raise UserError(
+            f"{path}: its header is not the one this version writes; move the folder away or restore the file"
+        )
     rows = []
     for values in reader:
         if len(values) != len(columns):
-            raise UserError(f"{path}: line {reader.line_num} has {len(values)} fields instead of {len(columns)}: truncated?")
+            raise UserError(
+                f"{path}: line {reader.line_num} has {len(values)} fields instead of {len(columns)}: truncated?"
+            )
         rows.append(dict(zip(columns, values, strict=True)))
     return rows
 
@@ -125,13 +161,15 @@ class Store:
             if not path.exists():
                 merging = name not in known["previous"] and any(self.spool.glob("*.json"))  # the first merge, killed
                 if name in known["files"] and not merging:
-                    raise UserError(f"{path}: missing, though provenance.json knows it; restore it or move the folder away")
+                    raise UserError(
+                        f"{path}: missing, though provenance.json knows it; restore it or move the folder away"
+                    )
                 continue
             data = path.read_bytes()
             if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
                 raise UserError(
-                    f"{path}: not as this program wrote it (checksum differs from provenance.json): edited or truncated? "
-                    "restore it, or move the folder away"
+                    f"{path}: not as this program wrote it (its checksum differs from provenance.json): edited or "
+                    "truncated? Restore it, or move the folder away"
                 )
             result[name] = from_csv(path, columns, data)
         return result
@@ -175,7 +213,9 @@ class Store:
                         rows.setdefault(tuple(r[c] for c in key), r)
                 new[name] = to_csv(columns, rows.values())
             known = self.provenance()
-            known["previous"] = {n: sha256((self.folder / n).read_bytes()) for n in COLUMNS if (self.folder / n).exists()}
+            known["previous"] = {
+                n: sha256((self.folder / n).read_bytes()) for n in COLUMNS if (self.folder / n).exists()
+            }
             known["files"] = {name: sha256(data) for name, data in new.items()}
             self.write_provenance(known)
             for name, data in new.items():

@@ -55,9 +55,7 @@ def class_() -> Scenario:
     return Scenario(
         n_outputs=lambda benchmark, tasks: benchmark.n_classes,
         label=_class_id,
-        active=lambda tasks, trained, asked: tuple(
-            sorted({c for seen in tasks[: trained + 1] for c in seen.classes})
-        ),
+        active=lambda tasks, trained, asked: tuple(sorted({c for seen in tasks[: trained + 1] for c in seen.classes})),
     )
 
 
@@ -72,7 +70,5 @@ def _position(y: Tensor, of: Task) -> Tensor:
 def _common_size(tasks: Sequence[Task]) -> int:
     sizes = {len(of.classes) for of in tasks}
     if len(sizes) != 1:
-        raise UserError(
-            f"scenario=domain: tasks have {sorted(sizes)} classes; all must have equally many"
-        )
+        raise UserError(f"scenario=domain: tasks have {sorted(sizes)} classes; all must have equally many")
     return sizes.pop()

@@ -1,7 +1,6 @@
 """A study from composed arms to rows: check everything, plan the chunks, compute what is missing, merge."""
 
 import multiprocessing
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from cl_repro import grid, provenance, runtime, worker
 from cl_repro.config import check
 from cl_repro.errors import UserError
-from cl_repro.grid import Arm, Cell
+from cl_repro.grid import Arm
 from cl_repro.records import Store
 
 SMALL_NETWORK = 50_000  # parameters; up to here a stack pays on a CPU (measured: 4-10x at 17,610, nothing at 478,410)

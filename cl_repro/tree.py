@@ -34,11 +34,11 @@ def select(tree: Tree, rows: Tensor) -> Tree:
     return {name: value.index_select(0, rows) for name, value in tree.items()}
 
 
-def first(tree: Tree) -> Tree:
-    """Replica 0 of a stacked tree, as views that share its memory."""
-    return {name: value[0] for name, value in tree.items()}
+def at(tree: Tree, row: int) -> Tree:
+    """Replica `row` of a stacked tree, as views that share its memory."""
+    return {name: value[row] for name, value in tree.items()}
 
 
-def trace(tree: Tree) -> float:
-    """Sum of all entries, in float64."""
-    return sum(value.sum(dtype=torch.float64).item() for value in tree.values())
+def traces(tree: Tree) -> Tensor:
+    """Sum of all entries of every replica of a stacked tree, [K] float64."""
+    return torch.stack([value.flatten(1).sum(1, dtype=torch.float64) for value in tree.values()]).sum(0)

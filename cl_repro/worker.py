@@ -1,8 +1,8 @@
 """What one process does: build an arm's objects from its configuration, train a chunk, spool its rows."""
 
+import math
 import os
 import threading
-from collections.abc import Callable
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
@@ -120,7 +120,8 @@ class Workshop:
                 for j, value in enumerate(after)
             ]
             rows["importance.csv"] += [
-                {"run_id": cell.run_id, "after_task": k, "trace": f"{value:.6g}"} for k, value in enumerate(outcome.traces)
+                {"run_id": cell.run_id, "after_task": k, "trace": f"{value:.6g}"}
+                for k, value in enumerate(outcome.traces)
             ]
         return rows
 
@@ -135,7 +136,7 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
     arm = job.arms[cell.arm]
     cfg, seconds = arm.cfg, outcome.seconds
     result = summary(outcome.accuracy)
-    numbers = result._asdict() if outcome.finite else dict.fromkeys(result._fields)
+    numbers = {key: f"{v:.6g}" for key, v in result._asdict().items() if outcome.finite and not math.isnan(v)}
     return {
         "run_id": cell.run_id,
         "config_id": arm.config_id,
@@ -149,7 +150,7 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
         "batch_size": experiment.batch_size,
         "iterations": experiment.iterations,
         "n_tasks": experiment.benchmark.n_tasks,
-        **{key: None if value is None or value != value else f"{value:.6g}" for key, value in numbers.items()},
+        **numbers,  # empty if the run diverged
         "status": "ok" if outcome.finite else "diverged",
         "seconds_train": f"{seconds.train:.4f}",
         "seconds_fisher": f"{seconds.fisher:.4f}",
@@ -187,12 +188,16 @@ def start(progress: Any) -> None:
             progress[0] += done
             progress[1], progress[2] = task, loss
 
-    def follow_parent() -> None:
-        parent_process().join()
-        os._exit(1)
-
     POOL["workshop"] = Workshop(report)
-    threading.Thread(target=follow_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Wait for the parent to die, then die: no orphan goes on computing."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def compute(job: Job, wait: bool = False) -> str:

@@ -73,9 +73,7 @@ def test_digits_is_a_stratified_cut_of_scikit_learns():
     assert (found.x_train.min(), found.x_train.max()) == (0, 16)
 
     def rows(x, y):
-        return sorted(
-            (int(label), image.astype(int).tobytes()) for image, label in zip(x, y, strict=True)
-        )
+        return sorted((int(label), image.astype(int).tobytes()) for image, label in zip(x, y, strict=True))
 
     together = rows(found.x_train, found.y_train) + rows(found.x_test, found.y_test)
     assert sorted(together) == rows(whole.images, whole.target), "every scan exactly once"

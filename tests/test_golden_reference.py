@@ -9,6 +9,7 @@ import torch
 
 from cl_repro import engine, scenarios
 from cl_repro.benchmarks.split import split
+from cl_repro.engine import training
 from cl_repro.models.mlp import mlp
 from cl_repro.types import Method
 
@@ -59,12 +60,12 @@ def test_engine_follows_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     task = benchmark.curriculum(1).tasks[0]
     order = reference_streams.mini_batches(len(task.rows), 128, 100)
     assert order[0, :5].tolist() == [9263, 5543, 4105, 2806, 3723]
-    monkeypatch.setattr(engine.rng, "batches", lambda *_: order)
-    monkeypatch.setattr(engine, "REPORT_EVERY", 1)
-    drawn = engine.batches(experiment, [1], 0, [0])
+    monkeypatch.setattr(training.rng, "batches", lambda *_: order)
+    monkeypatch.setattr(training, "REPORT_EVERY", 1)
+    drawn = training.batches(experiment, [1], 0, [0])
     assert drawn.rows[0, 0, :5].tolist() == [47252, 28225, 20984, 14248, 19021]
     losses: list[float] = []
-    engine.follow(experiment, stack, drawn, Method(), None, lambda _, loss: losses.append(loss))
+    training.follow(experiment, stack, drawn, Method(), None, lambda _, loss: losses.append(loss))
     for iteration, expected in LOSSES.items():
         assert losses[iteration - 1] == pytest.approx(expected, abs=2e-6 if iteration < 20 else 2e-4)
     for name, (total, norm) in AFTER_100.items():

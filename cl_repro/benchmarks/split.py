@@ -64,9 +64,7 @@ def split(
         x=torch.from_numpy(arrays.x_train).to(device),
         x_test=torch.from_numpy(arrays.x_test).to(device),
         to_input=to_input,
-        curriculum=lambda seed: _curriculum(
-            arrays, class_permutation(n_classes, seed), n_tasks, device
-        ),
+        curriculum=lambda seed: _curriculum(arrays, class_permutation(n_classes, seed), n_tasks, device),
         n_tasks=n_tasks,
         n_classes=n_classes,
         checksum=CHECKSUMS[dataset],
@@ -93,9 +91,7 @@ def class_permutation(n_classes: int, seed: int) -> np.ndarray:
     return np.random.RandomState(seed).permutation(n_classes)
 
 
-def _curriculum(
-    arrays: Arrays, p: np.ndarray, n_tasks: int, device: str | torch.device
-) -> Curriculum:
+def _curriculum(arrays: Arrays, p: np.ndarray, n_tasks: int, device: str | torch.device) -> Curriculum:
     y, y_test = p[arrays.y_train], p[arrays.y_test]
 
     def rows(labels: np.ndarray, classes: np.ndarray) -> Tensor:

@@ -58,8 +58,7 @@ def _load(name: str, data_dir: Path, expected: str) -> Arrays:
     found = checksum(arrays)
     if found != expected:
         raise UserError(
-            f"{origin}: not the real {name}: checksum {found}, expected {expected}; "
-            "move it away and run `make data`"
+            f"{origin}: not the real {name}: checksum {found}, expected {expected}; move it away and run `make data`"
         )
     return arrays
 

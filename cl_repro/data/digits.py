@@ -21,8 +21,6 @@ def read_digits(data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
 
     digits = load_digits()
     x, y = digits.images.astype(np.uint8), digits.target
-    x_train, x_test, y_train, y_test = train_test_split(
-        x, y, test_size=450, stratify=y, random_state=0
-    )
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=450, stratify=y, random_state=0)
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
     return f"scikit-learn {sklearn.__version__}", arrays

@@ -37,9 +37,7 @@ def batched(batch_size: int, reduction: str = "mean", normalisation: str = "exac
         raise UserError(f"fisher.reduction={reduction}: must be mean or sum")
     check_normalisation(normalisation)
 
-    def square(
-        net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor
-    ) -> Tree:
+    def square(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
         del noise  # the labels are the data's
 
         def loss(params: Tree) -> Tensor:

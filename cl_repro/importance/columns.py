@@ -24,7 +24,7 @@ def exact(z: Tensor) -> Tensor:
     in log space, because a confident network has p far below what 1 - p can resolve: the product form is NaN in
     float32. C = 2 gives the single column sqrt(p_0 p_1) (1, -1).
     """
-    n, c = z.shape
+    c = z.shape[1]
     lp = z.log_softmax(1)
     lq = lp.flip(1).logcumsumexp(1).flip(1)  # [N, C], log tail sums
     s = ((lp[:, :-1] + lq[:, 1:] - lq[:, :-1]) / 2).exp()  # [N, C-1]

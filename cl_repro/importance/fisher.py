@@ -58,9 +58,7 @@ def of_columns(label: Label, n: int | None, normalisation: str) -> Estimator:
         raise UserError(f"fisher.n={n}: the number of examples must be at least 1, or null for all")
     check_normalisation(normalisation)
 
-    def total(
-        net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor
-    ) -> Tree:
+    def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
         return sum_of_squares(net, params, buffers, x, active, lambda z: label(z, y, noise))
 
     rows, divisor = counts(n, normalisation)
@@ -70,12 +68,12 @@ def of_columns(label: Label, n: int | None, normalisation: str) -> Estimator:
 def counts(n: int | None, normalisation: str) -> tuple[Callable[[int], int], Callable[[int], float]]:
     """How many of N examples are used, and by what their sum is divided (protocol: `normalisation`)."""
     if normalisation == "exact":
-        return (lambda total: total if n is None else n), (lambda total: float(total if n is None else n))
+        return (lambda total: n or total), (lambda total: float(n or total))
     # DEVIATES: on purpose, as the reference code: N - 1 on a full pass, n + 1 examples divided by n + 1 otherwise.
-    full = lambda total: n is None or total <= n + 1  # noqa: E731
+    stops = lambda total: n is not None and total > n + 1  # noqa: E731
     return (
-        lambda total: total if full(total) else n + 1,
-        lambda total: float(total - 1 if full(total) else n + 1),
+        lambda total: (n or 0) + 1 if stops(total) else total,
+        lambda total: float((n or 0) + 1 if stops(total) else total - 1),
     )
 
 

@@ -44,9 +44,7 @@ def one_sample(labels: str, n: int | None = None, normalisation: str = "exact") 
             return [(int(columns.draw(z, noise)), one)]
         return [(int(y if labels == "true" else z.argmax(1)), one)]
 
-    def total(
-        net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor
-    ) -> Tree:
+    def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         squares = {name: torch.zeros_like(p) for name, p in params.items()}
         for i in range(len(x)):
@@ -56,7 +54,7 @@ def one_sample(labels: str, n: int | None = None, normalisation: str = "exact") 
             for j, (label, weight) in enumerate(pairs):
                 grads = torch.autograd.grad(-log_p[label], list(leaves.values()), retain_graph=j + 1 < len(pairs))
                 for square, g in zip(squares.values(), grads, strict=True):
-                    square += weight * g.square()
+                    square.add_(weight * g.square())
         return squares
 
     rows, divisor = counts(n, normalisation)

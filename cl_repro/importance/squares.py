@@ -56,7 +56,7 @@ def sum_of_squares(
         return z[:, active], inputs
 
     eps = {name: x.new_zeros(len(x), *shape) for name, shape in shapes.items()}
-    z, vjp, inputs = torch.func.vjp(logits, eps, has_aux=True)
+    z, vjp, inputs = torch.func.vjp(logits, eps, has_aux=True)  # type: ignore[misc]  # a triple with has_aux
     s = columns(z)  # [N, J, A]
     deltas = [vjp(s[:, j], retain_graph=True)[0] for j in range(s.shape[1])]
     total: Tree = {}

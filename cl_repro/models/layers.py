@@ -18,14 +18,14 @@ from torch.nn import functional
 from cl_repro.types import Layer, Tap, Tree
 
 
-def no_tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:  # noqa: ARG001
+def no_tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
     """The identity on a layer's output."""
     return z
 
 
 def linear_squares(a: Tensor, deltas: Sequence[Tensor]) -> Tree:
     """F_W = (sum_j D_j^2)^T (a^2), F_b = sum_n sum_j D_j^2; a [N, in], D_j [N, out]."""
-    d2 = sum(d.square() for d in deltas)
+    d2 = torch.stack([d.square() for d in deltas]).sum(0) if len(deltas) > 1 else deltas[0].square()
     return {"weight": d2.mT @ a.square(), "bias": d2.sum(0)}
 
 
@@ -33,7 +33,7 @@ LINEAR = Layer(linear_squares)
 
 
 def linear(params: Tree, name: str, a: Tensor, tap: Tap = no_tap) -> Tensor:
-    """z = a W^T + b, a [N, in] -> z [N, out]."""
+    """Z = a W^T + b, a [N, in] -> z [N, out]."""
     return tap(name, LINEAR, a, functional.linear(a, params[f"{name}.weight"], params[f"{name}.bias"]))
 
 

@@ -1,0 +1,58 @@
+# Two commands matter: `make reproduce` and `make test`. Both make .venv by themselves.
+PYTHON ?= python3
+STUDY ?= split_digits_fisher
+SCALE ?= cpu
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce data figures tables test test-all lint bench clean
+
+help: ## list the targets
+	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
+	@echo "studies: $(basename $(notdir $(wildcard conf/study/*.yaml)))"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; set PYTHON=python3.11 or newer" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "error: $(PYTHON) has no venv module; install it (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+install: $(READY) ## make .venv with everything in it
+
+reproduce: $(READY) ## run a study (default: digits, a minute) to its CSVs, figure and tables; run again to continue
+	$(PY) -m cl_repro study=$(STUDY) scale=$(SCALE) $(ARGS)
+
+data: $(READY) ## download the real data sets into ./data (or $$CL_REPRO_DATA)
+	$(PY) scripts/prepare_data.py
+
+figures: $(READY) ## draw all figures again, from the CSVs alone
+	$(PY) scripts/plot_lambda_curves.py
+
+tables: $(READY) ## write all tables again, from the CSVs alone
+	$(PY) scripts/table_accuracy.py
+	$(PY) scripts/table_timing.py
+
+test: lint ## what CI runs: formatting, types and the tests of a few minutes
+	$(PY) -m pytest -q
+
+test-all: lint ## all tests, the long ones too
+	$(PY) -m pytest -q -m 'slow or not slow'
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(READY) ## measure speed as ratios within one process, into results/bench
+	$(PY) scripts/bench.py $(ARGS)
+
+clean: ## remove .venv and caches, never results or data
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -1,0 +1,13 @@
+"""The engine: the only part that knows the replica axis.
+
+Networks, methods and estimators are written for one replica. `stack.lift` turns such a function into one of K
+replicas; for K = 1 it is the function itself, on views that drop the axis. Replicas of one stack share benchmark,
+network, optimiser and method; they differ in seed, lambda and estimator. All replicas of a seed see the same initial
+weights, mini-batches, orders and label noise: they are paired.
+"""
+
+from cl_repro.engine.replicas import Outcome, Trunk, run
+from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack
+from cl_repro.engine.training import Report
+
+__all__ = ["Experiment", "Outcome", "Replica", "Report", "Seconds", "Stack", "Trunk", "run"]

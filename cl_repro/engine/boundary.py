@@ -1,0 +1,85 @@
+"""What happens between tasks: importances of the task just learned, and test accuracy on every task."""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cl_repro import rng, tree
+from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, lower, raise_axis
+from cl_repro.errors import UserError
+from cl_repro.runtime import clock
+from cl_repro.types import Estimator, Tree
+
+
+def measure(experiment: Experiment, stack: Stack, task: int, estimators: Sequence[Estimator]) -> Tree:
+    """Importances [K, ...] of the task just learned, each replica by its own estimator.
+
+    Replicas of one seed and estimator see the same examples and are estimated together.
+    """
+    began = clock(experiment.device)
+    result = tree.zeros_like(stack.params)
+    for seed, estimator, rows in groups(stack, estimators):
+        for part in [rows] if estimator.vectorises else rows.split(1):
+            chosen = tree.select(stack.params, part), tree.select(stack.buffers, part)
+            for name, value in estimate(experiment, *chosen, estimator, seed, task).items():
+                result[name][part] = value
+    stack.seconds.fisher += clock(experiment.device) - began
+    return result
+
+
+def estimate(experiment: Experiment, params: Tree, buffers: Tree, estimator: Estimator, seed: int, task: int) -> Tree:
+    """The importance of one task for k replicas of one seed, {name: [k, *shape]}."""
+    k = len(next(iter(params.values())))
+    curriculum = experiment.benchmark.curriculum(seed)
+    own = curriculum.tasks[task]
+    n = len(own.rows)
+    used = estimator.rows(n)
+    if used > n:
+        raise UserError(f"fisher.n={used}: task {task} of seed {seed} has {n} examples; n must not be larger")
+    active = active_mask(experiment, curriculum, task, task).nonzero()[:, 0]
+    order = torch.randperm(n, generator=rng.stream(seed, "fisher_order", task))[:used].to(own.rows.device)
+    noise = torch.rand(n, generator=rng.stream(seed, "fisher_labels", task), dtype=torch.float64)
+    noise = noise.to(own.rows.device)
+    label = torch.searchsorted(active, experiment.scenario.label(curriculum.y[own.rows], own))
+    total_of = lift(lambda p, b, *data: estimator.sum(experiment.net, p, b, *data, active), k, (0, 0, None, None, None))
+    totals: list[Tree] = []
+    for at in order.split(estimator.batch_size or experiment.rows_per_pass):
+        x = experiment.benchmark.to_input(experiment.benchmark.x[own.rows[at]])
+        totals.append(total_of(lower(params, k), lower(buffers, k), x, label[at], noise[at]))
+        totals = [reduce(tree.add, totals)]
+    return raise_axis(tree.divide(totals[0], estimator.divisor(n)), k)
+
+
+@torch.no_grad()
+def evaluate(experiment: Experiment, stack: Stack, trained: int) -> NDArray[np.float64]:
+    """Test accuracy [K, T] on every task, after training up to `trained`."""
+    began = clock(experiment.device)
+    result = torch.zeros(len(stack.seeds), experiment.benchmark.n_tasks, dtype=torch.float64)
+    for seed, _, rows in groups(stack, stack.seeds):
+        curriculum = experiment.benchmark.curriculum(seed)
+        params, buffers = tree.select(stack.params, rows), tree.select(stack.buffers, rows)
+        for asked, task in enumerate(curriculum.tasks):
+            active = active_mask(experiment, curriculum, trained, asked)
+            label = experiment.scenario.label(curriculum.y_test[task.rows_test], task)
+            result[rows.cpu(), asked] = accuracy(experiment, params, buffers, task.rows_test, label, active).cpu()
+    stack.seconds.evaluate += clock(experiment.device) - began
+    return result.numpy()
+
+
+def accuracy(
+    experiment: Experiment, params: Tree, buffers: Tree, rows: Tensor, label: Tensor, active: Tensor
+) -> Tensor:
+    """Fraction [k] of test examples whose active logit is largest at the label, for k replicas."""
+    k = len(next(iter(params.values())))
+    logits = lift(lambda p, b, x: experiment.net.apply(p, b, x)[0], k, (0, 0, None))
+    right = torch.zeros(k, dtype=torch.float64, device=rows.device)
+    for at in torch.arange(len(rows), device=rows.device).split(experiment.rows_per_pass):
+        x = experiment.benchmark.to_input(experiment.benchmark.x_test[rows[at]])
+        z = raise_axis(logits(lower(params, k), lower(buffers, k), x), k)
+        guess = z.masked_fill(~active, float("-inf")).argmax(-1)
+        right += (guess == label[at]).sum(1)
+    return right / len(rows)

@@ -1,0 +1,123 @@
+"""Replicas through all tasks: the sequence of a continual-learning run."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cl_repro import tree
+from cl_repro.engine.boundary import evaluate, measure
+from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, fork, lift, lower, start
+from cl_repro.engine.training import Report, learn
+from cl_repro.types import Estimator, Method, Tree
+
+
+class Trunk(NamedTuple):
+    """The first task of S seeds, trained once for all replicas that share it."""
+
+    stack: Stack  # S replicas, one a seed
+    accuracy: NDArray[np.float64]  # [S, 2, T]: untrained, and after the first task
+    importance: dict[Estimator, tuple[Tree, float]]  # after the first task, {name: [S, *shape]}; seconds it took
+
+
+class Outcome(NamedTuple):
+    """What one replica produced."""
+
+    accuracy: NDArray[np.float64]  # [T + 1, T], fractions; row 0 is the untrained network
+    traces: list[float]  # of the importance estimated after each task but the last
+    finite: bool  # no parameter overflowed
+    seconds: Seconds
+
+
+def run(
+    experiment: Experiment,
+    method: Method,
+    replicas: Sequence[Replica],
+    trunks: dict[str, Trunk],
+    report: Report = lambda done, task, loss: None,
+) -> list[Outcome]:
+    """Train replicas through all tasks.
+
+    Args:
+        experiment: what they share.
+        method: what they share, too.
+        replicas: K of them, seeds and lambdas in any mixture.
+        trunks: first tasks trained before, by experiment and seeds; at most one is kept, here.
+        report: told about progress.
+
+    Returns:
+        One outcome per replica, in the given order.
+    """
+    seeds, k = sorted({r.seed for r in replicas}), len(replicas)
+    slot = torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
+    trunk = first_task(experiment, seeds, trunks) if experiment.share_first_task else None
+    stack = fork(experiment, trunk.stack if trunk else start(experiment, seeds), slot)
+    accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [evaluate(experiment, stack, 0)]
+    lam = torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
+    estimators = [r.estimator for r in replicas if r.estimator]
+    state, traces = None, []
+    for task in range(experiment.benchmark.n_tasks):
+        if not (trunk and task == 0):
+            learn(experiment, stack, task, method, state, report)
+            accuracy.append(evaluate(experiment, stack, task))
+        if method.init is None or method.end_task is None or task == experiment.benchmark.n_tasks - 1:
+            continue
+        first = trunk if task == 0 else None
+        importance = (
+            shared_importance(experiment, stack, estimators, first)
+            if first
+            else measure(experiment, stack, task, estimators)
+        )
+        params = lower(stack.params, k)
+        if state is None:
+            state = lift(method.init, k)(params, lower(lam, k))
+        state = lift(method.end_task, k)(state, params, lower(importance, k))
+        traces.append(tree.traces(importance))
+    return outcomes(stack, np.stack(accuracy, 1), traces, trunk)
+
+
+def shared_importance(experiment: Experiment, stack: Stack, estimators: Sequence[Estimator], trunk: Trunk) -> Tree:
+    """Importances [K, ...] of a shared first task: estimated once per seed and estimator, and kept in the trunk."""
+    seeds = trunk.stack.seeds
+    for estimator in dict.fromkeys(estimators):
+        if estimator not in trunk.importance:
+            before = trunk.stack.seconds.fisher
+            result = measure(experiment, trunk.stack, 0, [estimator] * len(seeds))
+            trunk.importance[estimator] = result, trunk.stack.seconds.fisher - before
+    for estimator in estimators:
+        stack.seconds.fisher += trunk.importance[estimator][1] / len(seeds)
+    picked = [
+        tree.at(trunk.importance[estimator][0], seeds.index(seed))
+        for seed, estimator in zip(stack.seeds, estimators, strict=True)
+    ]
+    return tree.stack(picked)
+
+
+def outcomes(stack: Stack, accuracy: NDArray[np.float64], traces: list[Tensor], trunk: Trunk | None) -> list[Outcome]:
+    """Take the stack apart. Seconds are per replica; what a shared first task took counts for each that used it."""
+    k = len(stack.seeds)
+    finite = torch.stack([p.flatten(1).isfinite().all(1) for p in stack.params.values()]).all(0).tolist()
+    by_replica = torch.stack(traces, 1).tolist() if traces else [[] for _ in range(k)]
+    own, shared = stack.seconds, trunk.stack.seconds if trunk else Seconds()
+    n_shared = len(trunk.stack.seeds) if trunk else 1
+    seconds = Seconds(
+        train=own.train / k + shared.train / n_shared,
+        fisher=own.fisher / k,  # `shared_importance` has added what the first task's took
+        evaluate=own.evaluate / k + shared.evaluate / n_shared,
+    )
+    return [Outcome(accuracy[i], by_replica[i], finite[i], seconds) for i in range(k)]
+
+
+def first_task(experiment: Experiment, seeds: list[int], trunks: dict[str, Trunk]) -> Trunk:
+    """The trained first task of these seeds, from `trunks` or anew; no method acts before its end."""
+    key = f"{experiment.key}/{seeds}"
+    if key not in trunks:
+        stack = start(experiment, seeds)
+        untrained = evaluate(experiment, stack, 0)
+        learn(experiment, stack, 0, Method(), None)
+        trunks.clear()
+        trunks[key] = Trunk(stack, np.stack([untrained, evaluate(experiment, stack, 0)], 1), {})
+    return trunks[key]

@@ -1,0 +1,115 @@
+"""K replicas as one stack of tensors, and how a function of one replica becomes a function of K."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from cl_repro import rng, tree
+from cl_repro.types import Benchmark, Curriculum, Estimator, Net, Scenario, Tree
+
+
+class Experiment(NamedTuple):
+    """What all replicas of a stack share."""
+
+    key: str  # names the configuration of the fields below, for sharing a trained first task
+    benchmark: Benchmark
+    scenario: Scenario
+    net: Net
+    optimiser: Callable[[list[Tensor]], Optimizer]  # elementwise optimisers only: a stack is then K of them
+    reset_optimiser: bool  # a new optimiser for every task
+    iterations: int  # per task
+    batch_size: int
+    rows_per_pass: int  # examples per forward pass outside training: bounds memory
+    share_first_task: bool
+    dtype: torch.dtype
+    device: str
+
+
+class Replica(NamedTuple):
+    """One run: a row of the results."""
+
+    seed: int
+    lam: float
+    estimator: Estimator | None
+
+
+@dataclass
+class Seconds:
+    """Seconds of work (`runtime.clock`), of one stack."""
+
+    train: float = 0.0
+    fisher: float = 0.0
+    evaluate: float = 0.0
+
+
+@dataclass
+class Stack:
+    """The state of K networks in training."""
+
+    seeds: list[int]  # of every replica
+    params: Tree  # {name: [K, *shape]}
+    buffers: Tree
+    optimiser: Optimizer
+    seconds: Seconds = field(default_factory=Seconds)
+
+
+def lift(f: Callable[..., Any], k: int, in_dims: Any = 0) -> Callable[..., Any]:
+    """`f` of one replica -> `f` of K."""
+    return f if k == 1 else torch.vmap(f, in_dims=in_dims)
+
+
+def lower(stacked: Any, k: int) -> Any:
+    """The argument of a lifted function: for K = 1 the axis is dropped, as a view."""
+    return tree_map(lambda t: t[0], stacked) if k == 1 else stacked
+
+
+def raise_axis(result: Any, k: int) -> Any:
+    """The result of a lifted function, with the replica axis, whatever K."""
+    return tree_map(lambda t: t[None], result) if k == 1 else result
+
+
+def start(experiment: Experiment, seeds: list[int]) -> Stack:
+    """Untrained networks, one a seed."""
+    initial = [experiment.net.init(rng.stream(seed, "init")) for seed in seeds]
+
+    def place(trees: list[Tree]) -> Tree:
+        return {name: v.to(experiment.device, experiment.dtype) for name, v in tree.stack(trees).items()}
+
+    params, buffers = place([p for p, _ in initial]), place([b for _, b in initial])
+    return Stack(seeds, params, buffers, experiment.optimiser(list(params.values())))
+
+
+def fork(experiment: Experiment, stack: Stack, rows: Tensor) -> Stack:
+    """Copies of replicas `rows` [K] with everything they depend on: weights, buffers and the optimiser's moments."""
+    params = tree.select(stack.params, rows)
+    optimiser = experiment.optimiser(list(params.values()))
+    for old, new in zip(stack.params.values(), params.values(), strict=True):
+        moments = stack.optimiser.state.get(old, {})
+        optimiser.state[new] = {
+            key: value.index_select(0, rows) if value.shape == old.shape else value.clone()
+            for key, value in moments.items()
+        }
+    return Stack([stack.seeds[i] for i in rows.tolist()], params, tree.select(stack.buffers, rows), optimiser)
+
+
+def groups(stack: Stack, kind: Sequence[Any]) -> list[tuple[int, Any, Tensor]]:
+    """Replicas that share their examples: (seed, kind, rows [k]) for every distinct pair."""
+    pairs = list(zip(stack.seeds, kind, strict=True))
+    device = next(iter(stack.params.values())).device
+    return [
+        (*pair, torch.tensor([i for i, other in enumerate(pairs) if other == pair], device=device))
+        for pair in dict.fromkeys(pairs)
+    ]
+
+
+def active_mask(experiment: Experiment, curriculum: Curriculum, trained: int, asked: int) -> Tensor:
+    """[C] bool, the logits that are active for examples of task `asked` after training up to `trained`."""
+    n_outputs = experiment.scenario.n_outputs(experiment.benchmark, curriculum.tasks)
+    mask = torch.zeros(n_outputs, dtype=torch.bool)
+    mask[list(experiment.scenario.active(curriculum.tasks, trained, asked))] = True
+    return mask.to(experiment.device)
