@@ -76,7 +76,7 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
         What the factory returns.
 
     Raises:
-        UserError: a key that the factory does not take; the allowed ones are named.
+        UserError: a key that the factory does not take (the allowed ones are named), or a value it refuses.
     """
     factory = get_object(node["_target_"])
     arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
@@ -91,7 +91,12 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
     ]
     if missing:
         raise UserError(f"{group}.{missing[0]}: {node['name']} needs this key")
-    return factory(**arguments, **given)
+    try:
+        return factory(**arguments, **given)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{group}={node['name']}: {' '.join(str(error).split())}") from error
 
 
 def check(cfg: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cl_repro import grid, provenance, runtime, worker
 from cl_repro.config import check
 from cl_repro.errors import UserError
-from cl_repro.grid import Arm
+from cl_repro.grid import Arm, Cell
 from cl_repro.records import Store
 
 SMALL_NETWORK = 50_000  # parameters; up to here a stack pays on a CPU (measured: 4-10x at 17,610, nothing at 478,410)
@@ -24,17 +24,27 @@ CUDA_BYTES = 16 * 2**30  # for the state of a stack
 TREES = 12  # of the size of the parameters a replica may need: weights, gradients, moments, importance, anchor, ...
 
 
-def run(arms_cfg: list[dict[str, Any]]) -> Path:
-    """Compute a study's missing rows.
+class Plan(NamedTuple):
+    """A study, checked and cut into chunks."""
+
+    arms: list[Arm]
+    chunks: list[list[Cell]]
+    folder: Path  # of the results
+    device: str
+    data: dict[str, str]  # checksums
+
+
+def plan(arms_cfg: list[dict[str, Any]]) -> Plan:
+    """Check everything a study needs, before any training.
 
     Args:
         arms_cfg: the resolved configuration of every arm; what is not science is the same in all.
 
     Returns:
-        The results folder, complete.
+        What there is to compute.
 
     Raises:
-        UserError: bad input (before any training), or a worker process that died.
+        UserError: bad values, impossible pairs, missing data.
     """
     common = arms_cfg[0]
     for cfg in arms_cfg:
@@ -44,26 +54,44 @@ def run(arms_cfg: list[dict[str, Any]]) -> Path:
     arms = [grid.make_arm(cfg, workshop.method(cfg).penalty_grad is not None) for cfg in arms_cfg]
     check_sizes(workshop, arms, device)
     limit = max_replicas(common["max_replicas"], parameters(workshop, arms[0], device), device)
-    store = Store(Path(common["results_dir"]) / (common["name"] + common["suffix"]))
-    all_cells = grid.cells(arms)
+    return Plan(
+        arms,
+        grid.chunks(arms, grid.cells(arms), limit),
+        Path(common["results_dir"]) / (common["name"] + common["suffix"]),
+        device,
+        {cfg["benchmark"]["name"]: workshop.benchmark(cfg, device).checksum for cfg in arms_cfg},
+    )
+
+
+def run(arms_cfg: list[dict[str, Any]]) -> Path:
+    """Compute a study's missing rows.
+
+    Args:
+        arms_cfg: as for `plan`.
+
+    Returns:
+        The results folder, complete.
+
+    Raises:
+        UserError: as `plan`; a results folder that is not as this program left it; a worker process that died.
+    """
+    planned = plan(arms_cfg)
+    store = Store(planned.folder)
     finished = store.finished()
-    pending = [c for c in grid.chunks(arms, all_cells, limit) if not {cell.run_id for cell in c} <= finished]
+    pending = [chunk for chunk in planned.chunks if not {cell.run_id for cell in chunk} <= finished]
     if pending:
         source = provenance.source()
-        store.note_invocation(
-            {
-                "command": provenance.command(),
-                "started": provenance.now(),
-                **source._asdict(),
-                "torch": torch.__version__,
-                "hardware": runtime.hardware(device),
-                "config_ids": [arm.config_id for arm in arms],
-            },
-            {arms[0].cfg["benchmark"]["name"]: workshop.benchmark(arms[0].cfg, device).checksum},
-            {arm.config_id: public(arm.cfg) for arm in arms},
-        )
-        jobs = [worker.Job(chunk, arms, store.folder, device, source) for chunk in pending]
-        compute(store, jobs, processes(common["workers"], device, len(jobs)))
+        invocation = {
+            "command": provenance.command(),
+            "started": provenance.now(),
+            **source._asdict(),
+            "torch": torch.__version__,
+            "hardware": runtime.hardware(planned.device),
+            "config_ids": [arm.config_id for arm in planned.arms],
+        }
+        store.note_invocation(invocation, planned.data, {arm.config_id: public(arm.cfg) for arm in planned.arms})
+        jobs = [worker.Job(chunk, planned.arms, store.folder, planned.device, source) for chunk in pending]
+        compute(store, jobs, processes(arms_cfg[0]["workers"], planned.device, len(jobs)))
     store.merge()
     return store.folder
 
@@ -74,18 +102,19 @@ def public(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
-    """Refuse, before any training, what no task of some seed is large enough for."""
+    """Refuse, before any training, what some task of some seed is too small for."""
     for arm in arms:
         cfg = arm.cfg
         experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
         worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
         for seed in cfg["seeds"]:
             for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
-                n = len(task.rows)
-                if cfg["batch_size"] > n:
-                    raise UserError(f"batch_size={cfg['batch_size']}: task {k} of seed {seed} has {n} examples")
-                if estimator and estimator.rows(n) > n:
-                    raise UserError(f"fisher.n={estimator.rows(n)}: task {k} of seed {seed} has {n} examples")
+                n, needed = len(task.rows), {"batch_size": cfg["batch_size"]}
+                if estimator:
+                    needed |= {"fisher.n": estimator.rows(n), "fisher.batch_size": estimator.batch_size or 1}
+                for key, value in needed.items():
+                    if value > n:
+                        raise UserError(f"{key}={value}: must be at most the {n} examples of task {k} of seed {seed}")
 
 
 def parameters(workshop: worker.Workshop, arm: Arm, device: str) -> int:

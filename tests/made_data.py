@@ -30,6 +30,19 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch) -> data.Arrays:
     return small
 
 
+def mnist_like(monkeypatch: pytest.MonkeyPatch, folder: Path, per_class: int) -> Path:
+    """A folder with made images, equally many of every class, that count as the real MNIST."""
+    rng = np.random.default_rng(0)
+    y = np.tile(np.arange(10), per_class)
+    x = rng.integers(0, 64, (len(y), 28, 28), np.uint8)
+    x[np.arange(len(y)), y, y] = 255  # what there is to learn
+    made = data.Arrays(x, y, x[:100], y[:100])
+    monkeypatch.setitem(data.CHECKSUMS, "mnist", data.checksum(made))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_npz(folder, made)
+    return folder
+
+
 def write_npz(folder: Path, arrays: data.Arrays, **changed: np.ndarray) -> Path:
     """Write `mnist.npz` with some arrays exchanged; returns its path."""
     np.savez(folder / "mnist.npz", **(arrays._asdict() | changed))

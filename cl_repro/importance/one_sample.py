@@ -1,4 +1,4 @@
-"""The estimators as everyone else computes them: a loop over examples, one backward pass at a time.
+"""The estimators as everyone else computes them: a loop, one backward pass at a time.
 
 Slow and obvious. It is the oracle of the layer-wise formulas in the tests, and the arm `one_sample` of the timing
 study. Same scale as `fisher`: the mean over examples of squared per-example gradients.
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cl_repro.errors import UserError
 from cl_repro.importance import columns
+from cl_repro.importance.batched import batched as batched_estimator
 from cl_repro.importance.fisher import check_normalisation, counts
 from cl_repro.types import Estimator, Net, Tree
 
@@ -59,3 +60,18 @@ def one_sample(labels: str, n: int | None = None, normalisation: str = "exact") 
 
     rows, divisor = counts(n, normalisation)
     return Estimator(total, rows, divisor, vectorises=False)
+
+
+def batched(batch_size: int, reduction: str = "mean", normalisation: str = "exact") -> Estimator:
+    """The batched estimator with plain autograd; arguments and scale as `cl_repro.importance.batched`."""
+    ours = batched_estimator(batch_size, reduction, normalisation)
+
+    def square(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
+        del noise  # the labels are the data's
+        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+        z = net.apply(leaves, buffers, x)[0][:, active]
+        losses = -z.log_softmax(1).gather(1, y[:, None])
+        grads = torch.autograd.grad(losses.mean() if reduction == "mean" else losses.sum(), list(leaves.values()))
+        return {name: g.square() for name, g in zip(leaves, grads, strict=True)}
+
+    return ours._replace(sum=square, vectorises=False)

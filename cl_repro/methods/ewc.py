@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_repro import tree
+from cl_repro.errors import UserError
 from cl_repro.types import Method, Tree
 
 
@@ -32,7 +33,12 @@ def ewc(gamma: float = 1.0) -> Method:
 
     Returns:
         The method. Memory: three trees, whatever the number of tasks.
+
+    Raises:
+        UserError: if gamma is outside its range.
     """
+    if not 0 <= gamma <= 1:
+        raise UserError(f"method.gamma={gamma}: must be from 0 to 1")
 
     def init(params: Tree, lam: Tensor) -> State:
         zeros = tree.zeros_like(params)

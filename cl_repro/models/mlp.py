@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from cl_repro.errors import UserError
 from cl_repro.models.layers import init_linear, linear, no_tap
 from cl_repro.types import Net, Tap, Tree
 
@@ -19,7 +20,12 @@ def mlp(hidden: Sequence[int], *, input_shape: Sequence[int], n_outputs: int) ->
 
     Returns:
         The network; its layers are called fc1, fc2, ..., head.
+
+    Raises:
+        UserError: if a layer has no unit.
     """
+    if not all(isinstance(units, int) and units >= 1 for units in hidden):
+        raise UserError(f"model.hidden={list(hidden)}: must list layer sizes of at least 1")
     sizes = [int(torch.Size(input_shape).numel()), *hidden, n_outputs]
     names = [f"fc{i}" for i in range(1, len(hidden) + 1)] + ["head"]
 

@@ -1,0 +1,30 @@
+"""The command line, called in this process: the same code as `python -m cl_repro`, without a new interpreter."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cl_repro.__main__ import compose_arms, main
+from cl_repro.config import CONF
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    """`python -m cl_repro ARGUMENTS` in a folder; its exit status."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["cl_repro", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def arms(*overrides: str) -> list[dict[str, Any]]:
+    """The resolved configurations of the arms a command line composes."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose_arms(compose("config", overrides=list(overrides)), list(overrides))
