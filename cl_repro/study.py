@@ -1,10 +1,9 @@
 """A study from composed arms to rows: check everything, plan the chunks, compute what is missing, merge."""
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,19 +138,37 @@ def processes(setting: Any, device: str, n_jobs: int) -> int:
 
 
 def compute(store: Store, jobs: list[worker.Job], n_processes: int) -> None:
-    """Compute chunks in worker processes; merge each as it finishes."""
+    """Compute chunks, in this process if one is enough; merge each as it finishes."""
+    with tqdm(total=sum(map(iterations, jobs)), unit="it", unit_scale=True, disable=None, smoothing=0.05) as bar:
+
+        def show(done: float, task: float, loss: float) -> None:
+            bar.set_postfix_str(f"task {int(task) + 1}, loss {loss:.4f}", refresh=False)
+            bar.update(min(done, bar.total - bar.n))
+
+        if n_processes == 1:
+            workshop = worker.Workshop(show)
+            for job in jobs:
+                workshop.compute(job, wait=True)
+                store.merge()
+        else:
+            compute_in_pool(store, jobs, n_processes, show)
+
+
+def compute_in_pool(
+    store: Store, jobs: list[worker.Job], n_processes: int, show: Callable[[float, float, float], None]
+) -> None:
+    """Compute chunks in worker processes."""
     context = multiprocessing.get_context("spawn")
-    progress = context.Array("d", 3)
-    total = sum(iterations(job) for job in jobs)
-    with (
-        bar(progress, total) as refresh,
-        ProcessPoolExecutor(n_processes, context, worker.start, (progress,)) as pool,
-    ):
+    progress = context.Array("d", 3)  # replica iterations done, task, loss
+    shown = 0.0
+    with ProcessPoolExecutor(n_processes, context, worker.start, (progress,)) as pool:
         waiting: dict[Future[str], worker.Job] = {pool.submit(worker.compute, job): job for job in jobs}
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                refresh()
+                now, task, loss = progress
+                show(now - shown, task, loss)
+                shown = now
                 for future in done:
                     job = waiting.pop(future)
                     if future.result() == worker.BUSY:  # another launch is at it: look again when the rest is done
@@ -172,17 +189,3 @@ def iterations(job: worker.Job) -> int:
     cfg = job.arms[job.chunk[0].arm].cfg
     tasks = cfg["benchmark"]["n_tasks"] - cfg["share_first_task"]
     return len(job.chunk) * cfg["iterations"] * tasks
-
-
-@contextmanager
-def bar(progress: Any, total: int) -> Iterator[Any]:
-    """A progress bar with an ETA; silent when not on a terminal."""
-    with tqdm(total=total, unit="it", unit_scale=True, disable=None, smoothing=0.05) as shown:
-
-        def refresh() -> None:
-            done, task, loss = progress
-            shown.set_postfix_str(f"task {int(task) + 1}, loss {loss:.4f}", refresh=False)
-            shown.update(min(done, total) - shown.n)
-
-        yield refresh
-        refresh()

@@ -1,0 +1,191 @@
+"""What an arm is called and how it is drawn, and a study's runs as arrays.
+
+Names are the blog's (finetune is "None"). Colours are recognisable from its figure (exact black, exact with n
+samples grey, sample red, empirical orange, batched blue, None green), in shades that stay apart for colour-blind
+readers and in grey; marker and dash pattern repeat the distinction.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cl_repro.analysis.shape import complete, seed_mean
+from cl_repro.stats import Array
+
+ONE_SAMPLE = "one_sample/"  # prefix of a fisher: the timing study's other implementation
+
+
+class Look(NamedTuple):
+    """How a curve is drawn."""
+
+    colour: str
+    marker: str
+    dashes: Any  # matplotlib line style
+    filled: bool = True
+    size: float = 6.0
+    thickness: float = 1.8
+
+
+LOOKS = {
+    "finetune": Look("#009E73", "", (0, (4.5, 2))),
+    "joint": Look("#6A51A3", "", (0, (1, 1.5))),
+    "exact": Look("#000000", "o", "-"),
+    "exact_n": Look("#8C8C8C", "s", (0, (5, 1.2)), False, 7.5, 2.2),
+    "sample": Look("#B5121B", "^", "-", False, 9.5, 3.0),
+    "empirical": Look("#F0A202", "D", (0, (3.5, 1.5)), True, 4.8, 1.8),
+    "predicted": Look("#CC79A7", "P", (0, (5, 1.5, 1, 1.5)), True, 7.0),
+    "batched": Look("#0072B2", "v", (0, (1.5, 1)), True, 6.5, 2.0),
+}
+OTHERS = (
+    Look("#56B4E9", "X", "-"),
+    Look("#882255", "*", (0, (4, 1.5)), True, 9.0),
+    Look("#44AA99", "p", (0, (2, 1))),
+    Look("#999933", "h", (0, (5, 1.5, 1, 1.5))),
+    Look("#661100", "<", "-"),
+    Look("#332288", ">", (0, (1.5, 1))),
+)
+
+
+class Arm(NamedTuple):
+    """One arm of a study: the runs of one configuration, over lambdas and seeds."""
+
+    config_id: str
+    method: str
+    fisher: str
+    label: str
+
+
+class Grid(NamedTuple):
+    """A study's accuracies, percent. A arms with a lambda, S seeds, L lambdas > 0; NaN where missing or lost."""
+
+    arms: tuple[Arm, ...]
+    seeds: Array  # [S]
+    lams: Array  # [L], ascending
+    accuracy: Array  # [A, S, L]
+    lost: Array  # [A, L], how many seeds diverged or failed
+    flat: tuple[tuple[Arm, Array], ...]  # methods without lambda: [S]
+
+    @property
+    def none(self) -> Array:
+        """Accuracy of None, [S]; NaN where the study has no such arm."""
+        values = [row for arm, row in self.flat if arm.method == "finetune"]
+        return values[0] if values else np.full(self.seeds.size, np.nan)
+
+    def best(self) -> list[int | None]:
+        """Per arm the index of the lambda of the highest seed mean, among those with all of the arm's seeds."""
+        means = seed_mean(complete(self.accuracy))
+        return [int(np.nanargmax(row)) if np.isfinite(row).any() else None for row in means]
+
+
+def parts(fisher: str) -> tuple[str, str]:
+    """Estimator and number of examples: exact_500 -> (exact, 500), one_sample/sample -> (sample, "")."""
+    fisher = fisher.removeprefix(ONE_SAMPLE)
+    estimator, _, n = fisher.rpartition("_")
+    return (estimator, n) if n.isdigit() else (fisher, "")
+
+
+def kind_of(fisher: str) -> str:
+    """The key of `LOOKS`: exact_500 and exact_50 are both exact_n, any other number of examples changes nothing."""
+    estimator, n = parts(fisher)
+    return "exact_n" if estimator == "exact" and n else estimator
+
+
+def label(method: str, fisher: str, unit: int | None = None) -> str:
+    """The arm's name in figures and tables.
+
+    Args:
+        method: as in runs.csv.
+        fisher: as in runs.csv; empty for methods without.
+        unit: examples per gradient of a batched Fisher, if known.
+
+    Returns:
+        E.g. None, JOINT, EXACT, EXACT (n=500), BATCHED (b=128).
+    """
+    if not fisher:
+        return "None" if method == "finetune" else method.upper()
+    estimator, n = parts(fisher)
+    detail = [f"n={n}"] if n else []
+    detail += [f"b={unit}"] if unit else []
+    detail += [] if method == "ewc" else [method]
+    detail += ["one sample at a time"] if fisher.startswith(ONE_SAMPLE) else []
+    return estimator.upper() + (f" ({', '.join(detail)})" if detail else "")
+
+
+def look(arm: Arm, position: int) -> Look:
+    """How an arm is drawn; `position` picks among the looks of arms without one of their own."""
+    own = LOOKS.get(kind_of(arm.fisher) if arm.fisher else arm.method)
+    return own or OTHERS[position % len(OTHERS)]
+
+
+def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
+    """The arms of some runs in the order of figures and tables: None, joint, then the estimators as in `LOOKS`.
+
+    Args:
+        runs: from `read_runs`.
+        folder: where configs/<config_id>.yaml may be, which tells the batch size of a batched Fisher.
+
+    Returns:
+        One per config_id; where two would share a name, the config_id is appended.
+    """
+    rows = runs.drop_duplicates("config_id")
+    arms = [
+        Arm(i, m, f, label(m, f, _unit(folder, i) if kind_of(f) == "batched" else None))
+        for i, m, f in zip(rows["config_id"], rows["method"], rows["fisher"], strict=True)
+    ]
+    names = [arm.label for arm in arms]
+    arms = [arm._replace(label=f"{arm.label} [{arm.config_id}]") if names.count(arm.label) > 1 else arm for arm in arms]
+    order = list(LOOKS)
+
+    def rank(arm: Arm) -> tuple:
+        key = kind_of(arm.fisher) if arm.fisher else arm.method
+        return (order.index(key) if key in order else len(order), arm.method, arm.fisher, arm.config_id)
+
+    return tuple(sorted(arms, key=rank))
+
+
+def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
+    """Arrange the runs of one benchmark, scenario and model by arm, seed and lambda.
+
+    Args:
+        runs: from `read_runs`; every (config_id, lambda, seed) at most once.
+        folder: as in `arms_of`.
+
+    Returns:
+        The arrays. lambda = 0 has no place on a log axis and is left out.
+    """
+    runs = runs[runs["lambda"].isna() | (runs["lambda"] > 0)]
+    seeds, lams = np.unique(runs["seed"]), np.unique(runs["lambda"].dropna())
+    runs = runs.assign(accuracy=100 * runs["accuracy"].where(runs["status"] == "ok"))
+    curved, flat, accuracy, lost = [], [], [], []
+    for arm in arms_of(runs, folder):
+        own = runs[runs["config_id"] == arm.config_id]
+        if own["lambda"].isna().all():
+            flat.append((arm, own.set_index("seed")["accuracy"].reindex(seeds).to_numpy()))
+            continue
+        table = own.pivot(index="seed", columns="lambda", values="accuracy")
+        bad = own[own["status"] != "ok"].groupby("lambda").size()
+        curved.append(arm)
+        accuracy.append(table.reindex(index=seeds, columns=lams).to_numpy())
+        lost.append(bad.reindex(lams, fill_value=0).to_numpy())
+    shape = (len(curved), seeds.size, lams.size)
+    return Grid(
+        arms=tuple(curved),
+        seeds=seeds,
+        lams=lams,
+        accuracy=np.array(accuracy, dtype=float).reshape(shape),
+        lost=np.array(lost, dtype=int).reshape(shape[0], shape[2]),
+        flat=tuple(flat),
+    )
+
+
+def _unit(folder: Path, config_id: str) -> int | None:
+    path = folder / "configs" / f"{config_id}.yaml"
+    try:
+        return OmegaConf.select(OmegaConf.load(path), "fisher.batch_size")
+    except (OSError, OmegaConfBaseException, YAMLError):
+        return None  # the name then says BATCHED without its b

@@ -1,0 +1,149 @@
+"""The figure: accuracy against lambda, mean with a band of one standard error over seeds, one curve per arm."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, look
+from cl_repro.analysis.shape import seed_mean
+from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambdas
+from cl_repro.errors import UserError
+from cl_repro.stats import Array, estimate
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
+    "font.size": 10.5,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.handlelength": 3.4,
+    "legend.labelspacing": 0.75,
+    "legend.title_fontsize": 9.5,
+}
+
+
+def plot_study(study: Study, out: Path) -> list[Path]:
+    """Draw accuracy against lambda for each benchmark, scenario and model that has an arm with two lambdas.
+
+    Args:
+        study: curves or listing.
+        out: folder, made if missing.
+
+    Returns:
+        <out>/<name>.png and .svg, or <name>_<benchmark>_<scenario>_<model>.* where there are several.
+
+    Raises:
+        UserError: no arm has two lambdas.
+    """
+    groups = [(key, runs) for key, runs in study.runs.groupby(PLACE) if most_lambdas(runs) > 1]
+    if not groups:
+        raise UserError(f"{study.folder / 'runs.csv'}: no arm has two values of lambda, so there is no curve")
+    paths = []
+    for key, runs in groups:
+        name = study.name if len(groups) == 1 else "_".join([study.name, *key])
+        style: Any = {**STYLE, "svg.hashsalt": name}  # with a salt, the ids in the SVG repeat
+        with mpl.rc_context(style):
+            figure = draw(grid_of(runs, study.folder), describe(runs))
+            paths += _save(figure, study, runs, out / name)
+    return paths
+
+
+def draw(grid: Grid, title: str) -> Figure:
+    """The figure of one grid: log lambda against percent."""
+    figure = Figure(figsize=(9.6, 5.0), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))  # inches
+    axes = figure.add_subplot()
+    for position, (arm, values) in enumerate(grid.flat):
+        _line(axes, arm, values, look(arm, position))
+    lost = False
+    for a, arm in enumerate(grid.arms):
+        style = look(arm, a)
+        _curve(axes, arm, grid.lams, grid.accuracy[a], style, a)
+        lost |= _mark_lost(axes, grid.lams, grid.accuracy[a], grid.lost[a], style)
+    if lost:
+        axes.plot([], [], "X", color="#444444", markersize=8, linestyle="", label="seed diverged or failed")
+    _dress(axes, grid, title)
+    return figure
+
+
+def _line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
+    mean, sem, n = estimate(values)
+    if not n:
+        return
+    axes.axhline(mean, color=style.colour, linestyle=style.dashes, linewidth=2.0, label=arm.label, zorder=2)
+    if math.isfinite(sem):
+        axes.axhspan(mean - sem, mean + sem, color=style.colour, alpha=0.13, linewidth=0, zorder=1)
+
+
+def _curve(axes: Axes, arm: Arm, lams: Array, accuracy: Array, style: Look, position: int) -> None:
+    """Mean with markers and a band of one SEM, over the seeds that are there. Later curves lie on top."""
+    points = [estimate(column) for column in accuracy.T]
+    there = np.array([point.n > 0 for point in points])
+    x = lams[there]
+    mean, sem = (np.array([getattr(p, name) for p in points])[there] for name in ("mean", "sem"))
+    axes.fill_between(x, mean - sem, mean + sem, color=style.colour, alpha=0.13, linewidth=0, zorder=1.5)
+    axes.plot(
+        x,
+        mean,
+        color=style.colour,
+        linestyle=style.dashes,
+        linewidth=style.thickness,
+        marker=style.marker,
+        markersize=style.size,
+        markerfacecolor=style.colour if style.filled else "white",
+        markeredgecolor=style.colour,
+        markeredgewidth=1.4,
+        label=arm.label,
+        zorder=3 + 0.1 * position,
+    )
+
+
+def _mark_lost(axes: Axes, lams: Array, accuracy: Array, lost: Array, style: Look) -> bool:
+    """Cross out each lambda at which a seed was lost; on the axis where no seed is left. Whether there is one."""
+    mean = seed_mean(accuracy)
+    mark: dict[str, Any] = {"marker": "X", "markersize": 11, "color": style.colour, "markeredgecolor": "white"}
+    for i in np.flatnonzero(lost):
+        if np.isfinite(mean[i]):
+            axes.plot(lams[i], mean[i], **mark, zorder=6)
+        else:
+            axes.plot(lams[i], 0, **mark, transform=axes.get_xaxis_transform(), clip_on=False, zorder=6)
+    return bool(lost.any())
+
+
+def _dress(axes: Axes, grid: Grid, title: str) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(base=10, numticks=20))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", bottom=False)
+    axes.grid(axis="x", which="minor", visible=False)
+    margin = 10 ** (0.03 * max(np.log10(grid.lams[-1] / grid.lams[0]), 1))
+    axes.set_xlim(grid.lams[0] / margin, grid.lams[-1] * margin)
+    axes.set_xlabel("Regularisation strength λ (log scale)")
+    axes.set_ylabel("Test accuracy after the last task (%)")
+    axes.set_title(title, loc="left", pad=10, fontweight="bold")
+    legend = axes.figure.legend(
+        loc="outside right center", title="mean, band ± 1 SEM over seeds", alignment="left", borderaxespad=0.8
+    )
+    legend.get_title().set_color("#555555")
+
+
+def _save(figure: Figure, study: Study, runs: pd.DataFrame, stem: Path) -> list[Path]:
+    """PNG and SVG with study and commit in their metadata, and nothing that changes from one drawing to the next."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"
+    png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
+    figure.savefig(png, dpi=200, metadata={"Title": title, "Source": source, "Software": None})
+    figure.savefig(svg, metadata={"Title": title, "Source": source, "Date": None, "Creator": None})
+    return [png, svg]

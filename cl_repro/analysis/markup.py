@@ -1,0 +1,107 @@
+"""A table of strings as Markdown, LaTeX and plain text.
+
+Cells are written once, in plain Unicode (99.12 ± 0.16, −0.03, λ); each format replaces what it cannot show. The plain
+form is pure ASCII, so that no terminal fails on it.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", MINUS: "$-$", DASH: "--", "λ": r"$\lambda$", "δ": r"$\delta$", "≤": r"$\leq$", "≥": r"$\geq$",
+    TIMES: r"$\times$", "√": r"$\surd$",
+}  # fmt: skip
+ASCII = {"±": "+-", MINUS: "-", DASH: "-", "λ": "lambda", "δ": "delta", "≤": "<=", "≥": ">=", TIMES: "x", "√": "sqrt "}
+MARKDOWN = {mark: f"\\{mark}" for mark in "\\|*`<>"}
+
+
+class Table(NamedTuple):
+    """Strings in rows; the first column holds names, the others are set to the right."""
+
+    name: str  # of the LaTeX label, e.g. accuracy
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def markdown(table: Table) -> str:
+    """The table with its title as heading and its notes as a list."""
+    line = "| {} |".format
+    rows = [" | ".join(_replaced(cell, MARKDOWN) for cell in row) for row in (table.header, *table.rows)]
+    rule = " | ".join(["---"] + ["---:"] * (len(table.header) - 1))
+    body = "\n".join(line(row) for row in (rows[0], rule, *rows[1:]))
+    notes = "\n".join(f"- {_replaced(note, MARKDOWN)}" for note in table.notes)
+    return "\n\n".join(part for part in (f"## {table.title}", body, notes) if part) + "\n"
+
+
+def latex(table: Table, study: str) -> str:
+    """A floating table of the packages booktabs and graphicx, shrunk where it is wider than the line.
+
+    Args:
+        table: what to set.
+        study: prefix of the label, `tab:<study>-<name>`.
+
+    Returns:
+        LaTeX source, everything escaped.
+    """
+    rows = [" & ".join(_replaced(cell, LATEX) for cell in row) + r" \\" for row in (table.header, *table.rows)]
+    notes = [rf"\par\smallskip {{\footnotesize {_replaced(note, LATEX)}}}" for note in table.notes]
+    lines = [
+        r"\begin{table}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{_replaced(table.title, LATEX)}}}",
+        rf"\label{{tab:{study}-{table.name}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        r"\toprule",
+        rows[0],
+        r"\midrule",
+        *rows[1:],
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *notes,
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plain(table: Table) -> str:
+    """The table for a terminal: ASCII, columns aligned, title above and notes below."""
+    cells = [[_replaced(cell, ASCII) for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.header))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    notes = [_replaced(note, ASCII) for note in table.notes]
+    return "\n".join([_replaced(table.title, ASCII), "", *lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def write(tables: list[Table], heading: str, name: str, out: Path) -> list[Path]:
+    """Write the tables of one study.
+
+    Args:
+        tables: in reading order.
+        heading: the Markdown file's first line.
+        name: of the files, and of the labels in them.
+        out: folder, made if missing.
+
+    Returns:
+        The paths, <name>.md and <name>.tex.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    md, tex = out / f"{name}.md", out / f"{name}.tex"
+    md.write_text("\n".join([f"# {heading}\n", *map(markdown, tables)]), encoding="utf-8")
+    comment = f"% {heading}. Needs \\usepackage{{booktabs,graphicx}}.\n"
+    tex.write_text("\n".join([comment, *(latex(table, name) for table in tables)]), encoding="utf-8")
+    return [md, tex]
+
+
+def _right(cells: list[str], widths: list[int]) -> list[str]:
+    return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
+def _replaced(text: str, replacements: dict[str, str]) -> str:
+    return "".join(replacements.get(character, character) for character in text)

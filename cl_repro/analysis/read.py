@@ -1,0 +1,158 @@
+"""The result files as data frames, checked: what is missing, cut short, edited or of another schema is refused.
+
+Accuracies stay fractions here, as in the files. A file whose hash provenance.json does not know has been edited
+since the run wrote it; `previous` holds the hashes from before a write that was interrupted between two files.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cl_repro.errors import UserError
+from cl_repro.grid import SCHEMA_VERSION
+
+FLOAT, INT, BOOL, TEXT = "number", "integer", "boolean", "text"
+STATUS = ("ok", "diverged", "failed")
+
+RUNS = {
+    "run_id": TEXT, "config_id": TEXT, "study": TEXT, "scale": TEXT, "arm": TEXT, "benchmark": TEXT,
+    "scenario": TEXT, "model": TEXT, "method": TEXT, "fisher": TEXT, "lambda": FLOAT, "seed": INT,
+    "batch_size": INT, "iterations": INT, "n_tasks": INT, "accuracy": FLOAT, "forgetting": FLOAT, "bwt": FLOAT,
+    "fwt": FLOAT, "status": TEXT, "seconds_train": FLOAT, "seconds_fisher": FLOAT, "seconds_eval": FLOAT,
+    "seconds_total": FLOAT, "replicas_in_chunk": INT, "shared_first_task": BOOL, "peak_memory": FLOAT, "dtype": TEXT,
+    "device": TEXT, "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL, "finished": TEXT,
+    "schema_version": INT,
+}  # fmt: skip
+ACCURACY = {"run_id": TEXT, "split": TEXT, "after_task": INT, "task": INT, "accuracy": FLOAT}
+IMPORTANCE = {"run_id": TEXT, "after_task": INT, "trace": FLOAT}
+PUBLISHED = {
+    "study": TEXT, "source": TEXT, "benchmark": TEXT, "scenario": TEXT, "method": TEXT, "fisher": TEXT,
+    "batch_size": FLOAT, "metric": TEXT, "value": FLOAT, "unit": TEXT, "spread": FLOAT, "spread_kind": TEXT,
+    "n_seeds": FLOAT, "comparable": TEXT, "note": TEXT,
+}  # fmt: skip
+
+
+def read_runs(folder: Path) -> pd.DataFrame:
+    """runs.csv of a results folder, one row per replica, columns typed as in `RUNS`.
+
+    Args:
+        folder: results/<name>.
+
+    Returns:
+        The rows; `lambda` and `accuracy` are NaN where the file leaves them empty.
+
+    Raises:
+        UserError: missing, cut short, edited, of another schema version, or with impossible values.
+    """
+    provenance = _provenance(folder)
+    path = folder / "runs.csv"
+    runs = _read(path, RUNS, provenance)
+    twice = runs["run_id"][runs["run_id"].duplicated()]
+    if len(twice):
+        raise UserError(f"{path}: run_id {twice.iloc[0]} occurs twice: the file has been edited")
+    _refuse(path, runs, ~runs["status"].isin(STATUS), "status", f"one of {', '.join(STATUS)}")
+    inside = runs["accuracy"].between(0, 1) | runs["accuracy"].isna()
+    _refuse(path, runs, ~inside, "accuracy", "a fraction in [0, 1]")
+    hollow = (runs["status"] == "ok") & runs["accuracy"].isna()
+    _refuse(path, runs, hollow, "accuracy", "present where status is ok")
+    return runs
+
+
+def read_accuracy(folder: Path) -> pd.DataFrame:
+    """accuracy.csv: one row per (run_id, split, after_task, task). Raises UserError like `read_runs`."""
+    return _read(folder / "accuracy.csv", ACCURACY, _provenance(folder))
+
+
+def read_importance(folder: Path) -> pd.DataFrame:
+    """importance.csv: one row per (run_id, after_task). Raises UserError like `read_runs`.
+
+    No rows if there is no such file and provenance.json lists none: no arm had an importance.
+    """
+    path, provenance = folder / "importance.csv", _provenance(folder)
+    if not path.is_file() and path.name not in provenance.get("files", {}):
+        return pd.DataFrame({name: pd.Series(dtype=object) for name in IMPORTANCE})
+    return _read(path, IMPORTANCE, provenance)
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """published.csv: one row per published number; accuracies in percent. Raises UserError like `read_runs`."""
+    return _read(path, PUBLISHED, {})
+
+
+def _provenance(folder: Path) -> dict:
+    path = folder / "provenance.json"
+    if not path.is_file():
+        return {}
+    try:
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+        version, _ = provenance["schema_version"], dict(provenance["files"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{path}: unreadable or cut short ({type(error).__name__}: {error})") from error
+    _refuse_version(path, pd.Series([version]))
+    return provenance
+
+
+def _read(path: Path, columns: dict[str, str], provenance: dict) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"no {path.name} in {path.parent}: run the study first, or name another folder")
+    content = path.read_bytes()
+    text = _rows(path, content)
+    if "schema_version" in text:
+        _refuse_version(path, text["schema_version"])
+    missing = [name for name in columns if name not in text]
+    if missing:
+        raise UserError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(columns)})")
+    frame = pd.DataFrame({name: _typed(path, text[name], kind) for name, kind in columns.items()})
+    known = [provenance.get(when, {}).get(path.name) for when in ("files", "previous")]
+    if provenance and hashlib.sha256(content).hexdigest() not in known:
+        raise UserError(f"{path}: edited since the run wrote it (its sha256 is not in provenance.json)")
+    return frame
+
+
+def _rows(path: Path, content: bytes) -> pd.DataFrame:
+    """The file as strings. Raises UserError where a row has not as many fields as the header."""
+    try:
+        header, *rows = csv.reader(io.StringIO(content.decode("utf-8")), strict=True)
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable CSV file ({error})") from error
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise UserError(f"{path}: line {line} has {len(row)} fields, not {len(header)}: cut short or edited")
+    if not content.endswith(b"\n"):
+        raise UserError(f"{path}: cut short (no newline at its end)")
+    return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def _typed(path: Path, text: pd.Series, kind: str) -> pd.Series:
+    """A column of strings as its type; empty numbers become NaN, and an integer column must have none."""
+    if kind == TEXT:
+        return text
+    if kind == BOOL:
+        value = text.str.lower().map({"true": True, "false": False})
+        bad = value.isna()
+    else:
+        value = pd.to_numeric(text, errors="coerce")
+        blank = text.str.strip().str.lower().isin(["", "nan"])
+        bad = value.isna() & ~blank if kind == FLOAT else value.isna() | (value % 1 != 0)
+    if bad.any():
+        line = int(bad.to_numpy().argmax())
+        raise UserError(f"{path}: line {line + 2}: {text.name} = {text.iloc[line]!r} is not a {kind}")
+    return value.astype({BOOL: bool, INT: np.int64, FLOAT: float}[kind])
+
+
+def _refuse(path: Path, frame: pd.DataFrame, bad: pd.Series, column: str, rule: str) -> None:
+    if bad.any():
+        line = int(bad.to_numpy().argmax())
+        value = frame[column].iloc[line]
+        raise UserError(f"{path}: line {line + 2}: {column} = {value} must be {rule}")
+
+
+def _refuse_version(path: Path, versions: pd.Series) -> None:
+    other = versions[versions.astype(str) != str(SCHEMA_VERSION)]
+    if len(other):
+        raise UserError(f"{path}: schema_version {other.iloc[0]}, but this code reads schema_version {SCHEMA_VERSION}")

@@ -1,0 +1,101 @@
+"""The numbers of the analysis, from conf/analysis.yaml, for one study. Read with OmegaConf alone, without torch."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cl_repro.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+KEYS = (
+    "confidence",
+    "delta_points",
+    "width_points",
+    "bootstrap",
+    "gaps",
+    "verdict_scales",
+    "published_study",
+)
+
+
+class Settings(NamedTuple):
+    """What conf/analysis.yaml says for one study."""
+
+    confidence: float  # two-sided
+    delta_points: dict[str, float]  # by method
+    width_points: float
+    resamples: int
+    seed: int  # of the bootstrap
+    gaps: tuple[tuple[str, str], ...]  # (minuend, subtrahend), fishers
+    verdict_scales: tuple[str, ...]
+    published_study: str
+
+
+def conf_dir() -> Path:
+    """The configuration tree: inside the package in a wheel, beside it in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def load(study: str, path: Path | None = None) -> Settings:
+    """The settings of a study.
+
+    Args:
+        study: as in the `study` column of runs.csv; its entry under `studies` overrides the top level.
+        path: the YAML file; None: conf/analysis.yaml.
+
+    Returns:
+        The merged settings.
+
+    Raises:
+        UserError: the file is missing or unreadable, a key is missing or unknown, or a value is outside its range.
+    """
+    path = path or conf_dir() / "analysis.yaml"
+    if not path.is_file():
+        raise UserError(f"no analysis settings at {path}: restore conf/analysis.yaml")
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        own = (tree.get("studies") or {}).get(study) or {}
+        _refuse_keys(tree, own, study, path)
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(tree, own))
+        return _checked(merged, study, path)
+    except UserError:
+        raise
+    except (OmegaConfBaseException, YAMLError, AttributeError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def _refuse_keys(tree: dict[str, Any], own: dict[str, Any], study: str, path: Path) -> None:
+    missing = [key for key in KEYS if key not in tree]
+    unknown = [key for key in tree if key not in (*KEYS, "studies")]
+    unknown += [f"studies.{study}.{key}" for key in own if key not in KEYS]
+    for problem, keys in (("missing", missing), ("unknown", unknown)):
+        if keys:
+            raise UserError(f"{path}: {problem} key {keys[0]!r} (keys: {', '.join(KEYS)}, studies)")
+
+
+def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
+    settings = Settings(
+        confidence=float(tree["confidence"]),
+        delta_points={str(method): float(points) for method, points in tree["delta_points"].items()},
+        width_points=float(tree["width_points"]),
+        resamples=int(tree["bootstrap"]["resamples"]),
+        seed=int(tree["bootstrap"]["seed"]),
+        gaps=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["gaps"]),
+        verdict_scales=tuple(str(scale) for scale in tree["verdict_scales"]),
+        published_study=str(tree["published_study"] or study),
+    )
+    rules: dict[str, tuple[Any, bool, str]] = {
+        "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),
+        "delta_points": (settings.delta_points, all(d > 0 for d in settings.delta_points.values()), "positive"),
+        "width_points": (settings.width_points, settings.width_points > 0, "positive"),
+        "bootstrap.resamples": (settings.resamples, settings.resamples >= 1, "at least 1"),
+        "bootstrap.seed": (settings.seed, settings.seed >= 0, "at least 0"),
+    }
+    for key, (value, obeyed, rule) in rules.items():
+        if not obeyed:
+            raise UserError(f"{path}: {key} = {value} must be {rule}")
+    return settings

@@ -1,0 +1,186 @@
+"""A results folder opened for analysis: its runs, what kind of study they are, and the published rows beside them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cl_repro.analysis.arms import ONE_SAMPLE, Arm
+from cl_repro.analysis.read import PUBLISHED, read_published, read_runs
+from cl_repro.analysis.settings import PACKAGE, Settings, load
+from cl_repro.errors import UserError
+from cl_repro.stats import Estimate
+
+AD_HOC = "runs"  # the folder of runs that belong to no study
+CURVES, TIMING, LISTING = "curves", "timing", "listing"
+PLACE = ["benchmark", "scenario", "model"]
+SOURCES = ("blog-final", "blog-draft")  # in this order; others follow by name
+WORDS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+SCENARIOS = {"task": "task-incremental", "domain": "domain-incremental", "class": "class-incremental"}
+
+
+class Study(NamedTuple):
+    """One results folder."""
+
+    name: str  # of the folder
+    folder: Path
+    runs: pd.DataFrame
+    kind: str  # curves: accuracy against lambda; timing; listing: anything else
+    settings: Settings
+    published: pd.DataFrame  # of settings.published_study; no rows if there are none
+
+
+def open_study(name: str, results_dir: Path) -> Study:
+    """Read results/<name>.
+
+    Args:
+        name: of the folder.
+        results_dir: the folder of all results; published numbers are in published/published.csv there, or beside
+            the package.
+
+    Returns:
+        The checked runs with their settings and published rows.
+
+    Raises:
+        UserError: no such folder, no rows, or a file that `read_runs` refuses.
+    """
+    folder = results_dir / name
+    if not folder.is_dir():
+        raise UserError(f"no results at {folder} (there: {', '.join(_folders(results_dir)) or 'none'})")
+    runs = read_runs(folder)
+    if runs.empty:
+        raise UserError(f"{folder / 'runs.csv'} has no rows: run the study first")
+    settings = load(str(runs["study"].iloc[0]))
+    beside = PACKAGE.parent / "results"
+    paths = [root / "published" / "published.csv" for root in (results_dir, beside)]
+    found = [path for path in paths if path.is_file()]
+    published = read_published(found[0]) if found else pd.DataFrame(columns=list(PUBLISHED))
+    published = published[published["study"] == settings.published_study]
+    return Study(name, folder, runs, kind_of_runs(name, runs), settings, published)
+
+
+def kind_of_runs(name: str, runs: pd.DataFrame) -> str:
+    """What can be made of the runs.
+
+    `timing`: the arms include one-sample implementations. `curves`: one benchmark, scenario and model, one
+    configuration per arm, and at least two lambdas. `listing`: ad-hoc runs and everything else.
+    """
+    if runs["fisher"].str.startswith(ONE_SAMPLE).any():
+        return TIMING
+    one_place = len(runs.drop_duplicates(PLACE)) == 1
+    one_config = (runs.groupby(["study", "arm"])["config_id"].nunique() == 1).all()
+    if name != AD_HOC and one_place and one_config and most_lambdas(runs) > 1:
+        return CURVES
+    return LISTING
+
+
+def most_lambdas(runs: pd.DataFrame) -> int:
+    """How many positive lambdas the arm with the most of them has."""
+    positive = runs[runs["lambda"] > 0]
+    return int(positive.groupby("config_id")["lambda"].nunique().max()) if len(positive) else 0
+
+
+def studies(names: Sequence[str], results_dir: Path, kinds: Sequence[str]) -> list[Study]:
+    """The studies asked for, or all of the fitting kinds.
+
+    Args:
+        names: folders under `results_dir`; empty: every folder with a runs.csv of one of `kinds`.
+        results_dir: the folder of all results.
+        kinds: the kinds that fit.
+
+    Returns:
+        The studies, at least one.
+
+    Raises:
+        UserError: none found, or a named one is of another kind.
+    """
+    opened = [open_study(name, results_dir) for name in names or _folders(results_dir)]
+    wrong = [study for study in opened if study.kind not in kinds]
+    if names and wrong:
+        raise UserError(f"{wrong[0].folder} is a {wrong[0].kind} study, not {' or '.join(kinds)}")
+    fitting = [study for study in opened if study.kind in kinds]
+    if not fitting:
+        raise UserError(f"no {' or '.join(kinds)} results under {results_dir}: run `make reproduce` first")
+    return fitting
+
+
+def describe(runs: pd.DataFrame) -> str:
+    """Benchmark, scenario, number of seeds, and the scale if it is not the paper's."""
+    places = runs.drop_duplicates(["benchmark", "scenario"])
+    names = [
+        f"{benchmark_name(benchmark)}, {SCENARIOS.get(scenario, scenario)}"
+        for benchmark, scenario in zip(places["benchmark"], places["scenario"], strict=True)
+    ]
+    n = runs["seed"].nunique()
+    scales = sorted(set(runs["scale"]) - {""})
+    scale = [] if scales in ([], ["paper"]) else [f"scale {' and '.join(scales)}"]
+    return ", ".join(["; ".join(names), f"{n} seed{'s' * (n != 1)}", *scale])
+
+
+def benchmark_name(benchmark: str) -> str:
+    """E.g. split_mnist -> Split MNIST."""
+    words = " ".join(WORDS.get(word, word) for word in benchmark.split("_"))
+    return words[:1].upper() + words[1:]
+
+
+def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series | None:
+    """The published row of an arm, matched by study, method and Fisher.
+
+    Where a study was published in several scenarios or batch sizes, those of the runs decide.
+
+    Args:
+        study: whose published rows are searched.
+        source: e.g. blog-final.
+        metric: accuracy or train_time.
+        arm: whose row is wanted; a one-sample arm has the row of its estimator.
+
+    Returns:
+        The row, or None if there is none.
+
+    Raises:
+        UserError: several rows fit.
+    """
+    rows = study.published
+    rows = rows[(rows["source"] == source) & (rows["metric"] == metric) & (rows["method"] == arm.method)]
+    rows = rows[rows["fisher"] == arm.fisher.removeprefix(ONE_SAMPLE)]
+    first = study.runs.iloc[0]
+    for column in ("benchmark", "scenario", "batch_size"):
+        if len(rows) > 1:
+            rows = rows[rows[column] == first[column]]
+    if len(rows) > 1:
+        fit = f"{source}, {arm.method}, {arm.fisher or 'no Fisher'}"
+        raise UserError(f"published.csv: {len(rows)} rows of {study.settings.published_study} fit {fit}")
+    return rows.iloc[0] if len(rows) else None
+
+
+def sources(study: Study, metric: str) -> list[str]:
+    """Who published this metric for the study, in the order of the tables' columns."""
+    there = set(study.published["source"][study.published["metric"] == metric])
+    return [s for s in SOURCES if s in there] + sorted(there - set(SOURCES))
+
+
+def published_estimate(row: pd.Series) -> Estimate:
+    """Mean, SEM and n of a published row, in its unit; a published standard deviation becomes a SEM."""
+    n = int(row["n_seeds"]) if np.isfinite(row["n_seeds"]) else 0
+    sem = {"sem": row["spread"], "std": row["spread"] / np.sqrt(max(n, 1))}.get(row["spread_kind"], np.nan)
+    return Estimate(float(row["value"]), float(sem), n)
+
+
+def commits(runs: pd.DataFrame) -> str:
+    """Short commits the runs were made from, `-dirty` where the tree had changes."""
+    marked = runs["git_sha"].str[:7] + np.where(runs["dirty"], "-dirty", "")
+    return "+".join(sorted(marked.unique()))
+
+
+def origin(runs: pd.DataFrame) -> str:
+    """One line on where the runs come from: commit, torch, device and hardware."""
+    torch = ", ".join(sorted(runs["torch"].unique()))
+    where = runs.drop_duplicates(["device", "hardware"])
+    places = "; ".join(sorted(f"{d} ({h})" for d, h in zip(where["device"], where["hardware"], strict=True)))
+    return f"Runs of commit {commits(runs)}, torch {torch}, {places}."
+
+
+def _folders(results_dir: Path) -> list[str]:
+    return sorted(path.parent.name for path in results_dir.glob("*/runs.csv"))

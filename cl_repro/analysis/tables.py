@@ -1,0 +1,198 @@
+"""Tables of a study of accuracy against lambda: rises and widths, gaps between rises, paired differences; and writing.
+
+Rises and widths use only the lambdas at which an arm has all its seeds. Their intervals resample seeds jointly for
+None and every estimator, so that gaps keep the pairing.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cl_repro.analysis.accuracy import (
+    NOTHING,
+    Row,
+    accuracy_rows,
+    accuracy_table,
+    at_best,
+    estimate_text,
+    interval_text,
+    lambda_text,
+    listing_table,
+)
+from cl_repro.analysis.arms import Arm, Grid, grid_of
+from cl_repro.analysis.markup import MINUS, Table, write
+from cl_repro.analysis.read import read_importance
+from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
+from cl_repro.analysis.study import CURVES, Study, describe
+from cl_repro.stats import (
+    Array,
+    Interval,
+    bootstrap_weights,
+    estimate,
+    paired,
+    percentile_interval,
+)
+
+
+class Shape(NamedTuple):
+    """Rise and width of one arm, log10 lambda and decades."""
+
+    arm: Arm
+    rise: Interval
+    rise_samples: Array  # [R], paired between arms
+    at_most: bool  # the curve begins above half-way: the rise is the grid's first lambda, or below
+    width: Interval
+    edges: tuple[bool, bool]  # the range touches the grid's (lower, upper) edge
+
+
+def shapes(study: Study, grid: Grid) -> list[Shape]:
+    """Rise and width of every arm with a lambda, with percentile bootstrap intervals over seeds."""
+    settings, log_lam = study.settings, np.log10(grid.lams)
+    accuracy, none, n = complete(grid.accuracy), grid.none[:, None], grid.seeds.size
+    weight = bootstrap_weights(n, settings.resamples, np.random.default_rng(settings.seed))
+    means, floor = seed_mean(accuracy), seed_mean(none)[0]
+    resampled, floors = seed_mean(accuracy, weight), seed_mean(none, weight)  # [R, A, L], [R, 1]
+    rises, widths = rise(log_lam, means, floor), width(log_lam, means, settings.width_points)
+    rise_samples = rise(log_lam, resampled, floors)
+    width_samples = width(log_lam, resampled, settings.width_points)
+
+    def interval(point: float, samples: Array) -> Interval:
+        return percentile_interval(point, samples, settings.confidence, n)
+
+    return [
+        Shape(
+            arm=arm,
+            rise=interval(rises[a], rise_samples[:, a]),
+            rise_samples=rise_samples[:, a],
+            at_most=rises[a] in log_lam[np.isfinite(means[a])][:1],
+            width=interval(widths[a], width_samples[:, a]),
+            edges=touches(log_lam, means[a], settings.width_points),
+        )
+        for a, arm in enumerate(grid.arms)
+    ]
+
+
+def log_traces(study: Study, grid: Grid) -> Array:
+    """log10 of the trace of the importance after task 1, per arm and seed, [A, S]; mean over lambdas; NaN if absent."""
+    traces = read_importance(study.folder)
+    traces = traces[(traces["after_task"] == 0) & (traces["trace"] > 0)]
+    merged = traces.merge(study.runs[["run_id", "config_id", "seed"]], on="run_id")
+    merged = merged.assign(log=np.log10(merged["trace"].astype(float)))
+    table = merged.pivot_table(index="config_id", columns="seed", values="log", aggfunc="mean")
+    return table.reindex(index=[arm.config_id for arm in grid.arms], columns=grid.seeds).to_numpy(dtype=float)
+
+
+def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
+    """Rise, width and trace per estimator."""
+    settings = study.settings
+    body = []
+    for shape, row in zip(found, traces, strict=True):
+        rising = ("≤ " if shape.at_most else "") + interval_text(shape.rise, sign="")
+        edges = [name for name, touched in zip(("lower", "upper"), shape.edges, strict=True) if touched]
+        trace = estimate(row)
+        size = f"{10**trace.mean:.2e} ({trace.n})" if trace.n else NOTHING
+        body.append((shape.arm.label, rising, interval_text(shape.width, sign=""), _edges(edges), size))
+    confidence = f"{settings.confidence:.0%}"
+    notes = (
+        "Rise: log10 λ at which the seed-mean curve first crosses half-way between None's mean and its own best. "
+        f"Width: decades of λ (not necessarily contiguous) within {_points(settings.width_points)} of its best; where "
+        "it touches an edge of the grid it is a lower bound. Both by linear interpolation in log10 λ.",
+        f"Brackets: {confidence} percentile bootstrap over seeds ({settings.resamples} resamples, the same for None "
+        "and every arm); with few seeds such intervals are somewhat too narrow.",
+        "Trace: sum of the Fisher diagonal after task 1, geometric mean over seeds (n).",
+    )
+    header = ("Arm", "rise, log10 λ", "width, decades", "touches the grid's edge", "trace after task 1")
+    return Table("shape", "Where accuracy rises, and how wide the range of good λ is", header, tuple(body), notes)
+
+
+def gap_table(study: Study, found: list[Shape], traces: Array) -> Table | None:
+    """Gaps between rises beside what the traces predict; None where the study lacks the arms."""
+    place = {shape.arm.fisher: i for i, shape in enumerate(found) if shape.arm.method == "ewc"}
+    body = []
+    for minuend, subtrahend in study.settings.gaps:
+        if minuend not in place or subtrahend not in place:
+            continue
+        i, j = place[minuend], place[subtrahend]
+        a, b = found[i], found[j]
+        gap = percentile_interval(
+            a.rise.centre - b.rise.centre,
+            a.rise_samples - b.rise_samples,
+            study.settings.confidence,
+            a.rise.n,
+        )
+        predicted = estimate(traces[j] - traces[i])
+        body.append((f"{a.arm.label} {MINUS} {b.arm.label}", interval_text(gap), estimate_text(predicted)))
+    notes = (
+        "Measured: difference of rises, percentile bootstrap with the seeds of both arms resampled together. "
+        "Predicted: log10 of the ratio of the traces after task 1, mean over seeds ± SEM (n): a Fisher k times "
+        "smaller needs a λ k times larger.",
+    )
+    header = ("Gap between rises", "measured, decades", "predicted by the traces")
+    title = "Gaps between rises"
+    return Table("gaps", title, header, tuple(body), notes) if body else None
+
+
+def paired_table(study: Study, grid: Grid) -> Table | None:
+    """Differences between arms at their best lambda, paired by seed; None for fewer than two arms."""
+    body = []
+    for (a, lam_a, x), (b, lam_b, y) in combinations(at_best(grid), 2):
+        difference = paired(x, y, study.settings.confidence)
+        same = difference.n > 0 and bool(np.all((x == y) | np.isnan(x - y)))
+        text = "identical" if same else interval_text(difference)
+        lams = f"{lambda_text(lam_a)}, {lambda_text(lam_b)}"
+        body.append((f"{a.label} {MINUS} {b.label}", lams, text, str(difference.n)))
+    notes = (
+        f"Points of accuracy, each arm at its best λ; brackets: {study.settings.confidence:.0%} t-interval paired by "
+        "seed, not corrected for the number of pairs. The best λ was chosen on the same seeds.",
+    )
+    header = ("Difference", "at λ", "points", "pairs")
+    return Table("paired", "Differences paired by seed", header, tuple(body), notes) if body else None
+
+
+def summary_table(study: Study, rows: list[Row], found: list[Shape]) -> Table:
+    """The accuracy table in short, for the end of a run."""
+    by_arm = {shape.arm.config_id: shape for shape in found}
+    published = list(rows[0].beside) if rows else []
+    body = []
+    for row in rows:
+        shape = by_arm.get(row.arm.config_id)
+        cells = [row.arm.label, lambda_text(row.lam), estimate_text(row.ours)]
+        cells += [f"{shape.rise.centre:.2f}" if shape else NOTHING, f"{shape.width.centre:.1f}" if shape else NOTHING]
+        for source in published:
+            theirs, comparison, remark = row.beside[source]
+            cells += [estimate_text(theirs) if theirs else NOTHING, comparison.verdict if comparison else remark]
+        body.append(tuple(cells))
+    header = ["Arm", "best λ", "accuracy, %", "rise", "width"]
+    header += [column for source in published for column in (source, "verdict")]
+    notes = (
+        "mean ± SEM (seeds); rise: log10 λ half-way between None and the best; width: decades within "
+        f"{_points(study.settings.width_points)} of the best",
+    )
+    return Table("summary", describe(study.runs), tuple(header), tuple(body), notes)
+
+
+def tables_of(study: Study) -> list[Table]:
+    """All tables of a study that is not a timing study, in reading order."""
+    if study.kind != CURVES:
+        return [listing_table(study)]
+    grid = grid_of(study.runs, study.folder)
+    found, traces = shapes(study, grid), log_traces(study, grid)
+    accuracy = accuracy_table(study, grid, accuracy_rows(study, grid))
+    others = [gap_table(study, found, traces), paired_table(study, grid)]
+    return [accuracy, shape_table(study, found, traces), *(table for table in others if table)]
+
+
+def write_tables(study: Study, tables: Sequence[Table], out: Path) -> list[Path]:
+    """Write <out>/<name>.md and .tex; returns their paths."""
+    return write(list(tables), f"{study.name}: {describe(study.runs)}", study.name, out)
+
+
+def _edges(edges: list[str]) -> str:
+    return " and ".join(edges) if edges else "no"
+
+
+def _points(points: float) -> str:
+    return f"{points:g} point{'s' * (points != 1)}"

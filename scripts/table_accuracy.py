@@ -1,0 +1,18 @@
+"""Write the accuracy tables (Markdown and LaTeX) of studies and runs, beside the published numbers."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cl_repro.analysis.command import make_tables, run
+from cl_repro.analysis.study import CURVES, LISTING
+from cl_repro.analysis.tables import tables_of
+
+
+def make(arguments: argparse.Namespace) -> list[Path]:
+    """Accuracy, rise and width, gaps and paired differences; a plain listing for ad-hoc runs."""
+    return make_tables(arguments, (CURVES, LISTING), tables_of)
+
+
+if __name__ == "__main__":
+    sys.exit(run(__doc__, "tables", make, shows=True))

@@ -1,0 +1,18 @@
+"""Write the timing table (Markdown and LaTeX): training time relative to None, published and ours."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cl_repro.analysis.command import make_tables, run
+from cl_repro.analysis.study import TIMING
+from cl_repro.analysis.timing import timing_table
+
+
+def make(arguments: argparse.Namespace) -> list[Path]:
+    """One table per timing study."""
+    return make_tables(arguments, (TIMING,), lambda study: [timing_table(study)])
+
+
+if __name__ == "__main__":
+    sys.exit(run(__doc__, "tables", make, shows=True))

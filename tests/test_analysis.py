@@ -1,0 +1,572 @@
+"""Figures, tables and the terminal's summary, from made-up results folders."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import made_results
+import matplotlib.image
+import numpy as np
+import pytest
+from made_results import row
+from PIL import Image
+
+import cl_repro
+from cl_repro.analysis import report, settings
+from cl_repro.analysis.accuracy import interval_text, lambda_text
+from cl_repro.analysis.arms import grid_of, label, look
+from cl_repro.analysis.curves import draw, plot_study
+from cl_repro.analysis.markup import DASH, MINUS, Table, latex, markdown, plain
+from cl_repro.analysis.read import read_accuracy, read_importance, read_published, read_runs
+from cl_repro.analysis.study import open_study, studies
+from cl_repro.analysis.tables import log_traces, shapes, tables_of
+from cl_repro.analysis.timing import timing_table
+from cl_repro.errors import UserError
+from cl_repro.stats import Interval
+
+ROOT = Path(cl_repro.__file__).resolve().parent.parent
+MNIST, DIGITS = "split_mnist_fisher", "split_digits_fisher"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A results folder with one study of every kind."""
+    root = tmp_path_factory.mktemp("results")
+    made_results.write(root / MNIST, made_results.fisher_rows())
+    digits = made_results.fisher_rows(study=DIGITS, benchmark="split_digits", fishers=("exact", "empirical"))
+    made_results.write(root / DIGITS, digits)
+    made_results.write(root / "split_mnist_timing", made_results.timing_rows())
+    made_results.write(root / "runs", ad_hoc_rows())
+    return root
+
+
+def ad_hoc_rows():
+    own = {"study": "runs"}
+    rows = [row("finetune", "finetune", "", None, seed, 0.9, **own) for seed in (1, 2)]
+    rows += [row("ewc-exact", "ewc", "exact", 10.0, seed, 0.97 + 0.01 * seed, **own) for seed in (1, 2)]
+    digits = {"benchmark": "split_digits", "config_id": "d" * 8}
+    rows.append(row("ewc-exact", "ewc", "exact", 250.0, 1, 0.95, **own, **digits))
+    rows.append(row("ewc-exact", "ewc", "exact", 250.0, 2, math.nan, **own, **digits))
+    return rows
+
+
+def study_of(tmp_path, rows, name=MNIST, **keywords):
+    made_results.write(tmp_path / name, rows, **keywords)
+    return open_study(name, tmp_path)
+
+
+def cells(table, first):
+    """The row of a table whose first cell is `first`."""
+    return next(row for row in table.rows if row[0] == first)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_csvs_are_read_with_their_types(results):
+    runs = read_runs(results / MNIST)
+    assert len(runs) == 5 + 5 * 14 * 5
+    assert runs["lambda"].isna().sum() == 5 and runs["seed"].dtype == np.int64 and runs["dirty"].dtype == bool
+    assert len(read_accuracy(results / MNIST)) == 5 * len(runs)
+    assert set(read_importance(results / MNIST)["after_task"]) == {0, 1, 2, 3}
+
+
+def test_published_numbers_are_read():
+    published = read_published(ROOT / "results" / "published" / "published.csv")
+    assert {"blog-draft", "blog-final"} <= set(published["source"])
+
+
+def edit(path, old, new, count=1):
+    path.write_text(path.read_text().replace(old, new, count))
+
+
+DAMAGE = {
+    "one digit changed": (lambda f: edit(f / "runs.csv", ",30.0,", ",31.0,"), "runs.csv: edited since the run"),
+    "a row removed": (lambda f: edit(f / "importance.csv", *first_row(f / "importance.csv")), "edited since the run"),
+    "cut inside a row": (lambda f: cut(f / "runs.csv", 40), r"runs.csv: line \d+ has \d+ fields, not 35"),
+    "cut inside the last value": (lambda f: cut(f / "importance.csv", 2), "importance.csv: cut short"),
+    "a column removed": (lambda f: edit(f / "runs.csv", "accuracy,", "acc,"), "column 'accuracy' is missing"),
+    "not a number": (lambda f: edit(f / "runs.csv", ",30.0,", ",fast,"), "seconds_train = 'fast' is not a number"),
+    "not a seed": (lambda f: edit(f / "runs.csv", ",,1,128", ",,1.5,128"), "seed = '1.5' is not a integer"),
+    "no file": (lambda f: (f / "runs.csv").unlink(), "no runs.csv in .*run the study first"),
+    "empty file": (lambda f: (f / "runs.csv").write_text(""), "runs.csv: not a readable CSV"),
+    "binary": (lambda f: (f / "runs.csv").write_bytes(b"\xff\xfe\x00"), "runs.csv: not a readable CSV"),
+    "provenance cut": (lambda f: cut(f / "provenance.json", 20), "provenance.json: unreadable or cut short"),
+    "other schema": (lambda f: made_results.write_provenance(f, 7), "schema_version 7, .* reads schema_version 1"),
+}
+
+
+def cut(path, characters):
+    path.write_text(path.read_text()[:-characters])
+
+
+def first_row(path):
+    return path.read_text().splitlines(keepends=True)[1], ""
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_files_are_named_in_one_line(tmp_path, damage):
+    folder = made_results.write(tmp_path / MNIST, made_results.fisher_rows(seeds=(1, 2), fishers=("exact",)))
+    harm, message = DAMAGE[damage]
+    harm(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        report(MNIST, tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert not (tmp_path / "tables").exists() and not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"accuracy": 1.2}, r"accuracy = 1.2 must be a fraction in \[0, 1\]"),
+        ({"status": "fine"}, "status = fine must be one of ok, diverged, failed"),
+        ({"accuracy": math.nan, "status": "ok"}, "accuracy = nan must be present where status is ok"),
+        ({"schema_version": 2}, "schema_version 2, .* reads schema_version 1"),
+    ],
+)
+def test_impossible_values_are_named(tmp_path, other, message):
+    rows = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",))
+    rows[3] |= other
+    with pytest.raises(UserError, match=message):
+        study_of(tmp_path, rows, provenance=False)
+
+
+def test_a_row_that_occurs_twice_is_named(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1,), fishers=("exact",))
+    with pytest.raises(UserError, match=r"run_id .* occurs twice"):
+        study_of(tmp_path, [*rows, rows[0]])
+
+
+def test_a_merge_killed_between_two_files_is_no_edit(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",))
+    folder = made_results.write(tmp_path / MNIST, rows[:-1])
+    before = json.loads((folder / "provenance.json").read_text())["files"]
+    old = (folder / "runs.csv").read_bytes()
+    made_results.write(folder, rows)
+    made_results.write_provenance(folder, previous=before)
+    (folder / "runs.csv").write_bytes(old)  # the other two files are new already
+    assert len(read_runs(folder)) == len(rows) - 1
+
+
+# --- the accuracy table ----------------------------------------------------------------------------------------------
+
+
+def test_accuracy_rows_are_the_numbers_worked_out_by_hand(tmp_path):
+    # Seeds 99.0 99.1 99.2 99.3 99.4: mean 99.20, sd 0.1581, SEM 0.0707. Against blog-final 99.12 +- 0.16 (30):
+    # se 0.1749, nu = 32.94, t = 2.0346: +0.08 +- 0.356. Against blog-draft 99.25 +- 0.08 (10): se 0.1068,
+    # nu = 11.99, t = 2.1789: -0.05 +- 0.233. None 85.4 +- 0.0707 against 85.41 +- 0.88 (30): +-1.80.
+    rows = []
+    for seed in range(1, 6):
+        up = seed / 1000
+        rows += [
+            row("finetune", "finetune", "", None, seed, 0.851 + up),
+            row("ewc-exact", "ewc", "exact", 1.0, seed, 0.90 + up),
+            row("ewc-exact", "ewc", "exact", 1e3, seed, 0.989 + up),
+            row("ewc-exact", "ewc", "exact", 1e4, seed, 0.98 + up),
+        ]
+    table = tables_of(study_of(tmp_path, rows))[0]
+    assert table.header[:5] == ("Arm", "best λ", "ours, %", "blog-final, %", f"ours {MINUS} theirs [interval]")
+    assert cells(table, "EXACT") == (
+        "EXACT", "1e3", "99.20 ± 0.07 (5)",
+        "99.12 ± 0.16 (30)", f"+0.08 [{MINUS}0.28, +0.44]", "agrees",
+        "99.25 ± 0.08 (10)", f"{MINUS}0.05 [{MINUS}0.28, +0.18]", "agrees",
+    )  # fmt: skip
+    assert cells(table, "None")[:6] == (
+        "None", DASH, "85.40 ± 0.07 (5)", "85.41 ± 0.88 (30)", f"{MINUS}0.01 [{MINUS}1.81, +1.79]", "agrees",
+    )  # fmt: skip
+
+
+def accuracy_of(tmp_path, accuracies, published=None, **other):
+    """The verdict cells of EXACT at one lambda, None at 85 %."""
+    rows = [row("finetune", "finetune", "", None, seed, 0.85, **other) for seed in range(1, len(accuracies) + 1)]
+    for seed, accuracy in enumerate(accuracies, start=1):
+        rows += [row("ewc-exact", "ewc", "exact", lam, seed, accuracy / 100, **other) for lam in (1.0, 10.0)]
+    if published:
+        (tmp_path / "published").mkdir()
+        (tmp_path / "published" / "published.csv").write_text(published)
+    return cells(tables_of(study_of(tmp_path, rows))[0], "EXACT")
+
+
+def test_verdicts_reach_the_table(tmp_path):
+    assert accuracy_of(tmp_path / "a", [97.0, 97.1, 97.2, 97.1, 97.0])[5] == "differs"
+    noisy = accuracy_of(tmp_path / "b", [98.0, 99.5, 99.9, 98.2, 99.8])
+    assert re.fullmatch(r"too few seeds \(n = \d+ needed\)", noisy[5])
+
+
+def published(comparable="same", spread="0.1", kind="sem", n="10", times=1):
+    header = (ROOT / "results" / "published" / "published.csv").read_text().splitlines()[0]
+    line = f"{MNIST},paper,split_mnist,task,ewc,exact,128,accuracy,99.0,percent,{spread},{kind},{n},{comparable},"
+    return "\n".join([header, *[line] * times]) + "\n"
+
+
+def test_another_protocol_is_shown_without_verdict(tmp_path):
+    found = accuracy_of(tmp_path, [99.0, 99.1, 99.2], published(comparable="different"))
+    assert found[3:] == ("99.00 ± 0.10 (10)", DASH, "other protocol")
+
+
+def test_a_published_standard_deviation_becomes_a_sem(tmp_path):
+    assert accuracy_of(tmp_path, [99.0, 99.1, 99.2], published(spread="0.9", kind="std", n="9"))[3] == (
+        "99.00 ± 0.30 (9)"
+    )
+
+
+def test_a_published_mean_without_spread_gets_no_interval(tmp_path):
+    found = accuracy_of(tmp_path, [99.0, 99.1, 99.2], published(spread="", kind="none", n=""))
+    assert found[3:] == ("99.00", "+0.10", "too few seeds (not reachable)")
+
+
+def test_a_smoke_run_gets_no_verdict(tmp_path):
+    found = accuracy_of(tmp_path, [99.0, 99.1, 99.2], published(), scale="smoke")
+    assert found[3:] == ("99.00 ± 0.10 (10)", DASH, "none at scale smoke")
+
+
+def test_published_rows_that_collide_are_named(tmp_path):
+    with pytest.raises(UserError, match="2 rows of split_mnist_fisher fit paper, ewc, exact"):
+        accuracy_of(tmp_path, [99.0, 99.1], published(times=2))
+
+
+def test_a_study_that_nobody_published_says_so(results):
+    table = tables_of(open_study(DIGITS, results))[0]
+    assert table.header == ("Arm", "best λ", "ours, %")
+    assert "There are no published numbers for this study." in table.notes
+
+
+def test_diverged_runs_are_visible_and_never_the_best(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1, 2, 3), fishers=("exact", "empirical"))
+    for r in rows:
+        if r["fisher"] == "exact" and r["lambda"] == 1e4 and r["seed"] != 2:
+            r |= {"accuracy": math.nan, "status": "diverged"}
+        elif r["fisher"] == "exact" and r["lambda"] == 1e4:
+            r["accuracy"] = 1.0  # what is left is the highest mean there
+    study = study_of(tmp_path, rows)
+    table = tables_of(study)[0]
+    assert cells(table, "EXACT")[1] != "1e4" and cells(table, "EXACT")[2].endswith("(3)")
+    assert "EXACT: seeds that diverged or failed, by λ: 1e4 (2)." in table.notes
+    axes = draw(grid_of(study.runs, study.folder), "t").axes[0]
+    crosses = [line for line in axes.get_lines() if line.get_marker() == "X" and len(line.get_xdata())]
+    assert [tuple(line.get_xdata()) for line in crosses] == [(1e4,)] and crosses[0].get_ydata() == [100]
+
+
+def test_unfinished_studies_say_what_is_missing(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1, 2, 3), fishers=("exact",))
+    gone = [r for r in rows if r["seed"] == 3 and (r["lambda"] or 0) >= 1e11]
+    table = tables_of(study_of(tmp_path, [r for r in rows if r not in gone]))[0]
+    assert "EXACT: 3 of 42 runs are missing." in table.notes
+
+
+# --- rises, gaps, pairs ----------------------------------------------------------------------------------------------
+
+
+def test_rises_and_gaps_are_those_of_the_made_up_curves(results):
+    study = open_study(MNIST, results)
+    grid = grid_of(study.runs, study.folder)
+    found = {shape.arm.fisher: shape for shape in shapes(study, grid)}
+    for fisher, expected in made_results.RISES.items():
+        assert found[fisher].rise.centre == pytest.approx(expected, abs=0.1)
+        assert found[fisher].rise.low <= found[fisher].rise.centre <= found[fisher].rise.high
+        assert not found[fisher].at_most
+    # A decline of 0.35 points a decade, from four decades past the rise: one point at about seven decades.
+    assert found["exact"].width.centre == pytest.approx(5.5, abs=0.7)
+    assert found["batched"].edges[0] is False
+
+    traces = log_traces(study, grid)
+    gaps = dict(zip([a.fisher for a in grid.arms], traces, strict=True))
+    np.testing.assert_allclose(gaps["exact"] - gaps["empirical"], 3, atol=1e-9)
+    table = tables_of(study)[2]
+    assert [r[0] for r in table.rows] == [f"EMPIRICAL {MINUS} EXACT", f"BATCHED {MINUS} EMPIRICAL"]
+    assert [r[2] for r in table.rows] == ["3.00 ± 0.00 (5)", "2.00 ± 0.00 (5)"]
+    assert [float(r[1].split(" ")[0]) for r in table.rows] == pytest.approx([3, 2], abs=0.1)
+
+
+def test_a_curve_that_begins_high_says_at_most(tmp_path):
+    rows = [row("finetune", "finetune", "", None, seed, 0.80) for seed in (1, 2)]
+    rows += [row("ewc-exact", "ewc", "exact", lam, s, 0.99) for lam in (1.0, 10.0, 100.0) for s in (1, 2)]
+    shape = cells(tables_of(study_of(tmp_path, rows))[1], "EXACT")
+    assert shape[1:4] == ("≤ 0.00 [0.00, 0.00]", "2.00 [2.00, 2.00]", "lower and upper")
+
+
+def test_identical_arms_are_called_identical(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1, 2, 3), fishers=("sample",), noise=0.1)
+    rows += [{**r, **renamed(r, "empirical")} for r in rows if r["fisher"]]
+    table = next(table for table in tables_of(study_of(tmp_path, rows)) if table.name == "paired")
+    assert cells(table, f"SAMPLE {MINUS} EMPIRICAL")[2:] == ("identical", "3")
+    assert float(cells(table, f"SAMPLE {MINUS} None")[2].split(" ")[0]) > 5
+
+
+def renamed(r, fisher):
+    twin = row(f"ewc-{fisher}", "ewc", fisher, r["lambda"], r["seed"], 0.5)
+    return {key: twin[key] for key in ("run_id", "config_id", "arm", "fisher")}
+
+
+# --- timing ----------------------------------------------------------------------------------------------------------
+
+
+def test_timing_table_holds_ratios_to_none(results):
+    table = timing_table(open_study("split_mnist_timing", results))
+    assert table.header == ("Estimator", "blog-final", "blog-draft", "one_sample", "ours", "one_sample, s", "ours, s")
+    assert [r[0] for r in table.rows] == ["EXACT", "SAMPLE", "EMPIRICAL", "EXACT (n=500)", "BATCHED", "None"]
+    assert cells(table, "EXACT") == ("EXACT", "2.28", "2.46", "2.46", "1.02", "246.0 ± 0.6 (3)", "102.0 ± 0.0 (3)")
+    assert cells(table, "None")[1:5] == ("1.00",) * 4
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_figures_say_where_they_come_from(results, tmp_path):
+    png, svg = plot_study(open_study(MNIST, results), tmp_path)
+    assert (png.name, svg.name) == (f"{MNIST}.png", f"{MNIST}.svg")
+    text = Image.open(png).text
+    assert text["Title"] == f"{MNIST}: Split MNIST, task-incremental, 5 seeds"
+    assert text["Source"] == "cl_repro 0123456"
+    assert "<dc:source>cl_repro 0123456</dc:source>" in svg.read_text()
+    height, width = matplotlib.image.imread(png).shape[:2]
+    assert (width, height) == (1920, 1000)
+
+
+def test_drawing_again_gives_the_same_bytes(results, tmp_path):
+    study = open_study(DIGITS, results)
+    first, again = (plot_study(study, tmp_path / name) for name in "ab")
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
+
+
+def test_the_figure_shows_means_bands_and_names(results):
+    study = open_study(MNIST, results)
+    figure = draw(grid_of(study.runs, study.folder), "Split MNIST")
+    axes = figure.axes[0]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["None", "EXACT", "EXACT (n=500)", "SAMPLE", "EMPIRICAL", "BATCHED"]
+    assert axes.get_xscale() == "log"
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    own = study.runs[(study.runs["fisher"] == "exact") & (study.runs["lambda"] == 1e3)]["accuracy"]
+    assert lines["EXACT"].get_ydata()[3] == pytest.approx(100 * own.mean())
+    assert len(axes.collections) == 5  # one band per curve
+    top = axes.collections[0].get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx((lines["EXACT"].get_ydata() + sem_of(study, "exact")).max())
+
+
+def sem_of(study, fisher):
+    own = study.runs[study.runs["fisher"] == fisher]
+    return 100 * own.groupby("lambda")["accuracy"].sem().to_numpy()
+
+
+def test_every_arm_of_a_study_looks_different(results):
+    study = open_study(MNIST, results)
+    arms = grid_of(study.runs, study.folder).arms
+    looks = [look(arm, i) for i, arm in enumerate(arms)]
+    for part in ("colour", "marker"):
+        assert len({getattr(style, part) for style in looks}) == len(arms)
+    greys = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (rgb(style.colour) for style in looks))
+    assert min(np.diff(greys)) > 0.1  # of 1: apart in grey, too
+
+
+def rgb(colour):
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
+
+def test_a_scale_that_is_not_the_papers_is_in_the_title(tmp_path):
+    study = study_of(tmp_path, made_results.fisher_rows(fishers=("exact",), scale="smoke"))
+    png, _ = plot_study(study, tmp_path)
+    assert Image.open(png).text["Title"].endswith("5 seeds, scale smoke")
+
+
+@pytest.mark.parametrize(
+    ("method", "fisher", "unit", "expected"),
+    [
+        ("finetune", "", None, "None"),
+        ("joint", "", None, "JOINT"),
+        ("ewc", "exact_50", None, "EXACT (n=50)"),
+        ("ewc", "sample_100", None, "SAMPLE (n=100)"),
+        ("ewc", "batched", 128, "BATCHED (b=128)"),
+        ("ewc_offline", "predicted", None, "PREDICTED (ewc_offline)"),
+        ("ewc", "one_sample/exact_500", None, "EXACT (n=500, one sample at a time)"),
+    ],
+)
+def test_arms_have_the_blogs_names(method, fisher, unit, expected):
+    assert label(method, fisher, unit) == expected
+
+
+def test_the_batch_of_a_batched_fisher_is_read_from_its_configuration(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1, 2), fishers=("batched",))
+    study = study_of(tmp_path, rows)
+    configs = study.folder / "configs"
+    configs.mkdir()
+    (configs / f"{rows[-1]['config_id']}.yaml").write_text("fisher: {name: batched, batch_size: 32}\n")
+    assert grid_of(study.runs, study.folder).arms[0].label == "BATCHED (b=32)"
+
+
+# --- report and scripts ----------------------------------------------------------------------------------------------
+
+
+def test_report_of_a_study_has_the_table_and_the_paths(results):
+    text = report(MNIST, results)
+    assert re.search(r"^EXACT +1e\d +99\.\d\d \+- 0\.\d\d \(5\) .* 99\.12 \+- 0\.16 \(30\) +agrees", text, re.MULTILINE)
+    paths = [Path(line) for line in text.splitlines() if line.startswith(str(results))]
+    assert {p.suffix for p in paths} == {".png", ".svg", ".md", ".tex", ".csv"} and all(p.is_file() for p in paths)
+    assert text.isascii()
+
+
+def test_report_of_ad_hoc_runs_is_a_listing(results):
+    text = report("runs", results)
+    rows = [re.split(r"  +", line.strip()) for line in text.splitlines()[4:7]]
+    assert rows == [
+        ["EXACT", "Split digits", "task", "mlp", "250", "95.00 (1), 1 lost"],
+        ["None", "Split MNIST", "task", "mlp", "-", "90.00 +- 0.00 (2)"],
+        ["EXACT", "Split MNIST", "task", "mlp", "1e1", "98.50 +- 0.50 (2)"],
+    ]
+    assert not (results / "figures" / "runs.png").exists()  # one lambda makes no curve
+
+
+def test_ad_hoc_curves_are_drawn_per_benchmark(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",), study="runs")
+    other = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",), study="runs", benchmark="split_digits")
+    rows += [{**r, "config_id": r["config_id"][::-1]} for r in other]
+    made_results.write(tmp_path / "runs", rows)
+    report("runs", tmp_path)
+    names = {p.name for p in (tmp_path / "figures").glob("*.png")}
+    assert names == {"runs_split_digits_task_mlp.png", "runs_split_mnist_task_mlp.png"}
+
+
+def test_two_settings_of_one_arm_are_told_apart(tmp_path):
+    rows = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",), study="runs")
+    twins = [{**r, "config_id": "e" * 8, "run_id": r["run_id"][::-1]} for r in rows if r["fisher"]]
+    made_results.write(tmp_path / "runs", rows + twins)
+    text = report("runs", tmp_path)
+    assert "EXACT [eeeeeeee]" in text and f"EXACT [{rows[-1]['config_id']}]" in text
+
+
+def test_folders_are_sorted_into_kinds(results):
+    kinds = {study.name: study.kind for study in studies([], results, ("curves", "timing", "listing"))}
+    assert kinds == {MNIST: "curves", DIGITS: "curves", "split_mnist_timing": "timing", "runs": "listing"}
+
+
+def run_script(name, *arguments):
+    """Run a script in a process of its own, which must not import torch; (status, stdout, stderr)."""
+    program = (
+        "import runpy, sys; sys.argv[0] = sys.argv[1]; del sys.argv[1]\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally:\n    assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    command = [sys.executable, "-c", program, str(ROOT / "scripts" / name), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+SCRIPTS = {
+    "plot_lambda_curves.py": {f"{MNIST}.png", f"{MNIST}.svg", f"{DIGITS}.png", f"{DIGITS}.svg"},
+    "table_accuracy.py": {f"{name}.{suffix}" for name in (MNIST, DIGITS, "runs") for suffix in ("md", "tex")},
+    "table_timing.py": {"split_mnist_timing.md", "split_mnist_timing.tex"},
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_make_everything_that_fits_without_torch(results, tmp_path, script):
+    status, out, err = run_script(script, "--results-dir", results, "--out", tmp_path)
+    assert (status, err) == (0, "")
+    assert {Path(line).name for line in out.splitlines()} == SCRIPTS[script]
+    assert {p.name for p in tmp_path.iterdir()} == SCRIPTS[script]
+
+
+def test_tables_are_shown_on_request(results, tmp_path):
+    arguments = ("--results-dir", results, "--out", tmp_path)
+    status, out, _ = run_script("table_timing.py", "split_mnist_timing", "--show", *arguments)
+    assert status == 0 and re.search(r"^EXACT +2\.28 +2\.46 +2\.46 +1\.02", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("script", "study", "message"),
+    [
+        ("table_accuracy.py", "no_such_study", "error: no results at .*no_such_study .there: runs, split_digits"),
+        ("table_timing.py", MNIST, "is a curves study, not timing"),
+        ("plot_lambda_curves.py", "runs", "no arm has two values of lambda"),
+    ],
+)
+def test_mistakes_get_one_line_and_status_2(results, tmp_path, script, study, message):
+    status, out, err = run_script(script, study, "--results-dir", results, "--out", tmp_path)
+    assert (status, out) == (2, "") and re.search(message, err) and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_results_folder_gets_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"no curves or listing results under .*make reproduce"):
+        studies([], tmp_path, ("curves", "listing"))
+
+
+# --- markup and settings ---------------------------------------------------------------------------------------------
+
+AWKWARD = Table("t", "100 % of λ", ("a_b", "c|d"), (("x & y", f"{MINUS}1 ± 2"), ("#1 {z}", r"~^\ <5>")), ("a $ note",))
+
+
+def test_latex_escapes_everything_and_is_ascii():
+    text = latex(AWKWARD, "s")
+    assert text.isascii()
+    assert r"x \& y & $-$1 $\pm$ 2 \\" in text and r"\caption{100 \% of $\lambda$}" in text
+    assert r"\#1 \{z\} & \textasciitilde{}\textasciicircum{}\textbackslash{} \textless{}5\textgreater{} \\" in text
+    assert r"a \$ note" in text
+
+
+def test_markdown_keeps_bars_inside_their_cells():
+    lines = markdown(AWKWARD).splitlines()
+    assert r"| a_b | c\|d |" in lines and r"| #1 {z} | ~^\\ \<5\> |" in lines and "| --- | ---: |" in lines
+
+
+def test_plain_text_is_aligned_ascii():
+    lines = plain(AWKWARD).splitlines()
+    assert lines[2:5] == ["a_b         c|d", "------  -------", "x & y   -1 +- 2"]
+    assert plain(AWKWARD).isascii()
+
+
+def test_written_latex_is_ascii_with_as_many_cells_in_every_row(results):
+    report(MNIST, results)
+    text = (results / "tables" / f"{MNIST}.tex").read_text()
+    assert text.isascii()
+    for block in text.split(r"\toprule")[1:]:
+        rows = [line for line in block.split(r"\bottomrule")[0].splitlines() if line.endswith(r"\\")]
+        assert len({len(re.findall(r"(?<!\\)&", line)) for line in rows}) == 1
+
+
+def test_numbers_as_text():
+    assert [lambda_text(x) for x in (1, 1e13, 250, 0.01, math.nan)] == ["1e0", "1e13", "250", "1e-2", DASH]
+    assert interval_text(Interval(-0.5, math.nan, math.nan, 1)) == f"{MINUS}0.50"
+
+
+def test_settings_are_the_issues_numbers():
+    found = settings.load(MNIST)
+    assert found.delta_points == {"ewc": 0.5, "finetune": 5.0}
+    assert (found.confidence, found.width_points, found.resamples, found.seed) == (0.95, 1.0, 2000, 0)
+    assert found.published_study == MNIST
+    assert settings.load("split_mnist_timing").published_study == MNIST
+
+
+def test_a_study_overrides_settings_key_by_key(tmp_path):
+    path = tmp_path / "analysis.yaml"
+    text = (settings.conf_dir() / "analysis.yaml").read_text()
+    path.write_text(text + "  other:\n    delta_points: {ewc: 2.5}\n")
+    assert settings.load("other", path).delta_points == {"ewc": 2.5, "finetune": 5.0}
+    assert settings.load(MNIST, path).delta_points["ewc"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("confidence: 0.95", "confidence: 95", "confidence = 95.0 must be between 0 and 1"),
+        ("  ewc: 0.5", "  ewc: -1", "delta_points = .* must be positive"),
+        ("  resamples: 2000", "  resamples: many", "analysis.yaml: .*many"),
+        ("width_points:", "widht_points:", "missing key 'width_points'"),
+        ("studies:", "more: 1\nstudies:", "unknown key 'more'"),
+        ("    published_study: split", "    publisht: split", "unknown key 'studies.split_mnist_timing.publisht'"),
+        ("confidence: 0.95", "confidence: [", "analysis.yaml: "),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, old, new, message):
+    path = tmp_path / "analysis.yaml"
+    text = (settings.conf_dir() / "analysis.yaml").read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message) as caught:
+        settings.load("split_mnist_timing", path)
+    assert "\n" not in str(caught.value)

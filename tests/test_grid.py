@@ -1,0 +1,78 @@
+"""Identity of runs, and how a study is cut into stacks."""
+
+import cli
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cl_repro import grid
+
+
+def arms(*overrides: str) -> list[grid.Arm]:
+    return [grid.make_arm(cfg, cfg["fisher"] is not None) for cfg in cli.arms(*overrides)]
+
+
+def ids(*overrides: str) -> list[str]:
+    return [cell.run_id for cell in grid.cells(arms(*overrides))]
+
+
+@pytest.mark.parametrize("same", ["lam=1000", "lam=1e3", "optim.lr=1e-3", "name=other", "workers=1", "data_dir=/else"])
+def test_what_is_not_science_or_only_spelt_differently_keeps_the_run(same: str) -> None:
+    assert ids(same) == ids()
+
+
+OTHER_SCIENCE = [
+    "lam=1001",
+    "iterations=201",
+    "batch_size=31",
+    "optim.lr=0.002",
+    "optim=adam_reset",
+    "fisher=empirical",
+    "fisher.n=7",
+    "fisher.normalisation=reference",
+    "method.gamma=0.5",
+    "model.hidden=[99]",
+    "scenario=domain",
+    "dtype=float64",
+]
+
+
+@pytest.mark.parametrize("other", OTHER_SCIENCE)
+def test_every_scientific_setting_changes_the_run(other: str) -> None:
+    assert not set(ids(other)) & set(ids())
+
+
+def test_seeds_and_lambdas_are_told_apart() -> None:
+    assert len(set(ids("seeds=[1,2,3]", "grid=blog"))) == 42
+
+
+def test_the_same_cell_of_two_studies_is_one_run() -> None:
+    assert set(ids("fisher=exact", "lam=1000", "seeds=[1]")) <= set(ids("study=split_digits_fisher"))
+
+
+def test_a_null_option_that_is_new_renames_nothing() -> None:
+    assert grid.digest({"a": 1, "b": None}, 8) == grid.digest({"a": 1}, 8)
+
+
+def test_arms_that_differ_in_the_estimator_share_stacks() -> None:
+    found = arms("study=split_digits_fisher")
+    assert len({arm.stack_id for arm in found}) == 2  # finetune, ewc
+    assert len({arm.config_id for arm in found}) == 6
+
+
+@given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 14))
+def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, n_lambdas: int) -> None:
+    cfg = {key: {"name": key} for key in grid.SCIENCE} | {"seeds": list(range(n_seeds))}
+    plain = {**cfg, "fisher": None, "method": {"name": "n"}, "grid": {"lambdas": []}}
+    ewc = [{**cfg, "fisher": {"name": f"f{i}", "n": i}, "grid": {"lambdas": list(range(n_lambdas))}} for i in range(5)]
+    found = [grid.make_arm(plain, False)] + [grid.make_arm({**c, "method": {"k": 1, "name": "e"}}, True) for c in ewc]
+    cells = grid.cells(found)
+    chunks = grid.chunks(found, cells, limit)
+    assert sorted(cell for chunk in chunks for cell in chunk) == sorted(cells)
+    assert len(cells) == n_seeds * (1 + 5 * n_lambdas)
+    for chunk in chunks:
+        assert len(chunk) <= limit
+        assert len({found[cell.arm].stack_id for cell in chunk}) == 1
+        if len({cell.seed for cell in chunk}) > 1:  # whole seeds only
+            per_seed = 1 if chunk[0].arm == 0 else 5 * n_lambdas
+            assert len(chunk) % per_seed == 0

@@ -1,0 +1,188 @@
+"""The results store: nothing is lost, doubled or overwritten, whatever happens to the process or the files."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import Timeout
+
+from cl_repro import records
+from cl_repro.errors import UserError
+from cl_repro.records import COLUMNS, RUNS, Store
+
+Rows = dict[str, list[dict]]
+
+
+def rows(*names: str) -> Rows:
+    """Made rows of some runs: two accuracies and one importance each."""
+    return {
+        "runs.csv": [dict.fromkeys(RUNS, "x") | {"run_id": name, "hardware": "a, b", "arm": 'q"q'} for name in names],
+        "accuracy.csv": [
+            {"run_id": name, "split": "test", "after_task": 0, "task": k, "accuracy": 0.5}
+            for name in names
+            for k in (0, 1)
+        ],
+        "importance.csv": [{"run_id": name, "after_task": 0, "trace": 1e-9} for name in names],
+    }
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in COLUMNS}
+
+
+def run_ids(folder: Path) -> list[str]:
+    return [row["run_id"] for row in Store(folder).read()["runs.csv"]]
+
+
+def test_what_is_put_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "study")
+    store.put("one", rows("a", "b"))
+    assert store.finished() == {"a", "b"}  # before the merge, too
+    store.merge()
+    store.put("two", rows("c"))
+    store.merge()
+    found = Store(tmp_path / "study").read()
+    assert [row["run_id"] for row in found["runs.csv"]] == ["a", "b", "c"]
+    assert found["runs.csv"][0]["hardware"] == "a, b"
+    assert found["runs.csv"][0]["arm"] == 'q"q'
+    assert len(found["accuracy.csv"]) == 6
+    assert not list(store.spool.glob("*.json"))
+
+
+def test_a_cell_computed_twice_is_one_row(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("one", rows("a", "b"))
+    store.put("other", rows("b", "c"))
+    store.merge()
+    store.put("again", rows("a"))
+    store.merge()
+    assert run_ids(tmp_path) == ["a", "b", "c"]
+    assert len(store.read()["accuracy.csv"]) == 6
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@pytest.mark.parametrize("moment", range(8))
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_killed_at_any_rename_of_a_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, before: bool
+) -> None:
+    store = Store(tmp_path)
+    store.put("one", rows("a"))
+    store.merge()
+    undisturbed = Store(tmp_path.parent / "undisturbed")
+    for at in (undisturbed, store):
+        if at is undisturbed:
+            at.put("one", rows("a"))
+            at.merge()
+        at.put("two", rows("b"))
+    undisturbed.merge()
+    replace, count = os.replace, iter(range(100))
+
+    def dying(source: Path, target: Path) -> None:
+        now = next(count)
+        if now == moment and before:
+            raise Killed
+        replace(source, target)
+        if now == moment:
+            raise Killed
+
+    monkeypatch.setattr(records.os, "replace", dying)
+    try:
+        store.merge()
+    except Killed:
+        assert moment < 4  # provenance and three tables
+    else:
+        assert moment >= 4
+    monkeypatch.setattr(records.os, "replace", replace)
+    again = Store(tmp_path)
+    assert again.finished() == {"a", "b"}
+    again.merge()
+    assert content(tmp_path) == content(tmp_path.parent / "undisturbed")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def edit(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.9").replace(b"x", b"y"))
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"a,b\n")
+
+
+@pytest.mark.parametrize("damage", [truncate, edit, append, Path.unlink])
+@pytest.mark.parametrize("name", ["runs.csv", "accuracy.csv"])
+def test_a_damaged_table_is_named_and_kept(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    store = Store(tmp_path)
+    store.put("one", rows("a"))
+    store.merge()
+    damage(tmp_path / name)
+    left = {path: path.read_bytes() for path in tmp_path.glob("[a-z]*.*")}
+    with pytest.raises(UserError, match=name) as error:
+        Store(tmp_path)
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.glob("[a-z]*.*")} == left
+
+
+def test_another_schema_version_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("one", rows("a"))
+    store.merge()
+    path = tmp_path / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
+    with pytest.raises(UserError, match="written with schema version 99, this code has 1"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_broken_provenance_is_refused(tmp_path: Path, text: str) -> None:
+    Store(tmp_path)
+    (tmp_path / "provenance.json").write_text(text)
+    with pytest.raises(UserError, match="provenance"):
+        Store(tmp_path)
+
+
+def test_a_half_written_spool_file_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def killed(_: int) -> None:
+        raise Killed
+
+    monkeypatch.setattr(records.os, "fsync", killed)
+    with pytest.raises(Killed):
+        store.put("one", rows("a"))
+    assert store.finished() == set()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="results cannot be written here") as error:
+        Store(tmp_path / "file" / "study")
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        store.put("one", rows("a"))
+    assert not list(store.spool.glob("*one*"))
+
+
+def test_chunk_locks_exclude_and_are_free_after_their_holder(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    with store.chunk_lock("one"), pytest.raises(Timeout):
+        other.chunk_lock("one").acquire(timeout=0)
+    with other.chunk_lock("one").acquire(timeout=0):
+        assert True
