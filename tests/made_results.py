@@ -69,11 +69,17 @@ def timing_rows(seeds=(1, 2, 3)) -> list[dict]:
     return rows
 
 
-def write(folder: Path, rows: list[dict], provenance: bool = True) -> Path:
-    """Write runs.csv, accuracy.csv, importance.csv and provenance.json of `rows` into `folder`."""
+def write(
+    folder: Path, rows: list[dict], provenance: bool = True, val: dict[str, float] | None = None, command: str = ""
+) -> Path:
+    """Write runs.csv, accuracy.csv, importance.csv and provenance.json of `rows` into `folder`.
+
+    `val`: accuracies on held-out examples, by run_id; `command`: what made all rows, for provenance.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     runs = pd.DataFrame(rows)[list(RUNS)]
     per_task = [(r["run_id"], "test", 4, task, r["accuracy"]) for r in rows for task in range(5)]
+    per_task += [(run_id, "val", 4, task, value) for run_id, value in (val or {}).items() for task in range(5)]
     traces = [
         (r["run_id"], after, TRACES[r["fisher"]] * (1 + 0.1 * r["seed"]) * (1 + after))
         for r in rows
@@ -84,12 +90,17 @@ def write(folder: Path, rows: list[dict], provenance: bool = True) -> Path:
     pd.DataFrame(per_task, columns=list(ACCURACY)).to_csv(folder / "accuracy.csv", index=False)
     pd.DataFrame(traces, columns=list(IMPORTANCE)).to_csv(folder / "importance.csv", index=False)
     if provenance:
-        write_provenance(folder)
+        write_provenance(folder, command=command)
     return folder
 
 
-def write_provenance(folder: Path, version: int = SCHEMA_VERSION, previous: dict | None = None) -> None:
-    """Write provenance.json with the hashes of the CSVs as they are now."""
+def write_provenance(
+    folder: Path, version: int = SCHEMA_VERSION, previous: dict | None = None, command: str = ""
+) -> None:
+    """Write provenance.json with the hashes of the CSVs as they are now, and the command that made every row."""
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.csv"))}
     content = {"schema_version": version, "files": files, "previous": previous or {}}
+    if command:
+        ids = sorted(pd.read_csv(folder / "runs.csv", dtype=str)["config_id"].unique())
+        content["invocations"] = [{"command": command, "config_ids": ids}]
     (folder / "provenance.json").write_text(json.dumps(content))

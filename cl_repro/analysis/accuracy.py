@@ -4,9 +4,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cl_repro.analysis.arms import Arm, Grid, arms_of
 from cl_repro.analysis.markup import DASH, MINUS, Table
+from cl_repro.analysis.settings import Settings
 from cl_repro.analysis.study import (
     PLACE,
     Study,
@@ -19,6 +21,7 @@ from cl_repro.analysis.study import (
 from cl_repro.stats import Array, Comparison, Estimate, Interval, compare, estimate
 
 NOTHING = DASH  # a cell without a value
+OTHER_PROTOCOL = "other protocol"
 
 
 class Beside(NamedTuple):
@@ -140,17 +143,29 @@ def loss_notes(grid: Grid) -> list[str]:
 
 def _beside(study: Study, source: str, arm: Arm, ours: Estimate) -> Beside:
     row = published_row(study, source, "accuracy", arm)
-    if row is None:
-        return Beside(None, None, NOTHING)
+    return Beside(None, None, NOTHING) if row is None else judge(study, row, ours)
+
+
+def judge(study: Study, row: pd.Series, ours: Estimate) -> Beside:
+    """Compare one arm of a study with its row of published.csv, or say why that is not possible.
+
+    Args:
+        study: whose settings hold delta and confidence.
+        row: of published.csv, an accuracy.
+        ours: of the arm, percent.
+
+    Returns:
+        The published mean, and the comparison or the remark.
+    """
     theirs = published_estimate(row)
-    delta = study.settings.delta_points.get(arm.method)
+    delta = study.settings.delta_points.get(row["method"])
     scales = set(study.runs["scale"])
     if row["comparable"] != "same":
-        return Beside(theirs, None, "other protocol")
+        return Beside(theirs, None, OTHER_PROTOCOL)
     if not scales <= set(study.settings.verdict_scales):
         return Beside(theirs, None, f"none at scale {', '.join(sorted(scales))}")
     if delta is None:
-        return Beside(theirs, None, f"no delta for {arm.method}")
+        return Beside(theirs, None, f"no delta for {row['method']}")
     if not ours.n:
         return Beside(theirs, None, "no run of ours")
     return Beside(theirs, compare(ours, theirs, delta, study.settings.confidence), "")
@@ -170,21 +185,23 @@ def _notes(study: Study, published: bool) -> list[str]:
     notes = [
         "Accuracy: mean ± SEM (n seeds; SEM = sd / √n with ddof 1) of the mean test accuracy over the tasks after "
         "the last one. Best λ: the highest seed mean on the test set, over the grid and of the same seeds that are "
-        "reported, as in the published tables (optimistic).",
+        "reported, as in the published tables (optimistic: see the three ways of choosing λ).",
     ]
-    if published:
-        delta = ", ".join(
-            f"{points:g} for {'None' if method == 'finetune' else method}"
-            for method, points in settings.delta_points.items()
-        )
-        notes.append(
-            f"Interval: {settings.confidence:.0%} Welch t-interval of ours {MINUS} theirs, in points; their mean, SEM "
-            f"and n as printed. Verdict: agrees if the interval is inside ±δ (δ = {delta}), differs if it excludes 0 "
-            "and is not inside, else too few seeds, with the n of ours at which its half width would be δ."
-        )
-    else:
-        notes.append("There are no published numbers for this study.")
+    notes.append(verdict_note(settings) if published else "There are no published numbers for this study.")
     return notes
+
+
+def verdict_note(settings: Settings) -> str:
+    """What the interval and the verdict are."""
+    delta = ", ".join(
+        f"{points:g} for {'None' if method == 'finetune' else method}"
+        for method, points in settings.delta_points.items()
+    )
+    return (
+        f"Interval: {settings.confidence:.0%} Welch t-interval of ours {MINUS} theirs, in points; their mean, SEM "
+        f"and n as printed. Verdict: agrees if the interval is inside ±δ (δ = {delta}), differs if it excludes 0 "
+        "and is not inside, else too few seeds, with the n of ours at which its half width would be δ."
+    )
 
 
 def _reasons(rows: list[Row]) -> list[str]:

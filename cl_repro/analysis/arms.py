@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cl_repro.analysis.shape import complete, seed_mean
+from cl_repro.analysis.shape import best, complete, seed_mean
 from cl_repro.stats import Array
 
 ONE_SAMPLE = "one_sample/"  # prefix of a fisher: the timing study's other implementation
@@ -78,8 +78,7 @@ class Grid(NamedTuple):
 
     def best(self) -> list[int | None]:
         """Per arm the index of the lambda of the highest seed mean, among those with all of the arm's seeds."""
-        means = seed_mean(complete(self.accuracy))
-        return [int(np.nanargmax(row)) if np.isfinite(row).any() else None for row in means]
+        return [int(i) if i >= 0 else None for i in best(seed_mean(complete(self.accuracy)))]
 
 
 def parts(fisher: str) -> tuple[str, str]:
@@ -134,7 +133,7 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
     """
     rows = runs.drop_duplicates("config_id")
     arms = [
-        Arm(i, m, f, label(m, f, _unit(folder, i) if kind_of(f) == "batched" else None))
+        Arm(i, m, f, label(m, f, setting(folder, i, "fisher.batch_size") if kind_of(f) == "batched" else None))
         for i, m, f in zip(rows["config_id"], rows["method"], rows["fisher"], strict=True)
     ]
     names = [arm.label for arm in arms]
@@ -183,9 +182,10 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
     )
 
 
-def _unit(folder: Path, config_id: str) -> int | None:
+def setting(folder: Path, config_id: str, key: str) -> Any:
+    """A key of an arm's resolved configuration, e.g. fisher.batch_size; None where it or the file is not there."""
     path = folder / "configs" / f"{config_id}.yaml"
     try:
-        return OmegaConf.select(OmegaConf.load(path), "fisher.batch_size")
+        return OmegaConf.select(OmegaConf.load(path), key)
     except (OSError, OmegaConfBaseException, YAMLError):
-        return None  # the name then says BATCHED without its b
+        return None

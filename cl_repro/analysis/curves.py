@@ -1,5 +1,6 @@
 """The figure: accuracy against lambda, mean with a band of one standard error over seeds, one curve per arm."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, look
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambdas
 from cl_repro.errors import UserError
+from cl_repro.records import write_atomically
 from cl_repro.stats import Array, estimate
 
 STYLE: dict[str, Any] = {
@@ -144,6 +146,9 @@ def _save(figure: Figure, study: Study, runs: pd.DataFrame, stem: Path) -> list[
     stem.parent.mkdir(parents=True, exist_ok=True)
     title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
-    figure.savefig(png, dpi=200, metadata={"Title": title, "Source": source, "Software": None})
-    figure.savefig(svg, metadata={"Title": title, "Source": source, "Date": None, "Creator": None})
+    png_data, svg_data = io.BytesIO(), io.BytesIO()
+    figure.savefig(png_data, format="png", dpi=200, metadata={"Title": title, "Source": source, "Software": None})
+    figure.savefig(svg_data, format="svg", metadata={"Title": title, "Source": source, "Date": None, "Creator": None})
+    write_atomically(png, png_data.getvalue())
+    write_atomically(svg, svg_data.getvalue())
     return [png, svg]

@@ -7,6 +7,8 @@ form is pure ASCII, so that no terminal fails on it.
 from pathlib import Path
 from typing import NamedTuple
 
+from cl_repro.records import write_atomically
+
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -93,9 +95,9 @@ def write(tables: list[Table], heading: str, name: str, out: Path) -> list[Path]
     """
     out.mkdir(parents=True, exist_ok=True)
     md, tex = out / f"{name}.md", out / f"{name}.tex"
-    md.write_text("\n".join([f"# {heading}\n", *map(markdown, tables)]), encoding="utf-8")
+    write_atomically(md, "\n".join([f"# {heading}\n", *map(markdown, tables)]).encode())
     comment = f"% {heading}. Needs \\usepackage{{booktabs,graphicx}}.\n"
-    tex.write_text("\n".join([comment, *(latex(table, name) for table in tables)]), encoding="utf-8")
+    write_atomically(tex, "\n".join([comment, *(latex(table, name) for table in tables)]).encode())
     return [md, tex]
 
 

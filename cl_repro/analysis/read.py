@@ -36,6 +36,9 @@ PUBLISHED = {
     "n_seeds": FLOAT, "comparable": TEXT, "note": TEXT,
 }  # fmt: skip
 
+LEDGER = dict.fromkeys(("study", "source", "benchmark", "scenario", "method", "fisher", "batch_size", "metric"), TEXT)
+LEDGER["verdict"] = TEXT  # what `make check` needs of it
+
 
 def read_runs(folder: Path) -> pd.DataFrame:
     """runs.csv of a results folder, one row per replica, columns typed as in `RUNS`.
@@ -49,7 +52,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: missing, cut short, edited, of another schema version, or with impossible values.
     """
-    provenance = _provenance(folder)
+    provenance = read_provenance(folder)
     path = folder / "runs.csv"
     runs = _read(path, RUNS, provenance)
     twice = runs["run_id"][runs["run_id"].duplicated()]
@@ -65,7 +68,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
 
 def read_accuracy(folder: Path) -> pd.DataFrame:
     """accuracy.csv: one row per (run_id, split, after_task, task). Raises UserError like `read_runs`."""
-    return _read(folder / "accuracy.csv", ACCURACY, _provenance(folder))
+    return _read(folder / "accuracy.csv", ACCURACY, read_provenance(folder))
 
 
 def read_importance(folder: Path) -> pd.DataFrame:
@@ -73,7 +76,7 @@ def read_importance(folder: Path) -> pd.DataFrame:
 
     No rows if there is no such file and provenance.json lists none: no arm had an importance.
     """
-    path, provenance = folder / "importance.csv", _provenance(folder)
+    path, provenance = folder / "importance.csv", read_provenance(folder)
     if not path.is_file() and path.name not in provenance.get("files", {}):
         return pd.DataFrame({name: pd.Series(dtype=object) for name in IMPORTANCE})
     return _read(path, IMPORTANCE, provenance)
@@ -84,7 +87,15 @@ def read_published(path: Path) -> pd.DataFrame:
     return _read(path, PUBLISHED, {})
 
 
-def _provenance(folder: Path) -> dict:
+def read_ledger(path: Path) -> pd.DataFrame:
+    """ledger.csv as text, one row per published number. Raises UserError where there is none, or it is damaged."""
+    if not path.is_file():
+        raise UserError(f"no ledger at {path}: write it with `make ledger` first")
+    return _read(path, LEDGER, {})
+
+
+def read_provenance(folder: Path) -> dict:
+    """provenance.json of a results folder; empty if there is none. Raises UserError if it is cut short."""
     path = folder / "provenance.json"
     if not path.is_file():
         return {}
@@ -110,6 +121,8 @@ def _read(path: Path, columns: dict[str, str], provenance: dict) -> pd.DataFrame
     frame = pd.DataFrame({name: _typed(path, text[name], kind) for name, kind in columns.items()})
     known = [provenance.get(when, {}).get(path.name) for when in ("files", "previous")]
     if provenance and hashlib.sha256(content).hexdigest() not in known:
+        if (newer := read_provenance(path.parent)) != provenance:  # a run has replaced both since
+            return _read(path, columns, newer)
         raise UserError(f"{path}: edited since the run wrote it (its sha256 is not in provenance.json)")
     return frame
 

@@ -15,6 +15,7 @@ KEYS = (
     "delta_points",
     "width_points",
     "bootstrap",
+    "at_least",
     "gaps",
     "verdict_scales",
     "published_study",
@@ -29,6 +30,8 @@ class Settings(NamedTuple):
     width_points: float
     resamples: int
     seed: int  # of the bootstrap
+    wilcoxon_from: int  # seeds
+    bootstrap_from: int  # seeds
     gaps: tuple[tuple[str, str], ...]  # (minuend, subtrahend), fishers
     verdict_scales: tuple[str, ...]
     published_study: str
@@ -57,7 +60,7 @@ def load(study: str, path: Path | None = None) -> Settings:
     if not path.is_file():
         raise UserError(f"no analysis settings at {path}: restore conf/analysis.yaml")
     try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        tree = _tree(path)
         own = (tree.get("studies") or {}).get(study) or {}
         _refuse_keys(tree, own, study, path)
         merged: Any = OmegaConf.to_container(OmegaConf.merge(tree, own))
@@ -66,6 +69,17 @@ def load(study: str, path: Path | None = None) -> Settings:
         raise
     except (OmegaConfBaseException, YAMLError, AttributeError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def companions() -> dict[str, str]:
+    """Studies that conf/analysis.yaml sets beside the published numbers of another, and which, e.g. a timing."""
+    names = sorted(_tree(conf_dir() / "analysis.yaml").get("studies") or {})
+    return {name: beside for name in names if (beside := load(name).published_study) != name}
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    return tree
 
 
 def _refuse_keys(tree: dict[str, Any], own: dict[str, Any], study: str, path: Path) -> None:
@@ -84,6 +98,8 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         width_points=float(tree["width_points"]),
         resamples=int(tree["bootstrap"]["resamples"]),
         seed=int(tree["bootstrap"]["seed"]),
+        wilcoxon_from=int(tree["at_least"]["wilcoxon"]),
+        bootstrap_from=int(tree["at_least"]["bootstrap"]),
         gaps=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["gaps"]),
         verdict_scales=tuple(str(scale) for scale in tree["verdict_scales"]),
         published_study=str(tree["published_study"] or study),
@@ -94,6 +110,8 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         "width_points": (settings.width_points, settings.width_points > 0, "positive"),
         "bootstrap.resamples": (settings.resamples, settings.resamples >= 1, "at least 1"),
         "bootstrap.seed": (settings.seed, settings.seed >= 0, "at least 0"),
+        "at_least.wilcoxon": (settings.wilcoxon_from, settings.wilcoxon_from >= 2, "at least 2"),
+        "at_least.bootstrap": (settings.bootstrap_from, settings.bootstrap_from >= 2, "at least 2"),
     }
     for key, (value, obeyed, rule) in rules.items():
         if not obeyed:

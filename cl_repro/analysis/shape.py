@@ -5,7 +5,7 @@ estimators are compared by. Curves are [..., L]; the last axis is the grid of la
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cl_repro.stats import Array
 
@@ -21,7 +21,7 @@ def complete(accuracy: ArrayLike) -> Array:
     """
     x = np.array(accuracy, dtype=float)
     n = np.isfinite(x).sum(axis=-2, keepdims=True)
-    return np.where(n == n.max(axis=-1, keepdims=True), x, np.nan)
+    return np.where(n == n.max(axis=-1, keepdims=True, initial=0), x, np.nan)
 
 
 def seed_mean(accuracy: ArrayLike, weight: ArrayLike | None = None) -> Array:
@@ -41,6 +41,22 @@ def seed_mean(accuracy: ArrayLike, weight: ArrayLike | None = None) -> Array:
     count = np.einsum("rs,...sl->r...l", w, there.astype(float))
     mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     return mean[0] if weight is None else mean
+
+
+def best(curve: ArrayLike) -> NDArray[np.intp]:
+    """Where the curve is highest: the smallest lambda of equals.
+
+    Args:
+        curve: [..., L]; NaN where there is no point.
+
+    Returns:
+        [...], index into the last axis; -1 where the curve has no point.
+    """
+    y = np.asarray(curve, dtype=float)
+    if not y.shape[-1]:
+        return np.full(y.shape[:-1], -1)
+    there = np.isfinite(y)
+    return np.where(there.any(axis=-1), np.where(there, y, -np.inf).argmax(axis=-1), -1)
 
 
 def rise(log_lam: ArrayLike, curve: ArrayLike, floor: ArrayLike) -> Array:

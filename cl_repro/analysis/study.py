@@ -48,17 +48,21 @@ def open_study(name: str, results_dir: Path) -> Study:
     """
     folder = results_dir / name
     if not folder.is_dir():
-        raise UserError(f"no results at {folder} (there: {', '.join(_folders(results_dir)) or 'none'})")
+        raise UserError(f"no results at {folder} (there: {', '.join(folders(results_dir)) or 'none'})")
     runs = read_runs(folder)
     if runs.empty:
         raise UserError(f"{folder / 'runs.csv'} has no rows: run the study first")
     settings = load(str(runs["study"].iloc[0]))
-    beside = PACKAGE.parent / "results"
-    paths = [root / "published" / "published.csv" for root in (results_dir, beside)]
-    found = [path for path in paths if path.is_file()]
-    published = read_published(found[0]) if found else pd.DataFrame(columns=list(PUBLISHED))
+    published = all_published(results_dir)
     published = published[published["study"] == settings.published_study]
     return Study(name, folder, runs, kind_of_runs(name, runs), settings, published)
+
+
+def all_published(results_dir: Path) -> pd.DataFrame:
+    """published.csv, from published/ in the results folder, else beside the package; no rows if there is none."""
+    paths = [root / "published" / "published.csv" for root in (results_dir, PACKAGE.parent / "results")]
+    found = [path for path in paths if path.is_file()]
+    return read_published(found[0]) if found else pd.DataFrame(columns=list(PUBLISHED))
 
 
 def kind_of_runs(name: str, runs: pd.DataFrame) -> str:
@@ -96,7 +100,7 @@ def studies(names: Sequence[str], results_dir: Path, kinds: Sequence[str]) -> li
     Raises:
         UserError: none found, or a named one is of another kind.
     """
-    opened = [open_study(name, results_dir) for name in names or _folders(results_dir)]
+    opened = [open_study(name, results_dir) for name in names or folders(results_dir)]
     wrong = [study for study in opened if study.kind not in kinds]
     if names and wrong:
         raise UserError(f"{wrong[0].folder} is a {wrong[0].kind} study, not {' or '.join(kinds)}")
@@ -182,5 +186,6 @@ def origin(runs: pd.DataFrame) -> str:
     return f"Runs of commit {commits(runs)}, torch {torch}, {places}."
 
 
-def _folders(results_dir: Path) -> list[str]:
+def folders(results_dir: Path) -> list[str]:
+    """Names of the folders that hold runs."""
     return sorted(path.parent.name for path in results_dir.glob("*/runs.csv"))

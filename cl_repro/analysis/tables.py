@@ -1,11 +1,10 @@
-"""Tables of a study of accuracy against lambda: rises and widths, gaps between rises, paired differences; and writing.
+"""Tables of a study of accuracy against lambda: rises and widths, gaps between rises; all of them, and writing.
 
 Rises and widths use only the lambdas at which an arm has all its seeds. Their intervals resample seeds jointly for
 None and every estimator, so that gaps keep the pairing.
 """
 
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ from cl_repro.analysis.accuracy import (
     Row,
     accuracy_rows,
     accuracy_table,
-    at_best,
     estimate_text,
     interval_text,
     lambda_text,
@@ -24,7 +22,9 @@ from cl_repro.analysis.accuracy import (
 )
 from cl_repro.analysis.arms import Arm, Grid, grid_of
 from cl_repro.analysis.markup import MINUS, Table, write
+from cl_repro.analysis.pairs import pair_tables
 from cl_repro.analysis.read import read_importance
+from cl_repro.analysis.selection import optimism_table, selection_table, selections
 from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
 from cl_repro.analysis.study import CURVES, Study, describe
 from cl_repro.stats import (
@@ -32,7 +32,6 @@ from cl_repro.stats import (
     Interval,
     bootstrap_weights,
     estimate,
-    paired,
     percentile_interval,
 )
 
@@ -135,23 +134,6 @@ def gap_table(study: Study, found: list[Shape], traces: Array) -> Table | None:
     return Table("gaps", title, header, tuple(body), notes) if body else None
 
 
-def paired_table(study: Study, grid: Grid) -> Table | None:
-    """Differences between arms at their best lambda, paired by seed; None for fewer than two arms."""
-    body = []
-    for (a, lam_a, x), (b, lam_b, y) in combinations(at_best(grid), 2):
-        difference = paired(x, y, study.settings.confidence)
-        same = difference.n > 0 and bool(np.all((x == y) | np.isnan(x - y)))
-        text = "identical" if same else interval_text(difference)
-        lams = f"{lambda_text(lam_a)}, {lambda_text(lam_b)}"
-        body.append((f"{a.label} {MINUS} {b.label}", lams, text, str(difference.n)))
-    notes = (
-        f"Points of accuracy, each arm at its best λ; brackets: {study.settings.confidence:.0%} t-interval paired by "
-        "seed, not corrected for the number of pairs. The best λ was chosen on the same seeds.",
-    )
-    header = ("Difference", "at λ", "points", "pairs")
-    return Table("paired", "Differences paired by seed", header, tuple(body), notes) if body else None
-
-
 def summary_table(study: Study, rows: list[Row], found: list[Shape]) -> Table:
     """The accuracy table in short, for the end of a run."""
     by_arm = {shape.arm.config_id: shape for shape in found}
@@ -180,9 +162,15 @@ def tables_of(study: Study) -> list[Table]:
         return [listing_table(study)]
     grid = grid_of(study.runs, study.folder)
     found, traces = shapes(study, grid), log_traces(study, grid)
-    accuracy = accuracy_table(study, grid, accuracy_rows(study, grid))
-    others = [gap_table(study, found, traces), paired_table(study, grid)]
-    return [accuracy, shape_table(study, found, traces), *(table for table in others if table)]
+    gaps, chosen = gap_table(study, found, traces), selections(study, grid)
+    return [
+        accuracy_table(study, grid, accuracy_rows(study, grid)),
+        shape_table(study, found, traces),
+        *([gaps] if gaps else []),
+        *pair_tables(study, grid),
+        selection_table(study, grid, chosen),
+        optimism_table(study, chosen),
+    ]
 
 
 def write_tables(study: Study, tables: Sequence[Table], out: Path) -> list[Path]:

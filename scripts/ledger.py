@@ -1,0 +1,30 @@
+"""Write the ledger: every published number beside ours. With --check: fail if a row that agreed does not any more."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cl_repro.analysis.ledger_files import regressions, write_ledger
+from cl_repro.errors import UserError
+
+
+def main() -> int:
+    """Exit status: 0; 1 where a row that agreed does not any more; 2 after a user's mistake, told in one line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="compare with <results-dir>/ledger.csv, write nothing")
+    arguments = parser.parse_args()
+    try:
+        if not arguments.check:
+            print(*write_ledger(arguments.results_dir), sep="\n")
+            return 0
+        lost = regressions(arguments.results_dir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*lost, sep="\n", end="\n" if lost else "", file=sys.stderr)
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The ledger, from made-up results: every verdict, what made a number, and what `make check` notices."""
+
+import csv
+import math
+import shutil
+from pathlib import Path
+
+import made_results
+import pytest
+from made_results import row
+from test_analysis import run_script
+
+import cl_repro
+from cl_repro.analysis.ledger import VERDICTS, entries
+from cl_repro.analysis.ledger_files import regressions, write_ledger
+from cl_repro.analysis.markup import TIMES
+from cl_repro.errors import UserError
+
+ROOT = Path(cl_repro.__file__).resolve().parent.parent
+MNIST, TIMING, HSU, TINY = "split_mnist_fisher", "split_mnist_timing", "palliatives_split_mnist", "unifying_table2"
+SEEDS = range(1, 9)
+COMMAND = "python -m cl_repro study=split_mnist_fisher scale=cpu"
+
+
+def mnist_rows(**means):
+    """Eight seeds, 0.02 points apart, at two lambdas; by default exact agrees and None is 3 points up and uneven."""
+    rows = []
+    for seed in SEEDS:
+        step = 0.0002 * (seed - 4.5)
+        rows.append(row("finetune", "finetune", "", None, seed, 0.88 + 150 * step))
+        for fisher, mean in {"exact": 99.15, "sample": 97.0, "empirical": 99.2, **means}.items():
+            own = {"git_sha": "fedcba9876543210"} if fisher == "sample" else {}
+            rows += [row(f"ewc-{fisher}", "ewc", fisher, lam, seed, mean / 100 + step - off, **own)
+                     for lam, off in ((1.0, 0.05), (1e3, 0.0))]  # fmt: skip
+    return rows
+
+
+def other_rows(study, method, *models, **own):
+    """One configuration per model, three seeds."""
+    place = {"study": study, **own}
+    return [
+        {**row(f"{method}-{model}", method, "", None, seed, 0.4 + seed / 1000, **place), "model": model}
+        for seed in (1, 2, 3)
+        for model in models
+    ]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Results of four published studies and a timing, so that every verdict occurs."""
+    root = tmp_path_factory.mktemp("results")
+    made_results.write(root / MNIST, mnist_rows(), command=COMMAND)
+    made_results.write(root / TIMING, made_results.timing_rows())
+    made_results.write(root / HSU, other_rows(HSU, "si", "mlp"))
+    tiny = {"benchmark": "split_tiny_imagenet", "batch_size": 200}
+    made_results.write(root / TINY, other_rows(TINY, "sos", "vgg_small", "vgg_base", **tiny))
+    permuted = {"benchmark": "permuted_mnist", "scenario": "domain", "batch_size": 256}
+    made_results.write(root / "unifying_appendix", other_rows("unifying_appendix", "l2", "mlp", **permuted))
+    made_results.write(root / f"{MNIST}_smoke", made_results.fisher_rows(fishers=("batched",), scale="smoke"))
+    return root
+
+
+@pytest.fixture
+def results(template, tmp_path):
+    """A copy of them."""
+    return shutil.copytree(template, tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
+def found(template):
+    """Their ledger's entries."""
+    return entries(template)
+
+
+def entry(found, study, method, fisher="", source="blog-final", metric="accuracy", scenario="task"):
+    """The first entry that fits."""
+    wanted = {"study": study, "method": method, "fisher": fisher, "source": source, "metric": metric}
+    wanted["scenario"] = scenario
+    return next(e for e in found if all(e.row[column] == value for column, value in wanted.items()))
+
+
+def records(results):
+    return list(csv.DictReader((results / "ledger.csv").read_text().splitlines()))
+
+
+def published():
+    path = ROOT / "results" / "published" / "published.csv"
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_every_published_row_is_there_in_order(results, found):
+    write_ledger(results)
+    names = ("study", "source", "benchmark", "scenario", "method", "fisher", "batch_size", "metric", "note")
+    assert [[r[n] for n in names] for r in records(results)] == [[r[n] for n in names] for r in published()]
+    assert set(VERDICTS) == {e.verdict for e in found}
+
+
+def test_verdicts(found):
+    assert entry(found, MNIST, "ewc", "exact").verdict == "agrees"
+    assert entry(found, MNIST, "ewc", "sample").verdict == "differs"
+    none = entry(found, MNIST, "finetune")
+    assert none.verdict == "too few seeds" and none.remark.startswith("n = ")
+    assert entry(found, HSU, "si", source="hsu-2018").verdict == "other protocol"
+    assert entry(found, MNIST, "ewc", "batched").verdict == "not yet run"  # a smoke run is no result
+    assert entry(found, HSU, "si", source="hsu-2018", scenario="class").verdict == "not yet run"
+    tiny = entry(found, TINY, "sos", source="unifying")
+    assert (tiny.verdict, tiny.remark) == ("not unique", "4 published and 2 of our numbers fit")
+    l2 = entry(found, "unifying_appendix", "l2", source="unifying", scenario="domain")
+    assert (l2.verdict, l2.remark) == ("no verdict", "no delta for l2")
+
+
+def test_rows_that_share_everything_are_not_yet_run_without_results(tmp_path):
+    assert {e.verdict for e in entries(tmp_path)} == {"not yet run"}  # published numbers are beside the package
+
+
+def test_another_batch_size_is_another_number(tmp_path):
+    made_results.write(tmp_path / MNIST, [{**r, "batch_size": 64} for r in mnist_rows()])
+    assert {e.verdict for e in entries(tmp_path)} == {"not yet run"}
+
+
+def test_numbers_are_those_of_the_tables(results):
+    write_ledger(results)
+    found = next(r for r in records(results) if (r["source"], r["fisher"]) == ("blog-final", "exact"))
+    assert [found[k] for k in ("published", "published_spread", "published_n")] == ["99.12", "0.16", "30"]
+    assert [found[k] for k in ("ours", "ours_n", "ours_lambda", "difference")] == ["99.15", "8", "1000", "0.03"]
+    # sd of eight steps of 0.02 is 0.02 sqrt(6), SEM 0.02 sqrt(6/8); with theirs 0.1609, nu 30.1, t 2.042.
+    assert float(found["ours_sem"]) == pytest.approx(0.01732, abs=1e-5)
+    assert [float(found[k]) for k in ("low", "high")] == pytest.approx([0.03 - 0.3286, 0.03 + 0.3286], abs=1e-3)
+
+
+def test_training_times_are_ratios_to_none(results, found):
+    exact = entry(found, MNIST, "ewc", "exact", metric="train_time")
+    assert exact.verdict == "shown" and math.isnan(exact.difference.low)
+    assert exact.theirs.mean == pytest.approx(121 / 53) and exact.ours.mean == pytest.approx(2.46)
+    assert exact.made.command == f"make reproduce STUDY={TIMING} SCALE=paper"
+    none = entry(found, MNIST, "finetune", metric="train_time")
+    assert (none.theirs.mean, none.ours.mean, none.verdict) == (1, 1, "shown")
+    write_ledger(results)
+    text = (results / "LEDGER.md").read_text()
+    assert f"| EXACT, training time | blog-final | 121 ± 1 s (30), 2.28 {TIMES} None | 2.46 {TIMES} None (3) |" in text
+
+
+def test_fast_estimators_alone_are_no_timing_of_the_reference(tmp_path):
+    rows = [r for r in made_results.timing_rows() if not r["fisher"].startswith("one_sample/")]
+    made_results.write(tmp_path / TIMING, rows)
+    assert {e.verdict for e in entries(tmp_path)} == {"not yet run"}
+
+
+def test_a_row_says_what_made_it(results, found):
+    exact = entry(found, MNIST, "ewc", "exact")
+    assert exact.made == (f"make reproduce STUDY={MNIST} SCALE=paper", COMMAND, "0123456", "a processor", "2026-11-21")
+    assert entry(found, MNIST, "ewc", "sample").made.commit == "fedcba9"
+    configs = results / MNIST / "configs"
+    configs.mkdir()
+    (configs / f"{mnist_rows()[1]['config_id']}.yaml").write_text("scale: cpu\n")
+    write_ledger(results)
+    text = (results / "LEDGER.md").read_text()
+    assert f"`make reproduce STUDY={MNIST} SCALE=cpu`, run as `{COMMAND}`; commit 0123456; a processor; 2026" in text
+
+
+def test_a_row_that_is_not_yet_run_says_what_would_make_it(tmp_path):
+    found = entries(tmp_path)
+    assert entry(found, MNIST, "ewc", "exact").made.command == f"make reproduce STUDY={MNIST} SCALE=paper"
+    timed = entry(found, MNIST, "ewc", "exact", metric="train_time")
+    assert timed.made.command == f"make reproduce STUDY={TIMING} SCALE=paper"
+    assert entry(found, TINY, "sos", source="unifying").made.command == ""  # there is no such study
+
+
+def test_verdicts_are_counted_at_the_top(results):
+    write_ledger(results)
+    lines = (results / "LEDGER.md").read_text().splitlines()
+    header, _, everything, mnist, *_ = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    assert header == ["study", "rows", *VERDICTS]
+    assert (everything[:2], mnist[:2]) == (["all", str(len(published()))], [MNIST, "24"])
+    assert sum(map(int, everything[2:])) == len(published())
+    # Of two sources each: exact and empirical agree, sample differs, None is undecided, the rest was not run.
+    assert dict(zip(header, mnist, strict=True))["agrees"] == "4"
+
+
+def test_writing_again_gives_the_same_bytes(results):
+    first, again = ([path.read_bytes() for path in write_ledger(results)] for _ in range(2))
+    assert first == again
+
+
+# --- make check ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_do_not_agree_any_more_are_named(results):
+    write_ledger(results)
+    before = [(path, path.read_bytes()) for path in results.glob("[lL]*")]
+    made_results.write(results / MNIST, mnist_rows(exact=98.0, sample=99.15))
+    name = f"{MNIST}, {{}}, split_mnist, task, ewc, exact, 128, accuracy: agrees in the ledger, now differs"
+    lost = [name.format(source) for source in ("blog-draft", "blog-final")]
+    status, out, err = run_script("ledger.py", "--results-dir", results, "--check")
+    assert (status, out, err.splitlines()) == (1, "", lost)
+    assert [(path, path.read_bytes()) for path in results.glob("[lL]*")] == before  # it writes nothing
+    assert run_script("ledger.py", "--results-dir", results)[0] == 0
+    assert regressions(results) == []
+
+
+def test_results_that_are_gone_do_not_agree_any_more(results):
+    write_ledger(results)
+    shutil.rmtree(results / MNIST)
+    lines = regressions(results)
+    assert [line.split(": ")[1] for line in lines] == ["agrees in the ledger, now not yet run"] * 4
+
+
+def test_published_rows_that_are_gone_do_not_agree_any_more(results):
+    write_ledger(results)
+    own = results / "published" / "published.csv"
+    own.parent.mkdir()
+    text = (ROOT / "results" / "published" / "published.csv").read_text().splitlines(keepends=True)
+    own.write_text("".join(line for line in text if "blog-final,split_mnist,task,ewc,exact,128,accuracy" not in line))
+    assert [line.split(": ")[1] for line in regressions(results)] == [
+        "agrees in the ledger, now no longer a published row"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"no ledger at .*ledger.csv: write it with `make ledger` first"),
+        ("study,source\n", r"ledger.csv: column 'benchmark' is missing"),
+        ("", r"ledger.csv: not a readable CSV file"),
+    ],
+)
+def test_check_without_a_readable_ledger_is_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "ledger.csv").write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        regressions(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_check_without_a_ledger_has_status_2(tmp_path):
+    status, out, err = run_script("ledger.py", "--results-dir", tmp_path, "--check")
+    assert (status, out, err.count("\n")) == (2, "", 1) and err.startswith("error: no ledger at")
+
+
+def test_a_damaged_results_folder_is_named(results):
+    path = results / MNIST / "runs.csv"
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(UserError, match=r"runs.csv: line \d+ has"):
+        write_ledger(results)
+    assert not (results / "LEDGER.md").exists()
