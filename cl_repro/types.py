@@ -19,6 +19,7 @@ class Task(NamedTuple):
     rows: Tensor  # [N] int64, rows of Benchmark.x
     rows_test: Tensor  # [M] int64, rows of Benchmark.x_test
     classes: tuple[int, ...]  # class ids after the seed's permutation
+    rows_val: Tensor | None = None  # [V] int64, rows of Benchmark.x held out for choosing lambda; not in `rows`
 
 
 class Curriculum(NamedTuple):
@@ -39,6 +40,7 @@ class Benchmark(NamedTuple):
     n_tasks: int
     n_classes: int  # over all tasks
     checksum: str  # of the arrays, for the provenance
+    splits: tuple[str, ...] = ("test",)  # what accuracy is measured on: test, and val if every task has rows_val
 
 
 class Scenario(NamedTuple):

@@ -6,11 +6,11 @@ import pytest
 import real_data
 import reference_streams
 import torch
+from made_experiments import made_experiment
 
-from cl_repro import engine, scenarios
+from cl_repro import engine
 from cl_repro.benchmarks.split import split
 from cl_repro.engine import training
-from cl_repro.models.mlp import mlp
 from cl_repro.types import Method
 
 LOSSES = {1: 0.696396, 2: 0.636056, 3: 0.556556, 5: 0.371507, 10: 0.152217, 20: 0.010774, 50: 0.090933, 100: 0.008129}
@@ -41,19 +41,13 @@ def test_shuffle_recipe() -> None:
 def test_engine_follows_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = real_data.require("mnist")
     benchmark = split("mnist", 5, 255.0, data_dir=folder, device="cpu")
-    experiment = engine.Experiment(
-        key="golden",
-        benchmark=benchmark,
-        scenario=scenarios.task(),
-        net=mlp([400, 400], input_shape=(28, 28), n_outputs=10),
+    experiment = made_experiment(
+        benchmark,
+        hidden=(400, 400),
+        dtype=torch.float32,
         optimiser=partial(torch.optim.Adam, lr=1e-3, fused=True),
-        reset_optimiser=False,
         iterations=100,
         batch_size=128,
-        rows_per_pass=1000,
-        share_first_task=False,
-        dtype=torch.float32,
-        device="cpu",
     )
     params = {name: p[None] for name, p in reference_streams.initial_weights(1).items()}
     stack = engine.Stack([1], params, {}, experiment.optimiser(list(params.values())))

@@ -55,31 +55,37 @@ def estimate(experiment: Experiment, params: Tree, buffers: Tree, estimator: Est
 
 
 @torch.no_grad()
-def evaluate(experiment: Experiment, stack: Stack, trained: int) -> NDArray[np.float64]:
-    """Test accuracy [K, T] on every task, after training up to `trained`."""
+def evaluate(experiment: Experiment, stack: Stack, trained: int, split: str = "test") -> NDArray[np.float64]:
+    """Accuracy [K, T] on every task's test (or validation) rows, after training up to `trained`."""
     began = clock(experiment.device)
-    result = torch.zeros(len(stack.seeds), experiment.benchmark.n_tasks, dtype=torch.float64)
-    for seed, _, rows in groups(stack, stack.seeds):
-        curriculum = experiment.benchmark.curriculum(seed)
-        params, buffers = tree.select(stack.params, rows), tree.select(stack.buffers, rows)
+    benchmark = experiment.benchmark
+    x = benchmark.x_test if split == "test" else benchmark.x
+    result = torch.zeros(len(stack.seeds), benchmark.n_tasks, dtype=torch.float64)
+    for seed, _, replicas in groups(stack, stack.seeds):
+        curriculum = benchmark.curriculum(seed)
+        y = curriculum.y_test if split == "test" else curriculum.y
+        chosen = tree.select(stack.params, replicas), tree.select(stack.buffers, replicas)
         for asked, task in enumerate(curriculum.tasks):
+            rows = task.rows_test if split == "test" else task.rows_val
+            if rows is None:
+                raise ValueError(f"the benchmark has no {split} rows for task {asked}")
             active = active_mask(experiment, curriculum, trained, asked)
-            label = experiment.scenario.label(curriculum.y_test[task.rows_test], task)
-            result[rows.cpu(), asked] = accuracy(experiment, params, buffers, task.rows_test, label, active).cpu()
+            label = experiment.scenario.label(y[rows], task)
+            result[replicas.cpu(), asked] = accuracy(experiment, *chosen, x[rows], label, active).cpu()
     stack.seconds.evaluate += clock(experiment.device) - began
     return result.numpy()
 
 
 def accuracy(
-    experiment: Experiment, params: Tree, buffers: Tree, rows: Tensor, label: Tensor, active: Tensor
+    experiment: Experiment, params: Tree, buffers: Tree, images: Tensor, label: Tensor, active: Tensor
 ) -> Tensor:
-    """Fraction [k] of test examples whose active logit is largest at the label, for k replicas."""
+    """Fraction [k] of examples [N, *shape] whose active logit is largest at the label, for k replicas."""
     k = len(next(iter(params.values())))
     logits = lift(lambda p, b, x: experiment.net.apply(p, b, x)[0], k, (0, 0, None))
-    right = torch.zeros(k, dtype=torch.float64, device=rows.device)
-    for at in torch.arange(len(rows), device=rows.device).split(experiment.rows_per_pass):
-        x = experiment.benchmark.to_input(experiment.benchmark.x_test[rows[at]])
+    right = torch.zeros(k, dtype=torch.float64, device=images.device)
+    for at in torch.arange(len(images), device=images.device).split(experiment.rows_per_pass):
+        x = experiment.benchmark.to_input(images[at])
         z = raise_axis(logits(lower(params, k), lower(buffers, k), x), k)
         guess = z.masked_fill(~active, float("-inf")).argmax(-1)
         right += (guess == label[at]).sum(1)
-    return right / len(rows)
+    return right / len(images)

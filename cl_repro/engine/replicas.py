@@ -19,17 +19,18 @@ class Trunk(NamedTuple):
     """The first task of S seeds, trained once for all replicas that share it."""
 
     stack: Stack  # S replicas, one a seed
-    accuracy: NDArray[np.float64]  # [S, 2, T]: untrained, and after the first task
+    accuracy: NDArray[np.float64]  # [S, 2, splits, T]: untrained, and after the first task
     importance: dict[Estimator, tuple[Tree, float]]  # after the first task, {name: [S, *shape]}; seconds it took
 
 
 class Outcome(NamedTuple):
     """What one replica produced."""
 
-    accuracy: NDArray[np.float64]  # [T + 1, T], fractions; row 0 is the untrained network
+    accuracy: NDArray[np.float64]  # on test rows, [T + 1, T], fractions; row 0 is the untrained network
     traces: list[float]  # of the importance estimated after each task but the last
-    finite: bool  # no parameter overflowed
+    finite: bool  # nothing overflowed
     seconds: Seconds
+    validation: NDArray[np.float64] | None = None  # the same on validation rows, where there are any
 
 
 def run(
@@ -55,14 +56,14 @@ def run(
     slot = torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
     trunk = first_task(experiment, seeds, trunks) if experiment.share_first_task else None
     stack = fork(experiment, trunk.stack if trunk else start(experiment, seeds), slot)
-    accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [evaluate(experiment, stack, 0)]
+    accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [on_all_splits(experiment, stack, 0)]
     lam = torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
     estimators = [r.estimator for r in replicas if r.estimator]
     state, traces = None, []
     for task in range(experiment.benchmark.n_tasks):
         if not (trunk and task == 0):
             learn(experiment, stack, task, method, state, report)
-            accuracy.append(evaluate(experiment, stack, task))
+            accuracy.append(on_all_splits(experiment, stack, task))
         if method.init is None or method.end_task is None or task == experiment.benchmark.n_tasks - 1:
             continue
         first = trunk if task == 0 else None
@@ -77,6 +78,11 @@ def run(
         state = lift(method.end_task, k)(state, params, lower(importance, k))
         traces.append(tree.traces(importance))
     return outcomes(stack, np.stack(accuracy, 1), traces, trunk)
+
+
+def on_all_splits(experiment: Experiment, stack: Stack, trained: int) -> NDArray[np.float64]:
+    """Accuracy [K, splits, T] after training up to `trained`."""
+    return np.stack([evaluate(experiment, stack, trained, split) for split in experiment.benchmark.splits], 1)
 
 
 def shared_importance(experiment: Experiment, stack: Stack, estimators: Sequence[Estimator], trunk: Trunk) -> Tree:
@@ -97,9 +103,12 @@ def shared_importance(experiment: Experiment, stack: Stack, estimators: Sequence
 
 
 def outcomes(stack: Stack, accuracy: NDArray[np.float64], traces: list[Tensor], trunk: Trunk | None) -> list[Outcome]:
-    """Take the stack apart. Seconds are per replica; what a shared first task took counts for each that used it."""
+    """Take the stack apart; accuracy [K, T + 1, splits, T].
+
+    Seconds are per replica; what a shared first task took counts for each that used it.
+    """
     k = len(stack.seeds)
-    finite = torch.stack([p.flatten(1).isfinite().all(1) for p in stack.params.values()]).all(0).tolist()
+    finite = healthy(stack).tolist()
     by_replica = torch.stack(traces, 1).tolist() if traces else [[] for _ in range(k)]
     own, shared = stack.seconds, trunk.stack.seconds if trunk else Seconds()
     n_shared = len(trunk.stack.seeds) if trunk else 1
@@ -108,7 +117,16 @@ def outcomes(stack: Stack, accuracy: NDArray[np.float64], traces: list[Tensor], 
         fisher=own.fisher / k,  # `shared_importance` has added what the first task's took
         evaluate=own.evaluate / k + shared.evaluate / n_shared,
     )
-    return [Outcome(accuracy[i], by_replica[i], finite[i], seconds) for i in range(k)]
+    return [
+        Outcome(of_split[0], by_replica[i], finite[i], seconds, *of_split[1:])
+        for i, of_split in enumerate(accuracy.swapaxes(1, 2))  # [splits, T + 1, T]
+    ]
+
+
+def healthy(stack: Stack) -> Tensor:
+    """Whether nothing overflowed, [K] bool: neither weights nor moments (an infinite second moment freezes Adam)."""
+    state = [v for p, m in stack.optimiser.state.items() for v in m.values() if v.shape == p.shape]
+    return torch.stack([v.flatten(1).isfinite().all(1) for v in [*stack.params.values(), *state]]).all(0)
 
 
 def first_task(experiment: Experiment, seeds: list[int], trunks: dict[str, Trunk]) -> Trunk:
@@ -116,8 +134,8 @@ def first_task(experiment: Experiment, seeds: list[int], trunks: dict[str, Trunk
     key = f"{experiment.key}/{seeds}"
     if key not in trunks:
         stack = start(experiment, seeds)
-        untrained = evaluate(experiment, stack, 0)
+        untrained = on_all_splits(experiment, stack, 0)
         learn(experiment, stack, 0, Method(), None)
         trunks.clear()
-        trunks[key] = Trunk(stack, np.stack([untrained, evaluate(experiment, stack, 0)], 1), {})
+        trunks[key] = Trunk(stack, np.stack([untrained, on_all_splits(experiment, stack, 0)], 1), {})
     return trunks[key]

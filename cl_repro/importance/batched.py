@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_repro.errors import UserError
-from cl_repro.importance.fisher import check_normalisation
+from cl_repro.importance.fisher import check_normalisation, one_less
 from cl_repro.types import Estimator, Net, Tree
 
 
@@ -48,6 +48,6 @@ def batched(batch_size: int, reduction: str = "mean", normalisation: str = "exac
 
     def divisor(n: int) -> float:
         m = -(-n // batch_size)
-        return float(m if normalisation == "exact" else m - 1)
+        return float(m) if normalisation == "exact" else one_less(m)
 
     return Estimator(square, rows=lambda n: n, divisor=divisor, batch_size=batch_size)

@@ -73,8 +73,15 @@ def counts(n: int | None, normalisation: str) -> tuple[Callable[[int], int], Cal
     stops = lambda total: n is not None and total > n + 1  # noqa: E731
     return (
         lambda total: (n or 0) + 1 if stops(total) else total,
-        lambda total: float((n or 0) + 1 if stops(total) else total - 1),
+        lambda total: float((n or 0) + 1) if stops(total) else one_less(total),
     )
+
+
+def one_less(units: int) -> float:
+    """The reference code's divisor: the last index of its loop over units (examples or mini-batches)."""
+    if units < 2:
+        raise UserError(f"fisher.normalisation=reference: divides by {units} - 1, so a task needs at least 2 units")
+    return float(units - 1)
 
 
 def check_normalisation(normalisation: str) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cl_repro.models.layers import no_tap
+from cl_repro.tree import zeros_like
 from cl_repro.types import Layer, Net, Tree
 
 
@@ -58,6 +59,8 @@ def sum_of_squares(
     eps = {name: x.new_zeros(len(x), *shape) for name, shape in shapes.items()}
     z, vjp, inputs = torch.func.vjp(logits, eps, has_aux=True)  # type: ignore[misc]  # a triple with has_aux
     s = columns(z)  # [N, J, A]
+    if s.shape[1] == 0:  # one active class: its probability is 1, whatever the parameters
+        return zeros_like(params)
     deltas = [vjp(s[:, j], retain_graph=True)[0] for j in range(s.shape[1])]
     total: Tree = {}
     for name, layer in kinds.items():

@@ -1,0 +1,231 @@
+"""A stack is its replicas, one by one; and a replica is a plain training loop."""
+
+import gc
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from made_experiments import MIXED, SHARED, digits, made_experiment, run, thinned
+from made_trees import copied, error, same, single, tensors
+from torch import Tensor
+from torch.nn import functional
+
+from cl_repro import rng, scenarios
+from cl_repro.engine import Experiment, Replica, Stack, replicas
+from cl_repro.engine.stack import start
+from cl_repro.methods.baselines import finetune, joint
+from cl_repro.methods.ewc import ewc
+from cl_repro.methods.ewc_offline import ewc_offline
+from cl_repro.types import Method, Tree
+
+METHODS = {"finetune": finetune(), "joint": joint(), "ewc": ewc(), "ewc_offline": ewc_offline()}
+
+
+def test_the_mixed_seeds_have_tasks_of_different_sizes():
+    sizes = {tuple(len(task.rows) for task in digits().curriculum(seed).tasks) for seed in (1, 2, 3)}
+    assert len(sizes) == 3
+
+
+# --- K replicas are K single runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class_"])
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_replicas_are_their_single_runs(method, scenario):
+    """In float64. Measured: weights to 2e-13, traces to 2e-15, accuracies the same."""
+    experiment = made_experiment(scenario=getattr(scenarios, scenario)())
+    together = run(experiment, METHODS[method], MIXED)
+    assert len(together.outcomes) == len(MIXED)
+    for k, replica in enumerate(MIXED):
+        alone = run(experiment, METHODS[method], [replica])
+        assert error(single(together.params, k), alone.params) < 1e-11
+        found, expected = together.outcomes[k], alone.outcomes[0]
+        assert (found.accuracy == expected.accuracy).all()
+        assert found.traces == pytest.approx(expected.traces, rel=1e-12)
+        assert found.finite
+
+
+def test_equal_replicas_are_equal_and_others_are_not():
+    params = run(made_experiment(), ewc(), MIXED).params
+    assert same(single(params, 0), single(params, 6))
+    for k in range(1, len(MIXED)):
+        assert k == 6 or error(single(params, k), single(params, 0)) > 1e-3
+
+
+def test_a_replica_does_not_depend_on_its_neighbours_or_its_place():
+    """To rounding: the matrix product of a stack may depend on the number of matrices."""
+    experiment = made_experiment()
+    found = run(experiment, ewc(), MIXED)
+    mirrored = run(experiment, ewc(), MIXED[::-1])
+    for k in range(len(MIXED)):
+        assert error(single(mirrored.params, len(MIXED) - 1 - k), single(found.params, k)) < 1e-12
+    pair = run(experiment, ewc(), MIXED[2:4])
+    for k in (2, 3):
+        assert error(single(pair.params, k - 2), single(found.params, k)) < 1e-12
+
+
+def test_the_optimiser_reads_gradients_in_the_order_of_the_weights():
+    """Torch's fused Adam ignores strides: gradients that are not contiguous would be applied to other weights."""
+    experiment = made_experiment(hidden=(9, 7))
+    rows = [Replica(seed, 0.0, None) for seed in (1, 2, 3)]
+    layouts: list[bool] = []
+    raw = torch.autograd.grad
+
+    def spy(*given: object, **named: object) -> tuple[Tensor, ...]:
+        grads = raw(*given, **named)
+        layouts.extend(g.is_contiguous() for g in grads)
+        return grads
+
+    for apply in (experiment.net.apply, transposed(experiment)):
+        changed = experiment._replace(net=experiment.net._replace(apply=apply))
+        plain = changed._replace(optimiser=partial(torch.optim.Adam, lr=1e-2, fused=False, foreach=False))
+        with mock.patch.object(torch.autograd, "grad", spy):
+            fused = run(changed, finetune(), rows)
+        assert error(fused.params, run(plain, finetune(), rows).params) < 1e-12
+        for k, row in enumerate(rows):
+            assert error(single(fused.params, k), run(changed, finetune(), [row]).params) < 1e-12
+    assert not all(layouts)  # or the test shows nothing
+
+
+def transposed(experiment: Experiment) -> Callable[..., tuple[Tensor, Tree]]:
+    """The network with its weights read through a transpose, so that their gradients are not contiguous."""
+
+    def apply(params: Tree, buffers: Tree, x: Tensor, **given: object) -> tuple[Tensor, Tree]:
+        turned = {n: p.mT.contiguous().mT if n.endswith("weight") else p for n, p in params.items()}
+        return experiment.net.apply(turned, buffers, x, **given)
+
+    return apply
+
+
+# --- a replica is a plain training loop -----------------------------------------------------------------------------
+
+
+def plain_loop(experiment: Experiment, seed: int, lam: float, mode: str) -> dict[str, Tensor]:
+    """What the engine must compute, the usual way: one network, penalties in the loss, torch's default Adam."""
+    curriculum = experiment.benchmark.curriculum(seed)
+    params, _ = experiment.net.init(rng.stream(seed, "init"))
+    params = {name: p.double().requires_grad_() for name, p in params.items()}
+    optimiser = torch.optim.Adam(list(params.values()), lr=1e-2)
+    old: list[tuple[Tree, Tree]] = []  # importance, anchor
+    for t, task in enumerate(curriculum.tasks):
+        x = experiment.benchmark.x[task.rows].double() / 16
+        y = curriculum.y[task.rows] - task.classes[0]
+        order = rng.batches(rng.stream(seed, "order", t), len(x), experiment.batch_size, experiment.iterations)
+        for batch in order:
+            z = experiment.net.apply(params, {}, x[batch])[0][:, list(task.classes)]
+            loss = functional.cross_entropy(z, y[batch])
+            for importance, anchor in old:
+                loss = loss + lam / 2 * sum((importance[n] * (p - anchor[n]) ** 2).sum() for n, p in params.items())
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        anchor = {name: p.detach().clone() for name, p in params.items()}
+        total = oracles.exact(experiment.net, anchor, x, list(task.classes))
+        fresh = {name: value / len(x) for name, value in total.items()}
+        if mode == "online" and old:
+            old = [({name: value + old[0][0][name] for name, value in fresh.items()}, anchor)]
+        elif mode != "none":
+            old.append((fresh, anchor))
+    return {name: p.detach() for name, p in params.items()}
+
+
+@pytest.mark.parametrize(("mode", "method"), [("none", finetune()), ("online", ewc()), ("offline", ewc_offline())])
+@pytest.mark.parametrize("share", [False, True], ids=["unshared", "shared"])
+def test_a_replica_is_a_plain_training_loop(mode, method, share):
+    """In float64, through four tasks. Measured: weights to 2e-15."""
+    experiment = made_experiment(thinned(digits(), 40), iterations=8, share_first_task=share)
+    rows = [Replica(2, 100.0, SHARED), Replica(1, 3.0, SHARED)]
+    found = run(experiment, method, rows).params
+    for k, row in enumerate(rows):
+        expected = plain_loop(experiment, row.seed, row.lam, mode)
+        assert error({name: value[k] for name, value in found.items()}, expected) < 1e-10
+
+
+# --- diverged replicas, memory, progress ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", ["finetune", "ewc", "ewc_offline"])
+def test_a_diverged_replica_is_flagged_and_its_neighbours_do_not_notice(method, poison):
+    """Bit for bit, in float32; whatever the seed and estimator it shares with them."""
+    experiment = made_experiment(dtype=torch.float32)
+    healthy = run(experiment, METHODS[method], MIXED)
+    learn, sick = replicas.learn, 4
+
+    def infect(experiment: Experiment, stack: Stack, task: int, *rest: object) -> None:
+        learn(experiment, stack, task, *rest)
+        if task == 0:
+            stack.params["fc1.weight"][sick, 0, 0] = poison
+
+    with mock.patch.object(replicas, "learn", infect):
+        found = run(experiment, METHODS[method], MIXED)
+    assert [o.finite for o in found.outcomes] == [k != sick for k in range(len(MIXED))]
+    for k in range(len(MIXED)):
+        if k != sick:
+            assert same(single(found.params, k), single(healthy.params, k))
+            assert (found.outcomes[k].accuracy == healthy.outcomes[k].accuracy).all()
+            assert found.outcomes[k].traces == healthy.outcomes[k].traces
+
+
+def test_a_penalty_that_overflows_is_a_flagged_outcome_and_not_an_exception():
+    experiment = made_experiment(dtype=torch.float32)
+    rows = [Replica(1, lam, SHARED) for lam in (1.0, 1e39, 1e13)]  # float32 ends at 3e38
+    assert [o.finite for o in run(experiment, ewc(), rows).outcomes] == [True, False, True]
+
+
+def test_an_overflowing_optimiser_is_flagged_too():
+    """Where Adam's second moment is infinite its steps are zero: the weights freeze, and look healthy."""
+    experiment = made_experiment(dtype=torch.float32)
+    found = run(experiment, ewc(), [Replica(1, lam, SHARED) for lam in (1e13, 1e30)])
+    moments = torch.stack([s["exp_avg_sq"].flatten(1).amax(1) for s in found.stack.optimiser.state.values()]).amax(0)
+    assert moments.isinf().tolist() == [False, True]
+    assert [o.finite for o in found.outcomes] == [True, False]
+
+
+@pytest.mark.parametrize("method", ["finetune", "ewc", "ewc_offline"])
+def test_memory_does_not_grow_with_the_number_of_tasks(method):
+    experiment, learn, k = made_experiment(hidden=(50,)), replicas.learn, 3
+    held: list[tuple[int, int]] = []  # tensors and bytes of stack and state
+    alive: list[int] = []  # bytes of all tensors of the process
+
+    def watch(experiment: Experiment, stack: Stack, task: int, method: Method, state: object, *rest: object) -> None:
+        learn(experiment, stack, task, method, state, *rest)
+        moments = [t for s in stack.optimiser.state.values() for t in s.values()]
+        own = [*tensors(stack.params), *tensors(stack.buffers), *moments, *tensors(state or ())]
+        held.append((len(own), sum(t.nbytes for t in own)))
+        gc.collect()
+        everything = (o for o in gc.get_objects() if type(o) is Tensor)
+        alive.append(sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in everything}.values()))
+
+    with mock.patch.object(replicas, "learn", watch):
+        run(experiment, METHODS[method], [Replica(seed, 1.0, SHARED) for seed in range(k)])
+    assert len(set(held[1:])) == 1  # from the second task on there is a state
+    weights = k * sum(p[0].numel() for p in start(experiment, [0]).params.values())
+    trees = {"finetune": 3, "ewc": 6, "ewc_offline": 7}[method]  # weights and two moments; the method's own
+    assert held[-1][1] == pytest.approx(trees * 8 * weights, rel=1e-2)
+    assert max(alive[1:]) - min(alive[1:]) < 8 * weights / 10  # a tenth of one more tree
+
+
+def test_progress_adds_up():
+    reports: list[tuple[int, int, float]] = []
+    experiment = made_experiment(digits(2), iterations=120)
+    replicas.run(experiment, ewc(), MIXED[:3], {}, lambda *report: reports.append(report))
+    for task in range(2):
+        assert [done for done, t, _ in reports if t == task] == [150, 150, 60]
+    assert all(np.isfinite(loss) for *_, loss in reports)
+
+
+def test_a_run_changes_neither_its_arguments_nor_the_global_generator():
+    experiment = made_experiment()
+    before, state = copied([experiment.benchmark.x, experiment.benchmark.curriculum(1).y]), torch.get_rng_state()
+    first = run(experiment, ewc(), MIXED[:4])
+    torch.manual_seed(5)
+    assert same(run(experiment, ewc(), MIXED[:4]).params, first.params)
+    torch.set_rng_state(state)
+    run(experiment, ewc(), MIXED[:1])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same([experiment.benchmark.x, experiment.benchmark.curriculum(1).y], before)

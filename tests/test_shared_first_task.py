@@ -1,0 +1,104 @@
+"""A first task trained once for all replicas of a seed, and the forks that go on from it."""
+
+from functools import partial
+from unittest import mock
+
+import pytest
+import torch
+from made_experiments import MIXED, SHARED, made_experiment, run
+from made_trees import error, same, single
+from torch import Tensor
+
+from cl_repro.engine import Experiment, Replica, Stack, replicas, training
+from cl_repro.engine.stack import fork, start
+from cl_repro.methods.baselines import finetune, joint
+from cl_repro.methods.ewc import ewc
+from cl_repro.methods.ewc_offline import ewc_offline
+from cl_repro.types import Method
+
+METHODS = {"finetune": finetune(), "joint": joint(), "ewc": ewc(), "ewc_offline": ewc_offline()}
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["one-adam", "adam-reset"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shared_first_task_changes_nothing(method, reset):
+    """In float64, though the trunk has fewer replicas. Measured: no difference."""
+    experiment = made_experiment(reset_optimiser=reset)
+    expected = run(experiment, METHODS[method], MIXED)
+    trunks: dict[str, replicas.Trunk] = {}
+    for rows in (MIXED, MIXED[::-1]):  # the second time from the trunk that the first has used
+        found = run(experiment._replace(share_first_task=True), METHODS[method], rows, trunks)
+        backward = rows is not MIXED
+        for k in range(len(MIXED)):
+            i = len(MIXED) - 1 - k if backward else k
+            assert error(single(found.params, i), single(expected.params, k)) < 1e-13
+            assert (found.outcomes[i].accuracy == expected.outcomes[k].accuracy).all()
+            assert found.outcomes[i].traces == pytest.approx(expected.outcomes[k].traces, rel=1e-13)
+    assert len(trunks) == 1
+
+
+def test_a_shared_first_task_is_trained_and_measured_once():
+    experiment = made_experiment(share_first_task=True)
+    trunks: dict[str, replicas.Trunk] = {}
+    with (
+        mock.patch.object(replicas, "learn", wraps=replicas.learn) as learn,
+        mock.patch.object(replicas, "measure", wraps=replicas.measure) as measure,
+    ):
+        for lam in (1.0, 10.0):
+            run(experiment, ewc(), [Replica(s, lam, e) for s in (1, 2) for e in (SHARED, MIXED[1].estimator)], trunks)
+    assert [call.args[2] for call in learn.call_args_list] == [0, 1, 2, 3, 4, 1, 2, 3, 4]
+    assert [call.args[2] for call in measure.call_args_list] == [0, 0, 1, 2, 3, 1, 2, 3]
+
+
+def test_a_trunk_of_another_experiment_or_of_other_seeds_is_not_used():
+    trunks: dict[str, replicas.Trunk] = {}
+    experiment = made_experiment(share_first_task=True)
+    for key, iterations, seed in (("a", 12, 1), ("b", 3, 1), ("b", 3, 2)):
+        changed = experiment._replace(key=key, iterations=iterations)
+        found = run(changed, finetune(), [Replica(seed, 0.0, None)], trunks)
+        expected = run(changed._replace(share_first_task=False), finetune(), [Replica(seed, 0.0, None)])
+        assert error(found.params, expected.params) < 1e-13
+        assert len(trunks) == 1
+
+
+# --- forks ----------------------------------------------------------------------------------------------------------
+
+OPTIMISERS = {
+    "adam": partial(torch.optim.Adam, lr=1e-2, fused=True),
+    "default adam": partial(torch.optim.Adam, lr=1e-2),
+    "momentum": partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
+}
+
+
+def trained(experiment: Experiment, seeds: list[int]) -> Stack:
+    stack = start(experiment, seeds)
+    training.learn(experiment, stack, 0, Method(), None)
+    return stack
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_a_fork_goes_on_as_the_original_does_because_it_has_its_moments(optimiser):
+    experiment = made_experiment(optimiser=OPTIMISERS[optimiser])
+    stack = trained(experiment, [1, 2])
+    forked, bare = (fork(experiment, stack, torch.tensor([0, 1])) for _ in range(2))
+    bare.optimiser.state.clear()
+    for each in (stack, forked, bare):
+        training.learn(experiment, each, 1, Method(), None)
+    assert same(forked.params, stack.params)
+    assert error(bare.params, stack.params) > 1e-3
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_a_fork_leaves_the_original_alone(optimiser):
+    experiment = made_experiment(optimiser=OPTIMISERS[optimiser])
+    stack = trained(experiment, [1, 2])
+
+    def everything() -> list[Tensor]:
+        moments = [t for s in stack.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]
+        return [*stack.params.values(), *moments]
+
+    before = [t.clone() for t in everything()]
+    forked = fork(experiment, stack, torch.tensor([1, 0, 1]))
+    assert forked.seeds == [2, 1, 2]
+    training.learn(experiment, forked, 1, Method(), None)
+    assert same(everything(), before)
