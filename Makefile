@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce data figures tables test test-all lint bench clean
+.PHONY: help install reproduce status plan data figures tables ledger check test test-all lint bench clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -30,6 +30,12 @@ install: $(READY) ## make .venv with everything in it
 reproduce: $(READY) ## run a study (default: digits, a minute) to its CSVs, figure and tables; run again to continue
 	$(PY) -m cl_repro study=$(STUDY) scale=$(SCALE) $(ARGS)
 
+status: $(READY) ## how far a study is: done, running, failed, missing
+	$(PY) -m cl_repro status study=$(STUDY) scale=$(SCALE) $(ARGS)
+
+plan: $(READY) ## what a study would cost on this machine, measured, before it is launched
+	$(PY) -m cl_repro plan study=$(STUDY) scale=$(SCALE) $(ARGS)
+
 data: $(READY) ## download the real data sets into ./data (or $$CL_REPRO_DATA)
 	$(PY) scripts/prepare_data.py
 
@@ -39,6 +45,12 @@ figures: $(READY) ## draw all figures again, from the CSVs alone
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(PY) scripts/table_accuracy.py
 	$(PY) scripts/table_timing.py
+
+ledger: $(READY) ## write results/LEDGER.md: every published number beside ours, with its verdict
+	$(PY) scripts/ledger.py
+
+check: $(READY) ## fail if a row that agrees in the ledger does not agree any more
+	$(PY) scripts/ledger.py --check
 
 test: lint ## what CI runs: formatting, types and the tests of a few minutes
 	$(PY) -m pytest -q

@@ -1,60 +1,26 @@
-"""`python -m cl_repro`, also installed as `cl-repro`: the Hydra application."""
+"""`python -m cl_repro`, also installed as `cl-repro`: the Hydra application, and two commands beside it.
+
+The first word `status` or `plan` is not Hydra's: it says how far a study is, or what it would cost.
+"""
 
 import os
 import sys
-from typing import Any, NoReturn, cast
+import traceback
+from textwrap import shorten
+from typing import NoReturn
 
 import hydra
+from filelock import FileLock
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig
 
+from cl_repro.compose import ConfigurationError, arms_of, from_command_line, one_line
 from cl_repro.config import CONF, register
 from cl_repro.errors import UserError
 
 register()
-
-
-def compose_arms(cfg: DictConfig, overrides: list[str]) -> list[dict[str, Any]]:
-    """The resolved configuration of every arm: the command line's, once more with the arm's own choices.
-
-    Args:
-        cfg: what Hydra composed.
-        overrides: of the command line.
-
-    Returns:
-        Plain dictionaries; one if the study lists no arms.
-
-    Raises:
-        UserError: an override that the arms decide, or one that does not fit an arm.
-    """
-    if cfg.arms is None:
-        return [resolve(cfg)]
-    arms = OmegaConf.to_container(cfg.arms, resolve=True)
-    if not isinstance(arms, list) or not arms or not all(isinstance(arm, dict) and arm for arm in arms):
-        raise UserError(
-            f"arms={arms}: must be a list of choices such as [{{method: finetune}}, {{method: ewc, fisher: exact}}]"
-        )
-    chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
-    if taken := sorted(chosen & {key for arm in arms for key in arm}):
-        raise UserError(
-            f"{taken[0]}=: this study lists its arms, which choose it; set arms=[...] instead, or leave out study="
-        )
-    result = []
-    for arm in arms:
-        own = [f"{key}={value}" for key, value in arm.items()]
-        try:
-            result.append(resolve(hydra.compose("config", overrides=[*overrides, *own])))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(f"arm {', '.join(own)}: {one_line(error)}") from None
-    return result
-
-
-def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """Interpolations resolved, as plain containers."""
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -70,31 +36,72 @@ def application(cfg: DictConfig) -> None:
 
 def run(cfg: DictConfig) -> None:
     """Compute what is missing, then draw and print what there is."""
-    arms = compose_arms(cfg, list(HydraConfig.get().overrides.task))
-    from cl_repro import runtime, study  # noqa: PLC0415 - torch is slow to import, and not needed above
+    overrides = list(HydraConfig.get().overrides.task)
+    arms = arms_of(cfg, overrides)
+    from cl_repro import provenance, runtime, study  # noqa: PLC0415 - torch is slow to import, and not needed above
 
     runtime.prepare()
-    folder = study.run(arms)
-    from cl_repro.analysis import report  # noqa: PLC0415
+    ended = study.run(arms, provenance.command(overrides), *share(HydraConfig.get(), runtime.cores()))
+    if (ended.folder / "runs.csv").exists():
+        from cl_repro.analysis import report  # noqa: PLC0415
 
-    print(report(folder.name, folder.parent))
+        # Jobs of a sweep may end together: the last to get the lock draws what all have written.
+        with FileLock(ended.folder / ".spool" / "report.lock"):
+            print(report(ended.folder.name, ended.folder.parent))
+    if ended.unfinished:
+        raise UserError(ended.unfinished)
+
+
+def share(hydra_cfg: HydraConf, cores: int) -> tuple[int, int | None]:
+    """What this job may use of its machine: all of it, unless a launcher runs others beside it.
+
+    Args:
+        hydra_cfg: Hydra's own configuration.
+        cores: of the machine.
+
+    Returns:
+        Cores for `workers=auto`, and the job's number if jobs share the CUDA devices (else None).
+    """
+    launcher = hydra_cfg.launcher
+    if hydra_cfg.mode is not RunMode.MULTIRUN:
+        return cores, None
+    if "n_jobs" in launcher:  # joblib; -1 is one job per core, -2 one fewer
+        at_once = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
+        return max(1, cores // max(1, at_once)), hydra_cfg.job.num
+    if "cpus_per_task" in launcher:  # submitit; a job of SLURM sees only the devices it was given
+        return launcher.cpus_per_task or cores, None if "partition" in launcher else hydra_cfg.job.num
+    return cores, None  # one after the other
 
 
 def refuse(error: Exception) -> NoReturn:
     """One line on standard error, exit status 2."""
-    print(f"error: {error if isinstance(error, UserError) else one_line(error)}", file=sys.stderr)
+    text = str(error) if isinstance(error, UserError) else one_line(error)
+    if "Could not load 'hydra/launcher/" in text:
+        text += " It comes with: pip install 'cl_repro[launchers]'"
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
 
 
-def one_line(error: Exception) -> str:
-    """Hydra's message without its search path, on one line, with the allowed keys where one is unknown."""
-    text = " ".join(str(error).split("Config search path:")[0].split())
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
-        return f"unknown key {cause.full_key}; allowed: {', '.join(sorted(map(str, cause.parent_node)))}"
-    if cause is not error:
-        text += f" {' '.join(str(cause).split())}"
-    return text
+def of_launcher(error: Exception) -> bool:
+    """Whether a launcher plugin raised it: no such cluster, a setting it refuses, a job that died.
+
+    What a job raises is a value to its launcher, and is raised outside of it again.
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith("hydra_plugins.") for frame in frames)
+
+
+def beside_hydra(command: str, overrides: list[str]) -> None:
+    """`status` or `plan` of what these overrides compose."""
+    arms = from_command_line(overrides)
+    if command == "status":
+        from cl_repro.status import status  # noqa: PLC0415 - neither needs the other's imports
+
+        status(arms)
+    else:
+        from cl_repro.plan import plan  # noqa: PLC0415
+
+        plan(arms)
 
 
 def main() -> None:
@@ -102,9 +109,17 @@ def main() -> None:
     # Hydra then hands its exceptions to us instead of printing them on several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        application()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if sys.argv[1:2] in (["status"], ["plan"]):
+            beside_hydra(sys.argv[1], sys.argv[2:])
+        else:
+            application()
+    except (UserError, *ConfigurationError) as error:
         refuse(error)
+    except Exception as error:
+        if not of_launcher(error):
+            raise
+        text = f"launcher: {type(error).__name__}: {shorten(str(error), 300)}"
+        refuse(UserError(f"{text}; finished chunks are kept: the same command continues"))
     except KeyboardInterrupt:
         print("interrupted; finished chunks are kept: the same command continues", file=sys.stderr)
         sys.exit(130)

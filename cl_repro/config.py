@@ -20,8 +20,9 @@ PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 # Keys of a group's node that are not arguments of its factory.
-NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset"}
+NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "uses_lambda"}
 DTYPES = ("float32", "float64")
+RETRIES = ("all", "failed")
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Schema:
     iterations: int = MISSING
     batch_size: int = MISSING
     lam: float = MISSING
+    val_fraction: float | None = None
     data_dir: str = MISSING
     results_dir: str = MISSING
     device: str = MISSING
@@ -42,6 +44,8 @@ class Schema:
     workers: Any = MISSING
     max_replicas: Any = MISSING
     share_first_task: bool = MISSING
+    retry: str = MISSING
+    copy: int = MISSING
     rows_per_pass: int = MISSING
     benchmark: dict[str, Any] = field(default_factory=dict)
     scenario: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +121,10 @@ def check(cfg: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={cfg[key]}: must be auto or an integer of at least 1")
     if cfg["dtype"] not in DTYPES:
         raise UserError(f"dtype={cfg['dtype']}: must be one of {', '.join(DTYPES)}")
+    if cfg["retry"] not in RETRIES:
+        raise UserError(f"retry={cfg['retry']}: must be one of {', '.join(RETRIES)}")
+    if cfg["val_fraction"] is not None and not 0 < cfg["val_fraction"] < 1:
+        raise UserError(f"val_fraction={cfg['val_fraction']}: must be between 0 and 1, or null for no validation rows")
     lambdas = cfg["grid"]["lambdas"]
     if not lambdas:
         raise UserError("grid.lambdas=[]: must list at least one lambda")

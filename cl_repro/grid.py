@@ -13,9 +13,20 @@ from typing import Any, NamedTuple
 SCHEMA_VERSION = 1  # of the results; goes up when code changes what the same configuration computes
 
 # What a run depends on. Paths, device and the like do not belong here; lambda and seed are added per replica.
-SCIENCE = ("benchmark", "scenario", "model", "optim", "method", "fisher", "iterations", "batch_size", "dtype")
+SCIENCE = (
+    "benchmark",
+    "scenario",
+    "model",
+    "optim",
+    "method",
+    "fisher",
+    "iterations",
+    "batch_size",
+    "val_fraction",
+    "dtype",
+)
 # Descriptions inside the nodes above: renaming them changes no result.
-DESCRIPTION = {"name", "protocol"}
+DESCRIPTION = {"name", "protocol", "uses_lambda"}
 
 
 class Arm(NamedTuple):
@@ -59,13 +70,13 @@ def digest(value: Any, size: int) -> str:
     return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
-def make_arm(cfg: dict[str, Any], uses_lambda: bool) -> Arm:
+def make_arm(cfg: dict[str, Any]) -> Arm:
     """Name an arm's configuration."""
     science = {key: cfg[key] for key in SCIENCE}
     fisher = cfg["fisher"]
     label = cfg["method"]["name"] + (f"-{fisher['name']}" if fisher else "")
     shared = {key: value for key, value in science.items() if key != "fisher"}
-    return Arm(label, cfg, digest(science, 4), digest(shared, 4), uses_lambda)
+    return Arm(label, cfg, digest(science, 4), digest(shared, 4), cfg["method"]["uses_lambda"])
 
 
 def cells(arms: Sequence[Arm]) -> list[Cell]:

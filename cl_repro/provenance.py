@@ -3,7 +3,7 @@
 import os
 import shlex
 import subprocess
-import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,6 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def command() -> str:
-    """The command line that started this process, as one would type it."""
-    return "python -m cl_repro " + shlex.join(sys.argv[1:])
+def command(overrides: Sequence[str]) -> str:
+    """The command line of one job, as one would type it (a launcher may start its process in another way)."""
+    return "python -m cl_repro " + shlex.join(overrides)

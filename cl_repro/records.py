@@ -11,7 +11,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ class Store:
         """
         self.folder = folder
         self.spool = folder / ".spool"
+        self.failures = folder / "failed"
         try:
             self.spool.mkdir(parents=True, exist_ok=True)
             (self.spool / ".gitignore").write_text("*\n")
@@ -185,6 +187,29 @@ class Store:
     def chunk_lock(self, chunk: str) -> FileLock:
         """Held by the process that computes a chunk; the kernel frees it when that process dies."""
         return FileLock(self.spool / f"{chunk}.lock")
+
+    @contextmanager
+    def running(self, chunk: str, run_ids: list[str]) -> Iterator[None]:
+        """Say, while it lasts, which runs the holder of the chunk's lock computes."""
+        path = self.spool / f"{chunk}.running"
+        write_atomically(path, json.dumps(run_ids).encode())
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def note_failure(self, chunk: str, run_ids: list[str], text: str) -> None:
+        """Record the traceback of a chunk that failed."""
+        self.failures.mkdir(exist_ok=True)
+        write_atomically(self.failures / f"{chunk}.json", json.dumps({"run_ids": run_ids, "traceback": text}).encode())
+
+    def forget_failure(self, chunk: str) -> None:
+        """The chunk is done now."""
+        (self.failures / f"{chunk}.json").unlink(missing_ok=True)
+
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """Chunks that failed and have not been done since, with run_ids and traceback."""
+        return {path.stem: json.loads(path.read_bytes()) for path in sorted(self.failures.glob("*.json"))}
 
     def put(self, chunk: str, rows: dict[str, list[Row]]) -> None:
         """Spool the rows of a finished chunk."""

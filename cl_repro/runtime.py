@@ -30,16 +30,39 @@ def prepare() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def resolve_device(name: str) -> str:
-    """`auto` is cuda where there is one, else cpu; `cuda` without a device is a UserError."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={name}: torch sees no CUDA device here; use device=cpu or device=auto")
+def resolve_device(name: str, index: int | None = None, count: int | None = None) -> str:
+    """The device of a process.
+
+    Args:
+        name: `auto` (cuda where there is one, else cpu), `cpu`, `cuda` or `cuda:<index>`.
+        index: of a job or worker process that shares the machine with others: they are dealt over the CUDA devices.
+        count: CUDA devices there are; None asks torch.
+
+    Returns:
+        `cpu`, `cuda` (the process has all CUDA devices) or `cuda:<index>`.
+
+    Raises:
+        UserError: another name, or a device that is not there.
+    """
+    n = cuda_devices() if count is None else count
     try:
-        return str(torch.device(name))
+        device = torch.device(("cuda" if n else "cpu") if name == "auto" else name)
     except RuntimeError:
-        raise UserError(f"device={name}: must be auto, cpu, cuda or cuda:<index>") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name}: must be auto, cpu, cuda or cuda:<index>")
+    if device.type == "cuda" and not n:
+        raise UserError(f"device={name}: torch sees no CUDA device here; use device=cpu or device=auto")
+    if device.type == "cuda" and (device.index or 0) >= n:
+        raise UserError(f"device={name}: must be below cuda:{n}, the number of CUDA devices here")
+    if str(device) == "cuda" and index is not None and n > 1:
+        return f"cuda:{index % n}"
+    return str(device)
+
+
+def cuda_devices() -> int:
+    """CUDA devices this process may use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def hardware(device: str) -> str:

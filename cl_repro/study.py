@@ -1,6 +1,7 @@
 """A study from composed arms to rows: check everything, plan the chunks, compute what is missing, merge."""
 
 import multiprocessing
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,13 @@ CUDA_BYTES = 16 * 2**30  # for the state of a stack
 TREES = 12  # of the size of the parameters a replica may need: weights, gradients, moments, importance, anchor, ...
 
 
+class Ended(NamedTuple):
+    """What a launch of a study leaves."""
+
+    folder: Path
+    unfinished: str  # why it is not complete, in one line; empty if it is
+
+
 class Plan(NamedTuple):
     """A study, checked and cut into chunks."""
 
@@ -33,11 +41,12 @@ class Plan(NamedTuple):
     data: dict[str, str]  # checksums
 
 
-def plan(arms_cfg: list[dict[str, Any]]) -> Plan:
+def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     """Check everything a study needs, before any training.
 
     Args:
         arms_cfg: the resolved configuration of every arm; what is not science is the same in all.
+        index: of the CUDA device to take, as for `runtime.resolve_device`.
 
     Returns:
         What there is to compute.
@@ -48,9 +57,9 @@ def plan(arms_cfg: list[dict[str, Any]]) -> Plan:
     common = arms_cfg[0]
     for cfg in arms_cfg:
         check(cfg)
-    device = runtime.resolve_device(common["device"])
+    device = runtime.resolve_device(common["device"], index)
     workshop = worker.Workshop(lambda *_: None)
-    arms = [grid.make_arm(cfg, workshop.method(cfg).penalty_grad is not None) for cfg in arms_cfg]
+    arms = [grid.make_arm(cfg) for cfg in arms_cfg]
     check_sizes(workshop, arms, device)
     limit = max_replicas(common["max_replicas"], parameters(workshop, arms[0], device), device)
     return Plan(
@@ -62,26 +71,32 @@ def plan(arms_cfg: list[dict[str, Any]]) -> Plan:
     )
 
 
-def run(arms_cfg: list[dict[str, Any]]) -> Path:
+def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | None = None) -> Ended:
     """Compute a study's missing rows.
 
     Args:
         arms_cfg: as for `plan`.
+        command: that asked for them, for the record.
+        cores: of the machine that are this launch's.
+        index: as for `plan`.
 
     Returns:
-        The results folder, complete.
+        The results folder, and what is missing in it.
 
     Raises:
         UserError: as `plan`; a results folder that is not as this program left it; a worker process that died.
     """
-    planned = plan(arms_cfg)
+    planned = plan(arms_cfg, index)
     store = Store(planned.folder)
     finished = store.finished()
     pending = [chunk for chunk in planned.chunks if not {cell.run_id for cell in chunk} <= finished]
+    if arms_cfg[0]["retry"] == "failed":
+        failed = store.failed()
+        pending = [chunk for chunk in pending if grid.chunk_id(chunk) in failed]
     if pending:
         source = provenance.source()
         invocation = {
-            "command": provenance.command(),
+            "command": command,
             "started": provenance.now(),
             **source._asdict(),
             "torch": torch.__version__,
@@ -90,14 +105,27 @@ def run(arms_cfg: list[dict[str, Any]]) -> Path:
         }
         store.note_invocation(invocation, planned.data, {arm.config_id: public(arm.cfg) for arm in planned.arms})
         jobs = [worker.Job(chunk, planned.arms, store.folder, planned.device, source) for chunk in pending]
-        compute(store, jobs, processes(arms_cfg[0]["workers"], planned.device, len(jobs)))
+        compute(store, jobs, processes(arms_cfg[0]["workers"], planned.device, len(jobs), cores))
     store.merge()
-    return store.folder
+    return Ended(store.folder, unfinished(planned, store))
+
+
+def unfinished(planned: Plan, store: Store) -> str:
+    """Why a study is not complete, in one line; empty if it is."""
+    missing = {cell.run_id for chunk in planned.chunks for cell in chunk} - store.finished()
+    if not missing:
+        return ""
+    text = f"{len(missing)} of {sum(map(len, planned.chunks))} runs are missing"
+    if failed := store.failed():
+        name, failure = next(iter(failed.items()))
+        last = failure["traceback"].strip().splitlines()[-1]
+        text += f"; {len(failed)} chunks failed, e.g. {store.failures / name}.json: {last}"
+    return text + "; the same command computes them, retry=failed only those that failed"
 
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the folders of this machine."""
-    return {key: value for key, value in cfg.items() if key not in ("data_dir", "results_dir")}
+    """A configuration without the folders of this machine, and the same for every job that shares the work."""
+    return {key: value for key, value in cfg.items() if key not in ("data_dir", "results_dir", "copy")}
 
 
 def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
@@ -105,11 +133,13 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
     for arm in arms:
         cfg = arm.cfg
         experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
+        workshop.method(cfg)
         worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
         for seed in cfg["seeds"]:
             for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
                 n, needed = len(task.rows), {"batch_size": cfg["batch_size"]}
                 if estimator:
+                    estimator.divisor(n)
                     needed |= {"fisher.n": estimator.rows(n), "fisher.batch_size": estimator.batch_size or 1}
                 for key, value in needed.items():
                     if value > n:
@@ -131,10 +161,11 @@ def max_replicas(setting: Any, n_parameters: int, device: str) -> int:
     return CPU_STACK if n_parameters <= SMALL_NETWORK else 1
 
 
-def processes(setting: Any, device: str, n_jobs: int) -> int:
-    """Worker processes: as set, or one per core on a CPU and one on CUDA; never more than chunks."""
-    auto = 1 if device.startswith("cuda") else runtime.cores()
-    return min(auto if setting == "auto" else setting, n_jobs)
+def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None) -> int:
+    """Worker processes: as set, or one per core on a CPU and one per CUDA device; never more than chunks."""
+    if setting == "auto":
+        setting = {"cpu": cores or runtime.cores(), "cuda": max(1, runtime.cuda_devices())}.get(device, 1)
+    return min(setting, n_jobs)
 
 
 def compute(store: Store, jobs: list[worker.Job], n_processes: int) -> None:
@@ -147,8 +178,11 @@ def compute(store: Store, jobs: list[worker.Job], n_processes: int) -> None:
 
         if n_processes == 1:
             workshop = worker.Workshop(show)
-            for job in jobs:
-                workshop.compute(job, wait=True)
+            queue = deque((job, False) for job in jobs)
+            while queue:
+                job, wait_for_it = queue.popleft()
+                if workshop.compute(job, wait_for_it) == worker.BUSY:  # another launch is at it: the rest comes first
+                    queue.append((job, True))
                 store.merge()
         else:
             compute_in_pool(store, jobs, n_processes, show)
@@ -158,15 +192,19 @@ def compute_in_pool(
     store: Store, jobs: list[worker.Job], n_processes: int, show: Callable[[float, float, float], None]
 ) -> None:
     """Compute chunks in worker processes."""
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # In a process of joblib the default is `loky`, which a child is told and does not know.
+        multiprocessing.set_start_method("spawn", force=True)
     context = multiprocessing.get_context("spawn")
     progress = context.Array("d", 3)  # replica iterations done, task, loss
     shown = 0.0
-    with ProcessPoolExecutor(n_processes, context, worker.start, (progress,)) as pool:
+    started = (progress, context.Value("i", 0), jobs[0].device)
+    with ProcessPoolExecutor(n_processes, context, start_worker, started) as pool:
         waiting: dict[Future[str], worker.Job] = {pool.submit(worker.compute, job): job for job in jobs}
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                now, task, loss = progress
+                now, task, loss = progress[:]
                 show(now - shown, task, loss)
                 shown = now
                 for future in done:
@@ -182,6 +220,22 @@ def compute_in_pool(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def start_worker(progress: Any, counter: Any, device: str) -> None:
+    """Prepare a process of the pool; where there are several CUDA devices, its number decides which one it takes.
+
+    Args:
+        progress: as for `worker.start`.
+        counter: shared, of the processes that have started.
+        device: of the study's chunks; `cuda` is then the one taken here.
+    """
+    worker.start(progress)
+    with counter.get_lock():
+        index, counter.value = counter.value, counter.value + 1
+    own = runtime.resolve_device(device, index)
+    if own.startswith("cuda:"):
+        torch.cuda.set_device(own)
 
 
 def iterations(job: worker.Job) -> int:

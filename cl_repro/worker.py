@@ -3,22 +3,28 @@
 import math
 import os
 import threading
+import traceback
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from filelock import Timeout
+from numpy.typing import NDArray
 
 from cl_repro import engine, provenance, runtime
+from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.config import build
+from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest
 from cl_repro.metrics import summary
 from cl_repro.records import Row, Store
 from cl_repro.types import Benchmark, Estimator, Method
 
-BUSY, DONE = "busy", "done"
+BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
+BUSY, DONE, FAILED = "busy", "done", "failed"
 
 
 class Job(NamedTuple):
@@ -43,10 +49,11 @@ class Workshop:
 
     def benchmark(self, cfg: dict[str, Any], device: str) -> Benchmark:
         """The benchmark of a configuration, read once per process."""
-        key = digest([cfg["benchmark"], cfg["data_dir"], cfg["dtype"], device], 8)
+        key = digest([cfg["benchmark"], cfg["val_fraction"], cfg["data_dir"], cfg["dtype"], device], 8)
         if key not in self.benchmarks:
             given = {"data_dir": Path(cfg["data_dir"]), "device": device, "dtype": getattr(torch, cfg["dtype"])}
-            self.benchmarks[key] = build("benchmark", cfg["benchmark"], **given)
+            whole = build("benchmark", cfg["benchmark"], **given)
+            self.benchmarks[key] = hold_out(whole, cfg["val_fraction"]) if cfg["val_fraction"] else whole
         return self.benchmarks[key]
 
     def estimator(self, cfg: dict[str, Any]) -> Estimator | None:
@@ -68,7 +75,7 @@ class Workshop:
         benchmark, scenario = self.benchmark(cfg, device), build("scenario", cfg["scenario"])
         n_outputs = scenario.n_outputs(benchmark, benchmark.curriculum(cfg["seeds"][0]).tasks)
         given = {"input_shape": tuple(benchmark.x.shape[1:]), "n_outputs": n_outputs}
-        before_method = {k: v for k, v in cfg.items() if k in engine.Experiment._fields or k in ("model", "optim")}
+        before_method = {k: v for k, v in cfg.items() if k in engine.Experiment._fields or k in BEFORE_METHOD}
         return engine.Experiment(
             key=digest([before_method, cfg["data_dir"], device], 8),
             benchmark=benchmark,
@@ -92,15 +99,23 @@ class Workshop:
             wait: for the other process, instead of answering `busy`.
 
         Returns:
-            `done`: the chunk's rows are spooled or recorded. `busy`: another process computes it.
+            `done`: the chunk's rows are spooled or recorded. `busy`: another process computes it. `failed`: it raised;
+            the traceback is recorded.
         """
         store, name = Store(job.folder), chunk_id(job.chunk)
+        run_ids = [cell.run_id for cell in job.chunk]
         try:
-            with store.chunk_lock(name).acquire(timeout=-1 if wait else 0):
-                if not {cell.run_id for cell in job.chunk} <= store.finished():
+            with store.chunk_lock(name).acquire(timeout=-1 if wait else 0), store.running(name, run_ids):
+                if not set(run_ids) <= store.finished():
                     store.put(name, self.rows(job))
+                store.forget_failure(name)
         except Timeout:
             return BUSY
+        except UserError:
+            raise  # the whole study's mistake, or its folder's: one line, not one per chunk
+        except Exception:  # anything else is this chunk's: the rest go on
+            store.note_failure(name, run_ids, traceback.format_exc())
+            return FAILED
         return DONE
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
@@ -114,11 +129,9 @@ class Workshop:
         rows: dict[str, list[Row]] = {"runs.csv": [], "accuracy.csv": [], "importance.csv": []}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
             rows["runs.csv"].append(run_row(job, cell, experiment, outcome))
-            rows["accuracy.csv"] += [
-                {"run_id": cell.run_id, "split": "test", "after_task": k - 1, "task": j, "accuracy": f"{value:.6g}"}
-                for k, after in enumerate(outcome.accuracy)
-                for j, value in enumerate(after)
-            ]
+            rows["accuracy.csv"] += accuracy_rows(cell.run_id, "test", outcome.accuracy)
+            if outcome.validation is not None:
+                rows["accuracy.csv"] += accuracy_rows(cell.run_id, "val", outcome.validation)
             rows["importance.csv"] += [
                 {"run_id": cell.run_id, "after_task": k, "trace": f"{value:.6g}"}
                 for k, value in enumerate(outcome.traces)
@@ -129,6 +142,15 @@ class Workshop:
 def make_optimiser(node: dict[str, Any], params: list[torch.Tensor]) -> torch.optim.Optimizer:
     """The optimiser of a configuration for these tensors."""
     return build("optim", node, params=params)
+
+
+def accuracy_rows(run_id: str, split: str, matrix: NDArray[np.float64]) -> list[Row]:
+    """The rows of accuracy.csv of one replica and split; matrix [T + 1, T], row 0 before any training."""
+    return [
+        {"run_id": run_id, "split": split, "after_task": k - 1, "task": j, "accuracy": f"{value:.6g}"}
+        for k, after in enumerate(matrix)
+        for j, value in enumerate(after)
+    ]
 
 
 def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine.Outcome) -> Row:

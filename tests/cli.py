@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from cl_repro.__main__ import compose_arms, main
-from cl_repro.config import CONF
+from cl_repro.__main__ import main
+from cl_repro.compose import from_command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,5 +25,4 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
 
 def arms(*overrides: str) -> list[dict[str, Any]]:
     """The resolved configurations of the arms a command line composes."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose_arms(compose("config", overrides=list(overrides)), list(overrides))
+    return from_command_line(overrides)

@@ -33,7 +33,7 @@ def rows_of(planned: study.Plan, folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_runs_two_steps(group: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = made_data.mnist_like(monkeypatch, tmp_path / "data", per_class=260)
+    folder = made_data.mnist_like(monkeypatch, tmp_path / "data", per_class=300)
     cut = ["iterations=2", "seeds=[1]", "batch_size=8", "model.hidden=[6]", f"data_dir={folder}"]
     if group != "benchmark":
         cut.append("benchmark=split_mnist")
@@ -44,11 +44,13 @@ def test_every_choice_runs_two_steps(group: str, name: str, tmp_path: Path, monk
     column = {"scale": None, "grid": None, "optim": None}.get(group, group)
     if column:
         assert rows[0][column] == name
+    (arm,) = planned.arms
+    assert arm.uses_lambda == (worker.Workshop(lambda *_: None).method(arm.cfg).penalty_grad is not None)
 
 
 @pytest.mark.parametrize("name", options("study"))
 def test_every_study_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = made_data.mnist_like(monkeypatch, tmp_path / "data", per_class=260)
+    folder = made_data.mnist_like(monkeypatch, tmp_path / "data", per_class=300)
     cut = ["iterations=2", "seeds=[1]", "batch_size=8", "model.hidden=[6]", "grid.lambdas=[1000.0]"]
     planned = study.plan(cli.arms(f"study={name}", *cut, f"data_dir={folder}"))
     rows = rows_of(planned, tmp_path)
@@ -88,6 +90,7 @@ REFUSED = [
     (["device=tpu"], "device=tpu: must be auto, cpu, cuda or cuda:<index>"),
     (["workers=0"], "workers=0: must be auto or an integer of at least 1"),
     (["max_replicas=many"], "max_replicas=many: must be auto or an integer of at least 1"),
+    (["retry=some"], "retry=some: must be one of all, failed"),
     (["grid.lambdas=[]"], "grid.lambdas=[]: must list at least one lambda"),
     (["grid.lambdas=[1,1e0]"], "must not repeat a value"),
     (["fisher.n=0"], "fisher.n=0: the number of examples must be at least 1, or null for all"),

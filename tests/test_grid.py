@@ -9,7 +9,7 @@ from cl_repro import grid
 
 
 def arms(*overrides: str) -> list[grid.Arm]:
-    return [grid.make_arm(cfg, cfg["fisher"] is not None) for cfg in cli.arms(*overrides)]
+    return [grid.make_arm(cfg) for cfg in cli.arms(*overrides)]
 
 
 def ids(*overrides: str) -> list[str]:
@@ -63,9 +63,11 @@ def test_arms_that_differ_in_the_estimator_share_stacks() -> None:
 @given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 14))
 def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, n_lambdas: int) -> None:
     cfg = {key: {"name": key} for key in grid.SCIENCE} | {"seeds": list(range(n_seeds))}
-    plain = {**cfg, "fisher": None, "method": {"name": "n"}, "grid": {"lambdas": []}}
+    plain = {**cfg, "fisher": None, "method": {"name": "n", "uses_lambda": False}, "grid": {"lambdas": []}}
     ewc = [{**cfg, "fisher": {"name": f"f{i}", "n": i}, "grid": {"lambdas": list(range(n_lambdas))}} for i in range(5)]
-    found = [grid.make_arm(plain, False)] + [grid.make_arm({**c, "method": {"k": 1, "name": "e"}}, True) for c in ewc]
+    found = [grid.make_arm(plain)] + [
+        grid.make_arm({**c, "method": {"k": 1, "name": "e", "uses_lambda": True}}) for c in ewc
+    ]
     cells = grid.cells(found)
     chunks = grid.chunks(found, cells, limit)
     assert sorted(cell for chunk in chunks for cell in chunk) == sorted(cells)

@@ -11,6 +11,8 @@ from pathlib import Path
 import cli
 import pytest
 
+from cl_repro import worker
+
 SMALL = [
     "study=split_digits_fisher",
     "arms=[{method: finetune},{method: ewc,fisher: exact},{method: ewc,fisher: batched}]",
@@ -149,3 +151,37 @@ def test_a_sweep_from_the_shell_fills_one_folder(
         (fisher, lam) for fisher in ("exact", "empirical") for lam in (10.0, 100.0)
     }
     assert "EMPIRICAL" in capfd.readouterr().out
+
+
+def test_a_chunk_that_fails_is_recorded_and_the_rest_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SMALL[:-1], "workers=1"]
+    rows = worker.Workshop.rows
+
+    def broken(self: worker.Workshop, job: worker.Job) -> dict:
+        if job.chunk[0].seed == 2 and job.chunk[0].lam:
+            raise RuntimeError("made to fail")
+        return rows(self, job)
+
+    monkeypatch.setattr(worker.Workshop, "rows", broken)
+    assert cli.run(monkeypatch, tmp_path, *command) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: 4 of 10 runs are missing; 2 chunks failed")
+    assert "RuntimeError: made to fail" in error
+    assert len(table(tmp_path)) == CELLS - 4
+    failed = list((tmp_path / "results" / "split_digits_fisher" / "failed").glob("*.json"))
+    assert len(failed) == 2
+    assert "in broken" in failed[0].read_text()
+
+    computed = []
+
+    def counted(self: worker.Workshop, job: worker.Job) -> dict:
+        computed.append(job.chunk)
+        return rows(self, job)
+
+    monkeypatch.setattr(worker.Workshop, "rows", counted)
+    assert cli.run(monkeypatch, tmp_path, *command, "retry=failed") == 0
+    assert len(computed) == 2
+    assert len(table(tmp_path)) == CELLS
+    assert not list((tmp_path / "results" / "split_digits_fisher" / "failed").glob("*.json"))

@@ -1,0 +1,85 @@
+"""From a command line to the resolved configuration of every arm. No torch."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from cl_repro.config import CONF
+from cl_repro.errors import UserError
+
+ConfigurationError = (HydraException, OmegaConfBaseException)
+
+
+def from_command_line(overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """The arms of a command line, outside the Hydra application (`arms_of` is for inside).
+
+    Args:
+        overrides: as typed, e.g. study=split_mnist_fisher scale=cpu.
+
+    Returns:
+        As `arms_of`.
+
+    Raises:
+        UserError: what Hydra refuses, and as `arms_of`.
+    """
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            cfg = hydra.compose("config", overrides=list(overrides))
+        except ConfigurationError as error:
+            raise UserError(one_line(error)) from None
+        return arms_of(cfg, overrides)
+
+
+def arms_of(cfg: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """The resolved configuration of every arm: the command line's, once more with the arm's own choices.
+
+    Args:
+        cfg: what Hydra composed.
+        overrides: of the command line.
+
+    Returns:
+        Plain dictionaries; one if the study lists no arms.
+
+    Raises:
+        UserError: an override that the arms decide, or one that does not fit an arm.
+    """
+    if cfg.arms is None:
+        return [resolve(cfg)]
+    arms = OmegaConf.to_container(cfg.arms, resolve=True)
+    if not isinstance(arms, list) or not arms or not all(isinstance(arm, dict) and arm for arm in arms):
+        raise UserError(
+            f"arms={arms}: must be a list of choices such as [{{method: finetune}}, {{method: ewc, fisher: exact}}]"
+        )
+    chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
+    if taken := sorted(chosen & {key for arm in arms for key in arm}):
+        raise UserError(
+            f"{taken[0]}=: this study lists its arms, which choose it; set arms=[...] instead, or leave out study="
+        )
+    result = []
+    for arm in arms:
+        own = [f"{key}={value}" for key, value in arm.items()]
+        try:
+            result.append(resolve(hydra.compose("config", overrides=[*overrides, *own])))
+        except ConfigurationError as error:
+            raise UserError(f"arm {', '.join(own)}: {one_line(error)}") from None
+    return result
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Interpolations resolved, as plain containers."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's message without its search path, on one line, with the allowed keys where one is unknown."""
+    text = " ".join(str(error).split("Config search path:")[0].split())
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+        return f"unknown key {cause.full_key}; allowed: {', '.join(sorted(map(str, cause.parent_node)))}"
+    if cause is not error:
+        text += f" {' '.join(str(cause).split())}"
+    return text

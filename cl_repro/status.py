@@ -1,0 +1,129 @@
+"""How far a study is: its lambda x seed grid per arm, from the results folder alone. No torch."""
+
+import fcntl
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cl_repro import grid
+from cl_repro.config import check
+from cl_repro.records import Store
+
+LOOKS = {
+    "done": ("●", "green"),
+    "diverged": ("▲", "magenta"),
+    "running": ("◐", "cyan"),
+    "failed": ("✗", "red"),
+    "missing": ("·", "bright_black"),
+}
+
+
+class Progress(NamedTuple):
+    """Of one study."""
+
+    state: dict[str, str]  # run_id -> a key of LOOKS
+    elapsed: float  # seconds from the start of the last command to the last row
+    remaining: float | None  # seconds at the pace of that command; None if it has finished nothing
+
+
+def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print a study's grid.
+
+    Args:
+        arms_cfg: the resolved configuration of every arm.
+        console: where to; standard output by default.
+
+    Raises:
+        UserError: bad values, or a results folder that is not as this program left it.
+    """
+    console = console or Console()
+    for cfg in arms_cfg:
+        check(cfg)
+    arms = [grid.make_arm(cfg) for cfg in arms_cfg]
+    cells = grid.cells(arms)
+    folder = Path(arms_cfg[0]["results_dir"]) / (arms_cfg[0]["name"] + arms_cfg[0]["suffix"])
+    progress = progress_of(cells, folder)
+    tables = [table_of(arm, [c for c in cells if c.arm == i], progress.state) for i, arm in enumerate(arms)]
+    console.print(Columns(tables, padding=(0, 3)))
+    counts = Counter(progress.state.values())
+    line = Text(f"{folder}: ")
+    for name, (mark, colour) in LOOKS.items():
+        if counts[name]:
+            line.append(f"{mark} {counts[name]} {name}  ", style=colour)
+    console.print(line)
+    if progress.remaining is not None and counts["done"] + counts["diverged"] < len(cells):
+        console.print(f"elapsed {clock(progress.elapsed)}, about {clock(progress.remaining)} to go at this pace")
+
+
+def progress_of(cells: Sequence[grid.Cell], folder: Path) -> Progress:
+    """What a results folder says about these cells; a folder that does not exist says that nothing is done."""
+    state = {cell.run_id: "missing" for cell in cells}
+    if not folder.is_dir():
+        return Progress(state, 0.0, None)
+    store = Store(folder)
+    with store.lock:
+        rows = [row for row in store.read().get("runs.csv", []) if row["run_id"] in state]
+    found = dict.fromkeys(run_id for failure in store.failed().values() for run_id in failure["run_ids"])
+    marks = [(found, "failed"), (running(store), "running"), (store.finished(), "done")]
+    marks.append(({row["run_id"] for row in rows if row["status"] == "diverged"}, "diverged"))
+    for run_ids, name in marks:
+        state |= dict.fromkeys(state.keys() & set(run_ids), name)
+    invocations = store.provenance()["invocations"]
+    if not rows or not invocations:
+        return Progress(state, 0.0, None)
+    began, last = moment(invocations[-1]["started"]), max(moment(row["finished"]) for row in rows)
+    fresh = sum(moment(row["finished"]) >= began for row in rows)
+    left = sum(name not in ("done", "diverged") for name in state.values())
+    elapsed = (last - began).total_seconds()
+    return Progress(state, elapsed, elapsed / fresh * left if fresh else None)
+
+
+def running(store: Store) -> set[str]:
+    """run_ids of the chunks whose lock is held: the kernel frees it when its holder dies."""
+    result: set[str] = set()
+    for path in store.spool.glob("*.running"):
+        try:
+            with open(path.with_suffix(".lock")) as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    result |= set(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            continue  # it ended meanwhile
+    return result
+
+
+def table_of(arm: grid.Arm, cells: Sequence[grid.Cell], state: dict[str, str]) -> Table:
+    """One arm's lambdas as rows, a mark per seed."""
+    table = Table(title=arm.label, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+    seeds = sorted({cell.seed for cell in cells})
+    table.add_column("lambda", justify="right")
+    table.add_column(f"seeds {seeds[0]} to {seeds[-1]}" if seeds else "")
+    for lam in dict.fromkeys(cell.lam for cell in cells):
+        marks = Text()
+        for cell in sorted((c for c in cells if c.lam == lam), key=lambda c: c.seed):
+            mark, colour = LOOKS[state[cell.run_id]]
+            marks.append(mark, style=colour)
+        table.add_row("-" if lam is None else f"{lam:g}", marks)
+    return table
+
+
+def moment(text: str) -> datetime:
+    """A time as the results write it."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def clock(seconds: float) -> str:
+    """1 h 05 min, 3 min, 12 s."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -1,0 +1,58 @@
+"""The results in the repository: intact, made by today's configuration, and saying what the README says."""
+
+from pathlib import Path
+
+import cli
+import pytest
+from curves_of import curves, rises
+
+from cl_repro import grid
+from cl_repro.analysis.accuracy import accuracy_rows
+from cl_repro.analysis.study import open_study
+from cl_repro.analysis.timing import timings
+from cl_repro.records import Store
+from cl_repro.stats import DIFFERS
+
+RESULTS = cli.ROOT / "results"
+STUDIES = ["split_mnist_fisher", "split_mnist_timing"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_todays_configuration_would_recompute_nothing(name: str) -> None:
+    cells = grid.cells([grid.make_arm(cfg) for cfg in cli.arms(f"study={name}", "scale=cpu")])
+    rows = Store(RESULTS / name).read()["runs.csv"]
+    assert {cell.run_id for cell in cells} <= {row["run_id"] for row in rows}
+    assert {row["dirty"] for row in rows} == {"False"}
+    assert all((RESULTS / name / "configs" / f"{row['config_id']}.yaml").exists() for row in rows)
+
+
+def test_nothing_names_the_machine_it_was_made_on() -> None:
+    for path in [*RESULTS.rglob("*.json"), *RESULTS.rglob("*.yaml")]:
+        assert str(Path.home()) + "/" not in path.read_text()
+        assert "data_dir" not in path.read_text()
+
+
+def test_mnist_gaps_between_rises_are_as_the_traces_predict() -> None:
+    at = rises(curves("split_mnist_fisher", RESULTS))
+    assert at["empirical"] - at["exact"] == pytest.approx(3, abs=1)
+    assert at["batched"] - at["empirical"] == pytest.approx(2, abs=1)
+
+
+def test_no_mnist_row_differs_from_both_published_ones() -> None:
+    study = open_study("split_mnist_fisher", RESULTS)
+    rows = accuracy_rows(study, curves("split_mnist_fisher", RESULTS))
+    assert len(rows) == 6
+    for row in rows:
+        verdicts = [beside.comparison.verdict for beside in row.beside.values() if beside.comparison]
+        assert len(verdicts) == 2
+        assert set(verdicts) != {DIFFERS}
+
+
+def test_the_published_order_of_times_is_there_one_sample_at_a_time_and_gone_in_ours() -> None:
+    rows = {row.fisher: row for row in timings(open_study("split_mnist_timing", RESULTS))}
+    order = ["exact", "sample", "empirical", "exact_500"]  # published: 2.46, 1.92, 1.86, 1.19 times None
+    slow = [rows[fisher].one_sample.mean for fisher in order]
+    assert slow[0] > 1.2 * max(slow[1:3])
+    assert min(slow[1:3]) > 1.2 * slow[3]
+    ours = [rows[fisher].ours.mean for fisher in [*order, "batched"]]
+    assert max(ours) < 1.15 * min(ours)

@@ -1,0 +1,124 @@
+"""How far a study is, and what it would cost."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import cli
+import pytest
+from rich.console import Console
+
+from cl_repro import grid, status
+from cl_repro.records import RUNS, Store
+
+STUDY = ["study=split_digits_fisher", "arms=[{method: finetune},{method: ewc,fisher: exact}]", "seeds=[1,2]"]
+GRID = "grid.lambdas=[10,1000]"
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[list[dict], list[grid.Cell], Store]:
+    """Six cells: of seed 1 finetune and one lambda are done, the other diverged; of seed 2 one failed, one runs."""
+    arms = cli.arms(*STUDY, GRID, f"results_dir={tmp_path}")
+    cells = grid.cells([grid.make_arm(cfg) for cfg in arms])
+    store = Store(tmp_path / "split_digits_fisher")
+    started = {"command": "c", "started": text(T0), "config_ids": []}
+    store.note_invocation(started, {}, {})
+    finished = zip(cells[:3], ("ok", "ok", "diverged"), (60, 120, 180), strict=True)
+    rows = [
+        dict.fromkeys(RUNS, "") | {"run_id": c.run_id, "status": s, "finished": text(T0 + timedelta(seconds=t))}
+        for c, s, t in finished
+    ]
+    store.put("one", {"runs.csv": rows, "accuracy.csv": [], "importance.csv": []})
+    store.merge()
+    store.note_failure("two", [cells[3].run_id], "Traceback")
+    return arms, cells, store
+
+
+def test_every_state_is_told(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
+    _, cells, store = study
+    with store.chunk_lock("three"), store.running("three", [cells[4].run_id]):
+        states = status.progress_of(cells, store.folder).state
+    assert [states[c.run_id] for c in cells] == ["done", "done", "diverged", "failed", "running", "missing"]
+
+
+def test_a_dead_process_is_not_running(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
+    _, cells, store = study
+    script = (
+        "import os, sys; from pathlib import Path; from cl_repro.records import Store\n"
+        "store = Store(Path(sys.argv[1])); store.chunk_lock('three').acquire()\n"
+        "mark = store.running('three', [sys.argv[2]]); mark.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(store.folder), cells[4].run_id], cwd=cli.ROOT, check=False)
+    assert (store.spool / "three.running").exists()
+    assert status.progress_of(cells, store.folder).state[cells[4].run_id] == "missing"
+
+
+def test_time_to_go_is_at_the_pace_of_the_last_command(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
+    _, cells, store = study
+    progress = status.progress_of(cells, store.folder)
+    assert progress.elapsed == 180
+    assert progress.remaining == 180  # three cells in 180 s, three to go
+
+
+def test_the_grid_is_printed(
+    study: tuple[list[dict], list[grid.Cell], Store], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms, _, store = study
+    status.status(arms, Console(width=100, force_terminal=False))
+    shown = capsys.readouterr().out
+    assert "ewc-exact" in shown
+    assert "seeds 1 to 2" in shown
+    assert "● 2 done" in " ".join(shown.split())
+    assert str(store.folder) in "".join(shown.split("\n"))
+
+
+def test_a_study_that_never_ran_is_all_missing(tmp_path: Path) -> None:
+    cells = grid.cells([grid.make_arm(cfg) for cfg in cli.arms(*STUDY, GRID)])
+    assert set(status.progress_of(cells, tmp_path / "none").state.values()) == {"missing"}
+    assert not (tmp_path / "none").exists()
+
+
+def test_status_needs_no_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.argv[1:] = ['status', 'study=split_mnist_fisher', 'scale=paper']\n"
+        "from cl_repro.__main__ import main; main(); assert 'torch' not in sys.modules"
+    )
+    env = {"PYTHONPATH": str(cli.ROOT), "PATH": "/usr/bin:/bin"}
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert "2130 missing" in found.stdout
+
+
+def test_plan_counts_measures_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(monkeypatch, tmp_path, "plan", *STUDY, GRID, "workers=2") == 0
+    shown = capsys.readouterr().out
+    assert "6 runs in 2 chunks, 0 finished" in shown
+    assert "ewc-exact: " in shown
+    assert "s a run, in stacks of 4" in shown
+    assert "6 runs to compute" in shown
+    assert "with 2 processes" in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["status", "plan"])
+def test_mistakes_are_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(monkeypatch, tmp_path, command, "method=foo") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: In 'config': Could not find 'method/foo'")
+
+
+def test_sizes_read_like_sizes() -> None:
+    from cl_repro.plan import size  # noqa: PLC0415 - torch comes with it
+
+    assert [size(n) for n in (0, 999, 2500, 1.5e9)] == ["0 bytes", "999 bytes", "2.5 kB", "1.5 GB"]
