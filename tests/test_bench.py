@@ -1,0 +1,197 @@
+"""The arithmetic of the benchmark, and that what it compares computes the same; never how long anything takes."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from made_experiments import digits, made_experiment
+from made_trees import error, random_tree
+
+from cl_repro import tree
+from cl_repro.bench import cuda, memory, reference, report, whole_study
+from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
+from cl_repro.engine import Replica, stack
+from cl_repro.engine.training import batches, follow
+from cl_repro.importance.batched import batched
+from cl_repro.importance.fisher import exact
+from cl_repro.methods.baselines import finetune
+from cl_repro.methods.ewc import State, ewc
+
+SETTING = Setting(rounds=1, data_dir=Path("nowhere"))
+
+
+class Scripted:
+    """A candidate that returns given seconds and writes down when it ran."""
+
+    def __init__(self, name: str, seconds: list[float], log: list[str]) -> None:
+        self.name, self.seconds, self.log = name, iter(seconds), log
+
+    def __call__(self) -> float:
+        self.log.append(self.name)
+        return next(self.seconds)
+
+
+def test_interleaves_and_takes_medians_without_the_first_round() -> None:
+    log: list[str] = []
+    candidates = {
+        "a": Scripted("a", [100.0, 3.0, 1.0, 2.0], log),
+        "b": Scripted("b", [0.0, 8.0, 10.0, 90.0], log),
+    }
+    assert interleave(candidates, rounds=3) == {"a": 2.0, "b": 10.0}
+    assert log == ["a", "b"] * 4
+
+
+def test_ratios_say_how_many_times_as_long_the_other_takes() -> None:
+    row = speedup("step", ours=2.0, other=5.0, unit="s", target=2.5)
+    assert row.value == 2.5 and verdict(row) == "met"
+    assert verdict(row._replace(target=2.6)) == "not met"
+
+
+def test_costs_are_in_units_of_the_other() -> None:
+    row = cost("pass", ours=3.0, other=120.0, unit="s", target=2.5, of="%", scale=100)
+    assert row.value == 2.5 and verdict(row) == "met"
+    assert verdict(row._replace(target=2.4)) == "not met"
+
+
+def test_verdicts_without_value_target_or_sense() -> None:
+    absent = missing("row", "s", "x", 20.0, AT_MOST, "no device")
+    assert verdict(absent) == "not measured"
+    assert verdict(speedup("row", 1.0, 2.0, "s", None)) == "-"
+    assert verdict(cost("row", float("nan"), 1.0, "s", 1.0)) == "not met"
+    assert verdict(speedup("row", float("nan"), 1.0, "s", 1.0)) == "not met"
+
+
+def test_the_table_shows_units_targets_and_verdicts() -> None:
+    rows = [
+        speedup("step", 0.0033, 0.0055, "s", 1.6, "of a made machine"),
+        cost("pass", 0.25, 0.2, "s", 1.0, "epochs", note="of a made machine"),
+        missing("stack", "s", "x", 20.0, "at least", "no device"),
+    ]
+    lines = [" ".join(line.split()) for line in report.table("Speed", rows).splitlines()]
+    assert "step [1] 3.30 ms 5.50 ms 1.67 x >= 1.6 x met" in lines
+    assert "pass [1] 250 ms 200 ms 1.25 epochs <= 1 epochs not met" in lines
+    assert "stack [2] - - - >= 20 x not measured" in lines
+    assert lines[-2:] == ["[1] of a made machine", "[2] no device"]
+
+
+def test_a_csv_carries_its_origin_and_survives_a_machine_that_cannot_measure_it(tmp_path: Path) -> None:
+    measured, absent = [speedup("step", 1.0, 2.0, "s", 1.6)], [missing("step", "s", "x", 1.6, "at least", "no device")]
+    path = report.write("steps", measured, SETTING, tmp_path)
+    assert path == tmp_path / "steps.csv"
+    with path.open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["value"], row["verdict"], row["rounds"], row["torch"]) == ("2", "met", "1", torch.__version__)
+    assert all(row[key] for key in ("git_sha", "hardware", "date"))
+    assert report.write("steps", absent, SETTING, tmp_path) is None
+    assert ",met," in path.read_text(encoding="utf-8")
+
+
+def test_without_cuda_its_rows_are_not_measured() -> None:
+    rows = cuda.rows(SETTING)
+    assert [verdict(row) for row in rows] == ["not measured"] * 2
+    assert [row.target for row in rows] == [20.0, 300.0]
+
+
+def test_the_code_of_the_cuda_rows_runs_on_any_device() -> None:
+    experiment = made_experiment(iterations=2, share_first_task=True, dtype=torch.float32)
+    stacked, single = cuda.step_seconds(experiment, 3, rounds=1)
+    assert stacked > 0 and single > 0
+    # 2 seeds x 3 replicas in stacks of at most 4: one seed each
+    assert cuda.study_seconds(experiment, [1, 2], [1.0, 10.0, 100.0], [exact()], limit=4) > 0
+
+
+@pytest.mark.parametrize("penalised", [True, False])
+def test_the_usual_style_computes_the_engine_s_gradient(penalised: bool) -> None:
+    experiment = made_experiment(hidden=(9, 7), iterations=1)
+    of_seed = stack.start(experiment, [1])
+    before = tree.at(tree.select(of_seed.params, torch.tensor([0])), 0)
+    drawn = batches(experiment, [1], 1, [1])
+    shapes = {name: tuple(p.shape) for name, p in before.items()}
+    anchor, importance = random_tree(shapes, 1), {k: v.square() for k, v in random_tree(shapes, 2).items()}
+    lam = 30.0
+    state = State(torch.tensor(lam), anchor, importance, {name: lam * f for name, f in importance.items()})
+
+    method, state = (ewc(), state) if penalised else (finetune(), None)
+    follow(experiment, of_seed, drawn, method, state, lambda *_: None)
+    ours = {name: p.grad[0] for name, p in of_seed.params.items() if p.grad is not None}
+
+    model = reference.MLP((64, 9, 7, 10)).double()
+    model.load_state_dict(before)
+    penalty = reference.Penalty(lam, importance, anchor) if penalised else None
+    x = experiment.benchmark.to_input(experiment.benchmark.x[drawn.rows[0, 0]])
+    classes = digits().curriculum(1).tasks[1].classes
+    reference.loss(model, x, drawn.label[0, 0], classes, penalty).backward()
+    theirs = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert error(ours, theirs) < 1e-14
+
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    model.load_state_dict(before)
+    reference.train(model, optimiser, experiment.benchmark, drawn, classes, penalty)
+    assert error(tree.at(of_seed.params, 0), {k: p.detach() for k, p in model.named_parameters()}) < 1e-12
+
+
+def test_items_one_at_a_time_are_the_resident_examples() -> None:
+    benchmark = digits(dtype=torch.float32)
+    task = benchmark.curriculum(1).tasks[0]
+    label = benchmark.curriculum(1).y[task.rows]
+    items = reference.Items(benchmark.x[task.rows].numpy(), label.numpy())
+    assert len(items) == len(task.rows)
+    image, y = items[3]
+    # the digits are scaled by 16, items by 255
+    assert torch.allclose(image[0] * 255 / 16, benchmark.to_input(benchmark.x[task.rows[3]])) and y == label[3]
+    sizes = [len(y) for _, y in reference.loader(benchmark, task.rows, label, 32)]
+    assert sizes == [32] * (len(task.rows) // 32)
+
+
+def test_the_study_s_minutes_count_what_the_engine_does() -> None:
+    """With one cost set to a minute and all others to nothing, the minutes are a count."""
+    names = [f"{side} {method}" for side in ("ours", "other") for method in ("finetune", "ewc")]
+    names += [f"pass {name}" for name in whole_study.PASSES] + [f"example {name}" for name in whole_study.LOOPS]
+    names += ["evaluate", "draw", "load"]
+
+    def ours(name: str) -> float:
+        return whole_study.our_minutes({n: 60.0 * (n == name) for n in names})
+
+    def usual(name: str) -> float:
+        return whole_study.usual_minutes({n: 60.0 * (n == name) for n in names})
+
+    assert ours("ours ewc") == 70 * 4 * 2000
+    assert ours("ours finetune") == 5 * 2000  # the shared first task, and None's four
+    assert ours("pass exact") == 1 + 14 * 3
+    assert ours("evaluate") == 2 + 71 * 4
+    assert ours("draw") == 1 + 71 * 4
+    assert usual("other ewc") == 70 * 4 * 2000
+    assert usual("example sample") == 14 * 4 * 12_000
+    assert usual("example exact") == 14 * 4 * (12_000 + 500)
+    assert usual("load") == pytest.approx(71 * 5 * 2000 + 14 * 4 * 12_000 / 128)
+
+
+def test_memory_sees_a_method_that_keeps_every_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe finds a leak of one tree a task, and none in ours."""
+    kept: list[object] = []
+
+    def hoarding(*arguments: object) -> object:
+        kept.append(torch.zeros(1_000_000))
+        return inner(*arguments)
+
+    method = ewc()
+    inner = method.end_task
+    assert inner is not None
+    monkeypatch.setattr(memory, "TASKS", 4)
+    clean = memory.run_probed(method, replicas=1, examples=100)
+    leaky = memory.run_probed(method._replace(end_task=hoarding), replicas=1, examples=100)
+    assert clean.training[3] == pytest.approx(clean.training[1], rel=1e-3)
+    assert leaky.training[3] - leaky.training[1] == pytest.approx(2 * 4e6, rel=1e-3)
+    assert leaky.peak[3] - leaky.peak[2] == pytest.approx(4e6, rel=1e-3)
+
+
+def test_stacks_stay_within_their_limit() -> None:
+    row: Row = memory.bounded()
+    assert row.ours == row.other == 16 and verdict(row) == "met"
+
+
+def test_batched_and_one_sample_costs_name_real_estimators() -> None:
+    assert whole_study.PASSES["batched"].batch_size == batched(128).batch_size
+    assert set(whole_study.LOOPS) <= set(whole_study.PASSES)
+    assert Replica(1, 1.0, whole_study.PASSES["exact_500"]).estimator.rows(12_000) == 500
