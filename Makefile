@@ -36,7 +36,7 @@ status: $(READY) ## how far a study is: done, running, failed, missing
 plan: $(READY) ## what a study would cost on this machine, measured, before it is launched
 	$(PY) -m cl_repro plan study=$(STUDY) scale=$(SCALE) $(ARGS)
 
-data: $(READY) ## download the real data sets into ./data (or $$CL_REPRO_DATA)
+data: $(READY) ## download the real data sets into ./data (or the folder CL_REPRO_DATA)
 	$(PY) scripts/prepare_data.py
 
 figures: $(READY) ## draw all figures again, from the CSVs alone
