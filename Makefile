@@ -3,13 +3,15 @@ PYTHON ?= python3
 STUDY ?= split_digits_fisher
 SCALE ?= cpu
 ARGS ?=
+DATA ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PARALLEL := -n 2 --dist loadfile   # two processes, of one thread each, and of one test file each
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce status plan data figures tables ledger check test test-all lint bench clean
+.PHONY: help install reproduce status plan anatomy data figures tables ledger check test test-all lint bench clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -36,11 +38,15 @@ status: $(READY) ## how far a study is: done, running, failed, missing
 plan: $(READY) ## what a study would cost on this machine, measured, before it is launched
 	$(PY) -m cl_repro plan study=$(STUDY) scale=$(SCALE) $(ARGS)
 
-data: $(READY) ## download the real data sets into ./data (or the folder CL_REPRO_DATA)
-	$(PY) scripts/prepare_data.py
+anatomy: $(READY) ## measure all Fisher estimators on one trained network (ARGS='benchmark=split_mnist seeds=[1,2,3]')
+	$(PY) scripts/anatomy.py $(ARGS)
+
+data: $(READY) ## download the real data sets (or DATA=mnist) into ./data (or the folder CL_REPRO_DATA)
+	$(PY) scripts/prepare_data.py $(DATA)
 
 figures: $(READY) ## draw all figures again, from the CSVs alone
 	$(PY) scripts/plot_lambda_curves.py
+	$(PY) scripts/plot_anatomy.py
 
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(PY) scripts/table_accuracy.py
@@ -53,10 +59,10 @@ check: $(READY) ## fail if a row that agrees in the ledger does not agree any mo
 	$(PY) scripts/ledger.py --check
 
 test: lint ## what CI runs: formatting, types and the tests of a few minutes
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q $(PARALLEL)
 
 test-all: lint ## all tests, the long ones too
-	$(PY) -m pytest -q -m 'slow or not slow'
+	$(PY) -m pytest -q $(PARALLEL) -m 'slow or not slow'
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

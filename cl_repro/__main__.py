@@ -6,19 +6,21 @@ The first word `status` or `plan` is not Hydra's: it says how far a study is, or
 import os
 import sys
 import traceback
+import uuid
 from textwrap import shorten
 from typing import NoReturn
 
 import hydra
-from filelock import FileLock
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cl_repro.compose import ConfigurationError, arms_of, from_command_line, one_line
+from cl_repro import errors
+from cl_repro.compose import ConfigurationError, arms_of, from_command_line, of_composition, one_line
 from cl_repro.config import CONF, register
 from cl_repro.errors import UserError
+from cl_repro.records import LAUNCH, Lock
 
 register()
 
@@ -26,11 +28,13 @@ register()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def application(cfg: DictConfig) -> None:
     """Run what was composed. In a sweep a job's mistake must not end the other jobs: Hydra raises it at the end."""
-    try:
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
         run(cfg)
-    except UserError as error:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise
+        return
+    try:
+        with errors.entry_point():
+            run(cfg)
+    except ConfigurationError as error:
         refuse(error)
 
 
@@ -46,7 +50,7 @@ def run(cfg: DictConfig) -> None:
         from cl_repro.analysis import report  # noqa: PLC0415
 
         # Jobs of a sweep may end together: the last to get the lock draws what all have written.
-        with FileLock(ended.folder / ".spool" / "report.lock"):
+        with Lock(ended.folder / ".spool" / "report.lock"):
             print(report(ended.folder.name, ended.folder.parent))
     if ended.unfinished:
         raise UserError(ended.unfinished)
@@ -78,8 +82,7 @@ def refuse(error: Exception) -> NoReturn:
     text = str(error) if isinstance(error, UserError) else one_line(error)
     if "Could not load 'hydra/launcher/" in text:
         text += " It comes with: pip install 'cl_repro[launchers]'"
-    print(f"error: {text}", file=sys.stderr)
-    sys.exit(2)
+    errors.refuse(text)
 
 
 def of_launcher(error: Exception) -> bool:
@@ -106,16 +109,20 @@ def beside_hydra(command: str, overrides: list[str]) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error, and exit status 2."""
+    os.environ[LAUNCH] = uuid.uuid4().hex  # for all jobs and processes of this command
     # Hydra then hands its exceptions to us instead of printing them on several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        if sys.argv[1:2] in (["status"], ["plan"]):
-            beside_hydra(sys.argv[1], sys.argv[2:])
-        else:
-            application()
-    except (UserError, *ConfigurationError) as error:
+        with errors.entry_point():
+            if sys.argv[1:2] in (["status"], ["plan"]):
+                beside_hydra(sys.argv[1], sys.argv[2:])
+            else:
+                application()
+    except ConfigurationError as error:
         refuse(error)
     except Exception as error:
+        if of_composition(error):
+            refuse(error)
         if not of_launcher(error):
             raise
         text = f"launcher: {type(error).__name__}: {shorten(str(error), 300)}"

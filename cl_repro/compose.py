@@ -1,5 +1,6 @@
 """From a command line to the resolved configuration of every arm. No torch."""
 
+import traceback
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -7,11 +8,14 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from cl_repro.config import CONF
 from cl_repro.errors import UserError
 
-ConfigurationError = (HydraException, OmegaConfBaseException)
+ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
+# Hydra also lets through what reading a file and picking from a group raise: a binary file, `method=null`.
+CompositionError = (*ConfigurationError, OSError, ValueError)
 
 
 def from_command_line(overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -29,7 +33,7 @@ def from_command_line(overrides: Sequence[str]) -> list[dict[str, Any]]:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             cfg = hydra.compose("config", overrides=list(overrides))
-        except ConfigurationError as error:
+        except CompositionError as error:
             raise UserError(one_line(error)) from None
         return arms_of(cfg, overrides)
 
@@ -48,14 +52,13 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
         UserError: an override that the arms decide, or one that does not fit an arm.
     """
     if cfg.arms is None:
-        return [resolve(cfg)]
-    arms = OmegaConf.to_container(cfg.arms, resolve=True)
-    if not isinstance(arms, list) or not arms or not all(isinstance(arm, dict) and arm for arm in arms):
+        return used([resolve(cfg)], overrides)
+    arms = OmegaConf.to_container(cfg.arms, resolve=True) if OmegaConf.is_config(cfg.arms) else cfg.arms
+    if not isinstance(arms, list) or not arms or not all(map(is_choice, arms)):
         raise UserError(
             f"arms={arms}: must be a list of choices such as [{{method: finetune}}, {{method: ewc, fisher: exact}}]"
         )
-    chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
-    if taken := sorted(chosen & {key for arm in arms for key in arm}):
+    if taken := sorted(keys(overrides) & {key for arm in arms for key in arm}):
         raise UserError(
             f"{taken[0]}=: this study lists its arms, which choose it; set arms=[...] instead, or leave out study="
         )
@@ -64,9 +67,26 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
         own = [f"{key}={value}" for key, value in arm.items()]
         try:
             result.append(resolve(hydra.compose("config", overrides=[*overrides, *own])))
-        except ConfigurationError as error:
+        except CompositionError as error:
             raise UserError(f"arm {', '.join(own)}: {one_line(error)}") from None
-    return result
+    return used(result, overrides)
+
+
+def used(arms: list[dict[str, Any]], overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """The arms, if a `lam` of the command line reaches one of them: a grid has lambdas of its own."""
+    if "lam" in keys(overrides) and not any(arm["grid"].get("lambdas") == [arm["lam"]] for arm in arms):
+        raise UserError(f"lam={arms[0]['lam']:g}: this grid has lambdas of its own; choose grid=one, or leave out lam=")
+    return arms
+
+
+def keys(overrides: Sequence[str]) -> set[str]:
+    """What a command line sets."""
+    return {override.split("=")[0].lstrip("+~") for override in overrides}
+
+
+def is_choice(arm: Any) -> bool:
+    """One arm of a list: keys with one value each."""
+    return isinstance(arm, dict) and bool(arm) and not any(isinstance(v, dict | list) for v in arm.values())
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -74,9 +94,18 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
+def of_composition(error: Exception) -> bool:
+    """Whether Hydra raised it while it put a configuration together: before any job, so no job's bug."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    composes = any(frame.f_globals.get("__name__") == "hydra._internal.config_loader_impl" for frame in frames)
+    return composes and isinstance(error, CompositionError)
+
+
 def one_line(error: Exception) -> str:
     """Hydra's message without its search path, on one line, with the allowed keys where one is unknown."""
     text = " ".join(str(error).split("Config search path:")[0].split())
+    if isinstance(error, UnicodeDecodeError):
+        text = f"a configuration file is no text: {text}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
         return f"unknown key {cause.full_key}; allowed: {', '.join(sorted(map(str, cause.parent_node)))}"

@@ -5,10 +5,12 @@ Nobody below the entry point reads a configuration: `build` turns each group's n
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
@@ -20,9 +22,13 @@ PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 # Keys of a group's node that are not arguments of its factory.
-NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "uses_lambda"}
-DTYPES = ("float32", "float64")
+NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "rows_per_pass", "uses_lambda"}
+# What a group's node must say besides `name` and `_target_`: true or false.
+FLAGS = {"benchmark": (), "scenario": (), "model": (), "optim": ("reset",), "method": ("uses_lambda",), "fisher": ()}
+LARGEST = {"float32": 3.4028234663852886e38, "float64": math.inf}  # beyond it a lambda is infinite
+DTYPES = tuple(LARGEST)
 RETRIES = ("all", "failed")
+MOST_STEPS = 10**7  # the mini-batches of a task are drawn at once, before its training
 
 
 @dataclass
@@ -41,12 +47,14 @@ class Schema:
     results_dir: str = MISSING
     device: str = MISSING
     dtype: str = MISSING
+    tf32: bool = MISSING
     workers: Any = MISSING
     max_replicas: Any = MISSING
     share_first_task: bool = MISSING
     retry: str = MISSING
+    time_budget: float | None = None
     copy: int = MISSING
-    rows_per_pass: int = MISSING
+    rows_per_pass: Any = MISSING
     benchmark: dict[str, Any] = field(default_factory=dict)
     scenario: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +90,7 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
     Raises:
         UserError: a key that the factory does not take (the allowed ones are named), or a value it refuses.
     """
-    factory = get_object(node["_target_"])
+    factory = find(group, node["_target_"])
     arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
     allowed = [p for p in inspect.signature(factory).parameters if p not in given]
     for key in arguments:
@@ -95,12 +103,42 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
     ]
     if missing:
         raise UserError(f"{group}.{missing[0]}: {node['name']} needs this key")
+    for key, value in arguments.items():
+        annotation = inspect.signature(factory).parameters[key].annotation
+        if not fits(value, annotation):
+            rule = inspect.formatannotation(annotation).replace("collections.abc.", "")
+            raise UserError(f"{group}.{key}={value}: must be of type {rule}")
     try:
         return factory(**arguments, **given)
     except (TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{group}={node['name']}: {' '.join(str(error).split())}") from error
+
+
+def find(group: str, target: Any) -> Any:
+    """The factory that a node's `_target_` names."""
+    try:
+        factory = get_object(target)
+    except (ImportError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{group}._target_={target}: must be the dotted path of a factory ({text})") from error
+    if not callable(factory):
+        raise UserError(f"{group}._target_={target}: must be a factory, is a {type(factory).__name__}")
+    return factory
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value of a YAML file has an annotated type; a type that no YAML file can write says nothing."""
+    if annotation in SCALARS:
+        return SCALARS[annotation](value)
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, list) and all(any(fits(v, one) for one in inner) for v in value)
+    if origin in (Union, UnionType):
+        said = [one for one in inner if one in SCALARS or get_origin(one)]
+        return not said or any(fits(value, one) for one in said)
+    return True
 
 
 def check(cfg: Mapping[str, Any]) -> None:
@@ -112,24 +150,74 @@ def check(cfg: Mapping[str, Any]) -> None:
     Raises:
         UserError: with the key, the value and the rule.
     """
+    check_nodes(cfg)
+    check_folder(cfg)
     check_seeds(cfg["seeds"])
-    for key in ("iterations", "batch_size", "rows_per_pass"):
-        if cfg[key] < 1:
-            raise UserError(f"{key}={cfg[key]}: must be at least 1")
-    for key in ("workers", "max_replicas"):
+    for key in ("iterations", "batch_size"):
+        if not 1 <= cfg[key] <= MOST_STEPS:
+            raise UserError(f"{key}={cfg[key]}: must be at least 1 and at most {MOST_STEPS}")
+    for key in ("workers", "max_replicas", "rows_per_pass"):
         if cfg[key] != "auto" and not (is_int(cfg[key]) and cfg[key] >= 1):
             raise UserError(f"{key}={cfg[key]}: must be auto or an integer of at least 1")
     if cfg["dtype"] not in DTYPES:
         raise UserError(f"dtype={cfg['dtype']}: must be one of {', '.join(DTYPES)}")
     if cfg["retry"] not in RETRIES:
         raise UserError(f"retry={cfg['retry']}: must be one of {', '.join(RETRIES)}")
+    if cfg["time_budget"] is not None and not (is_number(cfg["time_budget"]) and cfg["time_budget"] > 0):
+        raise UserError(f"time_budget={cfg['time_budget']}: must be a number of seconds above 0, or null for no end")
     if cfg["val_fraction"] is not None and not 0 < cfg["val_fraction"] < 1:
         raise UserError(f"val_fraction={cfg['val_fraction']}: must be between 0 and 1, or null for no validation rows")
-    lambdas = cfg["grid"]["lambdas"]
-    if not lambdas:
-        raise UserError("grid.lambdas=[]: must list at least one lambda")
+    check_grid(cfg["grid"])
+    too_large = [lam for lam in cfg["grid"]["lambdas"] or () if lam > LARGEST[cfg["dtype"]]]
+    if too_large:
+        raise UserError(
+            f"lambda={too_large[0]}: must be at most {LARGEST[cfg['dtype']]:.3g}, the largest {cfg['dtype']}"
+        )
+
+
+def check_nodes(cfg: Mapping[str, Any]) -> None:
+    """Refuse a group's file without what the program asks of every file of that group."""
+    for group, flags in FLAGS.items():
+        node = cfg[group]
+        if node is None and group == "fisher":
+            continue
+        for key in ("name", "_target_", *flags):
+            if not isinstance(node, Mapping) or key not in node:
+                raise UserError(f"{group}.{key}: missing; every file under {group}/ has it")
+            kind, rule = (bool, "true or false") if key in flags else (str, "text")
+            if not isinstance(node[key], kind):
+                raise UserError(f"{group}.{key}={node[key]}: must be {rule}")
+
+
+def check_folder(cfg: Mapping[str, Any]) -> None:
+    """Refuse a name that is no name of a folder, and results without a place."""
+    for key, whole in (("name", cfg["name"]), ("suffix", f"_{cfg['suffix']}")):
+        if not re.fullmatch(r"\w[\w.-]*", whole):
+            raise UserError(
+                f"{key}={cfg[key]}: names a folder under results_dir, so it must be of letters, digits, _, - and ."
+            )
+    if not cfg["results_dir"]:
+        raise UserError("results_dir=: must name a folder")
+
+
+def check_grid(grid: Mapping[str, Any]) -> None:
+    """Refuse lambdas no run can have, and windows without a place or a width."""
+    for key in grid:
+        if key not in ("lambdas", "window"):
+            raise UserError(f"grid.{key}: unknown key; allowed: lambdas, window")
+    lambdas, window = grid.get("lambdas"), grid.get("window")
+    if lambdas is None and window:
+        if set(window) != {"product", "decades"}:
+            raise UserError(f"grid.window={window}: must have the keys product and decades")
+        if not is_number(window["product"]) or window["product"] <= 0:
+            raise UserError(f"grid.window.product={window['product']}: must be a finite number above 0")
+        if not is_int(window["decades"]) or window["decades"] < 1:
+            raise UserError(f"grid.window.decades={window['decades']}: must be an integer of at least 1")
+        return
+    if not lambdas or not isinstance(lambdas, list):
+        raise UserError(f"grid.lambdas={lambdas}: must list at least one lambda")
     for lam in lambdas:
-        if isinstance(lam, bool) or not isinstance(lam, int | float) or not math.isfinite(lam) or lam < 0:
+        if not is_number(lam) or lam < 0:
             raise UserError(f"lambda={lam}: must be a finite number of at least 0")
     if len(set(map(float, lambdas))) < len(lambdas):
         raise UserError(f"grid.lambdas={list(lambdas)}: must not repeat a value")
@@ -146,6 +234,21 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise UserError(f"seeds={list(seeds)}: must not repeat a seed")
 
 
+def is_number(value: Any) -> bool:
+    """A finite number that is no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def is_int(value: Any) -> bool:
     """An integer that is no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+SCALARS: dict[Any, Callable[[Any], bool]] = {
+    int: is_int,
+    float: lambda value: is_int(value) or isinstance(value, float),
+    bool: lambda value: isinstance(value, bool),
+    str: lambda value: isinstance(value, str),
+    NoneType: lambda value: value is None,
+}
+"""Annotated type -> whether a value of a YAML file has it."""

@@ -1,5 +1,41 @@
-"""The one exception a user's mistake raises: one line, with the value and the rule."""
+"""The one exception a user's mistake raises, and how every entry point ends: one line with the value and the rule."""
+
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 
 class UserError(ValueError):
     """Bad input (a key, a value, a file, a pair). Entry points print it as one line and exit with status 2."""
+
+
+def refuse(text: str) -> NoReturn:
+    """One line on standard error, exit status 2."""
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+@contextmanager
+def entry_point() -> Iterator[None]:
+    """Refuse what a user did wrong, and end without a word where nobody reads any more, as in `... | head`."""
+    try:
+        yield
+        sys.stdout.flush()  # here, not after the last line of Python
+    except UserError as error:
+        refuse(str(error))
+    except BrokenPipeError:
+        if not_read():
+            # Python flushes once more when it ends: into nothing, then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)  # what a shell says of a program that SIGPIPE ended
+        raise
+
+
+def not_read() -> bool:
+    """Whether the reader of standard output has gone; a pipe to a worker process may break as well."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

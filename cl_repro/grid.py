@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from cl_repro.errors import UserError
+
 SCHEMA_VERSION = 1  # of the results; goes up when code changes what the same configuration computes
 
 # What a run depends on. Paths, device and the like do not belong here; lambda and seed are added per replica.
@@ -25,8 +27,8 @@ SCIENCE = (
     "val_fraction",
     "dtype",
 )
-# Descriptions inside the nodes above: renaming them changes no result.
-DESCRIPTION = {"name", "protocol", "uses_lambda"}
+# Keys inside the nodes above that change no result (rows_per_pass: only the order of a sum).
+DESCRIPTION = {"name", "protocol", "rows_per_pass", "uses_lambda"}
 
 
 class Arm(NamedTuple):
@@ -70,22 +72,32 @@ def digest(value: Any, size: int) -> str:
     return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
+def science(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on, but for lambda and seed."""
+    return {key: cfg[key] for key in SCIENCE} | {"tf32": cfg["tf32"] or None}  # off is null: it renames no old result
+
+
 def make_arm(cfg: dict[str, Any]) -> Arm:
     """Name an arm's configuration."""
-    science = {key: cfg[key] for key in SCIENCE}
-    fisher = cfg["fisher"]
+    decides, fisher = science(cfg), cfg["fisher"]
     label = cfg["method"]["name"] + (f"-{fisher['name']}" if fisher else "")
-    shared = {key: value for key, value in science.items() if key != "fisher"}
-    return Arm(label, cfg, digest(science, 4), digest(shared, 4), cfg["method"]["uses_lambda"])
+    shared = {key: value for key, value in decides.items() if key != "fisher"}
+    return Arm(label, cfg, digest(decides, 4), digest(shared, 4), cfg["method"]["uses_lambda"])
 
 
 def cells(arms: Sequence[Arm]) -> list[Cell]:
-    """All replicas of a study, seed by seed, in the order of its arms and lambdas."""
+    """All replicas of a study, seed by seed, in the order of its arms and lambdas.
+
+    Raises:
+        UserError: if an arm's lambdas are a window that has not been placed.
+    """
     result: dict[str, Cell] = {}
     for seed in dict.fromkeys(s for arm in arms for s in arm.cfg["seeds"]):
         for i, arm in enumerate(arms):
             if seed not in arm.cfg["seeds"]:
                 continue
+            if arm.uses_lambda and arm.cfg["grid"]["lambdas"] is None:
+                raise UserError(f"{arm.label}: its window of lambda is not placed yet: the first launch measures where")
             for lam in map(float, arm.cfg["grid"]["lambdas"]) if arm.uses_lambda else (None,):
                 run_id = digest([arm.config_id, lam, seed], 8)
                 result.setdefault(run_id, Cell(i, lam, seed, run_id))

@@ -23,7 +23,7 @@ def plan(arms_cfg: list[dict[str, Any]]) -> None:
     """
     runtime.prepare()
     planned = study.plan(arms_cfg)
-    finished = Store(planned.folder).finished() if planned.folder.is_dir() else set()
+    finished = Store(planned.folder).finished()
     pending = [chunk for chunk in planned.chunks if not {cell.run_id for cell in chunk} <= finished]
     runs = {cell.run_id for chunk in planned.chunks for cell in chunk}
     n_pending = sum(map(len, pending))

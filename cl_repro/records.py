@@ -11,14 +11,16 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import platform
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from cl_repro import window
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
 
@@ -64,7 +66,10 @@ COLUMNS = {
     "importance.csv": ["run_id", "after_task", "trace"],
     "runs.csv": RUNS,  # last: it decides what is finished
 }
+PROVENANCE = {"files": dict, "previous": dict, "data": dict, "invocations": list}
+FAILURE = ("run_ids", "traceback")
 Row = dict[str, Any]
+LAUNCH = "CL_REPRO_LAUNCH"  # environment variable: names a command as typed once, for all jobs of its sweep
 
 
 def sha256(data: bytes) -> str:
@@ -72,18 +77,52 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+class Lock(FileLock):
+    """A file's lock; where the file cannot be made, that is the folder's fault and told in one line."""
+
+    def acquire(self, *args: Any, **kwargs: Any) -> Any:
+        """As `FileLock.acquire`."""
+        try:
+            return super().acquire(*args, **kwargs)
+        except Timeout:
+            raise
+        except OSError as error:
+            raise UserError(f"{self.lock_file}: cannot be written: {error.strerror}") from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write under a temporary name, flush to the disk, rename: readers see the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two machines that share the folder may have processes of one number.
+    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # below a file there is nothing to remove
+            partial.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; where it cannot be read, that is told in one line."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def check_place(folder: Path) -> None:
+    """Refuse, before anything is made, a folder that cannot be one."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be a folder: {error.strerror}") from error
+    if not there.is_dir():
+        raise UserError(f"{there}: must be a folder, is a file")
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
@@ -113,37 +152,65 @@ def from_csv(path: Path, columns: Sequence[str], data: bytes) -> list[Row]:
     return rows
 
 
+def from_json(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """What this program wrote about a chunk, which has these keys."""
+    try:
+        found = json.loads(read_bytes(path))
+    except UserError:
+        raise
+    except ValueError:
+        raise not_ours(path) from None
+    if not isinstance(found, dict) or not found.keys() >= set(keys):
+        raise not_ours(path)
+    return found
+
+
+def not_ours(path: Path) -> UserError:
+    """The error for what this program has not written about a chunk."""
+    return UserError(f"{path}: truncated or edited; remove it, and its runs are computed again")
+
+
 class Store:
     """The results folder of one study."""
 
     def __init__(self, folder: Path) -> None:
-        """Open or create it, and refuse what another version or another hand has written.
+        """Open it, and refuse what another version or another hand has written. Nothing is made yet: see `create`.
 
         Args:
-            folder: results_dir / name.
+            folder: results_dir / name; it need not exist.
 
         Raises:
-            UserError: the folder cannot be written, or its content is not what provenance.json says.
+            UserError: it is no folder, or its content is not what provenance.json says.
         """
         self.folder = folder
         self.spool = folder / ".spool"
         self.failures = folder / "failed"
+        self.lock = Lock(self.spool / "store.lock")
+        check_place(folder)
+        with self.still():
+            self.read()
+
+    def create(self) -> None:
+        """Make the folder; refuse, before anything is computed for it, one that cannot be written."""
         try:
             self.spool.mkdir(parents=True, exist_ok=True)
-            (self.spool / ".gitignore").write_text("*\n")
+            if not (self.spool / ".gitignore").exists():  # a full disk would empty it
+                (self.spool / ".gitignore").write_text("*\n")
         except OSError as error:
-            raise UserError(f"{folder}: results cannot be written here: {error.strerror}") from error
-        self.lock = FileLock(self.spool / "store.lock")
-        with self.lock:
-            self.read()
+            raise UserError(f"{self.folder}: results cannot be written here: {error.strerror}") from error
+
+    def still(self) -> AbstractContextManager[Any]:
+        """No other process merges meanwhile. Where none ever has on this machine, reading makes no file, either."""
+        return self.lock if self.spool.is_dir() else nullcontext()
 
     def provenance(self) -> dict[str, Any]:
         """What provenance.json says; an empty one where there is none yet."""
         path = self.folder / "provenance.json"
         if not path.exists():
-            return {"schema_version": SCHEMA_VERSION, "files": {}, "previous": {}, "data": {}, "invocations": []}
+            return {"schema_version": SCHEMA_VERSION} | {key: kind() for key, kind in PROVENANCE.items()}
+        data = read_bytes(path)
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(data)
             version = found["schema_version"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: not readable as provenance; restore it or move the folder away") from None
@@ -152,13 +219,16 @@ class Store:
                 f"{path}: written with schema version {version}, this code has {SCHEMA_VERSION}; "
                 "set results_dir= or move the folder away"
             )
+        for key, kind in PROVENANCE.items():
+            if not isinstance(found.get(key), kind):
+                raise UserError(f"{path}: {key!r} is missing or edited; restore it or move the folder away")
         return found
 
-    def read(self) -> dict[str, list[Row]]:
-        """All rows, by file name; {} for files that do not exist yet."""
+    def read(self, names: Collection[str] = tuple(COLUMNS)) -> dict[str, list[Row]]:
+        """All rows of these files, by file name; {} for files that do not exist yet."""
         known = self.provenance()
         result: dict[str, list[Row]] = {}
-        for name, columns in COLUMNS.items():
+        for name in names:
             path = self.folder / name
             if not path.exists():
                 merging = name not in known["previous"] and any(self.spool.glob("*.json"))  # the first merge, killed
@@ -167,26 +237,26 @@ class Store:
                         f"{path}: missing, though provenance.json knows it; restore it or move the folder away"
                     )
                 continue
-            data = path.read_bytes()
+            data = read_bytes(path)
             if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
                 raise UserError(
                     f"{path}: not as this program wrote it (its checksum differs from provenance.json): edited or "
                     "truncated? Restore it, or move the folder away"
                 )
-            result[name] = from_csv(path, columns, data)
+            result[name] = from_csv(path, COLUMNS[name], data)
         return result
 
     def finished(self) -> set[str]:
         """run_ids that have a row or wait in the spool to get one."""
-        with self.lock:
-            done = {row["run_id"] for row in self.read().get("runs.csv", [])}
-        for path in self.spool.glob("*.json"):
-            done |= {row["run_id"] for row in self.spooled(path)["runs.csv"]}
+        with self.still():  # for both: a merge by another process takes spool files away
+            done = {row["run_id"] for row in self.read(["runs.csv"]).get("runs.csv", [])}
+            for path in self.spool.glob("*.json"):
+                done |= {row["run_id"] for row in self.spooled(path)["runs.csv"]}
         return done
 
-    def chunk_lock(self, chunk: str) -> FileLock:
+    def chunk_lock(self, chunk: str) -> Lock:
         """Held by the process that computes a chunk; the kernel frees it when that process dies."""
-        return FileLock(self.spool / f"{chunk}.lock")
+        return Lock(self.spool / f"{chunk}.lock")
 
     @contextmanager
     def running(self, chunk: str, run_ids: list[str]) -> Iterator[None]:
@@ -198,10 +268,10 @@ class Store:
         finally:
             path.unlink(missing_ok=True)
 
-    def note_failure(self, chunk: str, run_ids: list[str], text: str) -> None:
-        """Record the traceback of a chunk that failed."""
-        self.failures.mkdir(exist_ok=True)
-        write_atomically(self.failures / f"{chunk}.json", json.dumps({"run_ids": run_ids, "traceback": text}).encode())
+    def note_failure(self, chunk: str, run_ids: list[str], text: str, launch: str | None = None) -> None:
+        """Record the traceback of a chunk that failed, and the launch (the command as typed once) that tried it."""
+        content = {"run_ids": run_ids, "traceback": text, "launch": launch}
+        write_atomically(self.failures / f"{chunk}.json", json.dumps(content).encode())
 
     def forget_failure(self, chunk: str) -> None:
         """The chunk is done now."""
@@ -209,7 +279,7 @@ class Store:
 
     def failed(self) -> dict[str, dict[str, Any]]:
         """Chunks that failed and have not been done since, with run_ids and traceback."""
-        return {path.stem: json.loads(path.read_bytes()) for path in sorted(self.failures.glob("*.json"))}
+        return {path.stem: from_json(path, FAILURE) for path in sorted(self.failures.glob("*.json"))}
 
     def put(self, chunk: str, rows: dict[str, list[Row]]) -> None:
         """Spool the rows of a finished chunk."""
@@ -217,8 +287,12 @@ class Store:
 
     def spooled(self, path: Path) -> dict[str, list[Row]]:
         """The rows of one spool file, in text as in the CSVs."""
-        found = json.loads(path.read_bytes())
-        return {name: from_csv(path, COLUMNS[name], to_csv(COLUMNS[name], rows)) for name, rows in found.items()}
+        found = from_json(path, COLUMNS)
+        try:
+            texts = {name: to_csv(columns, found[name]) for name, columns in COLUMNS.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise not_ours(path) from None
+        return {name: from_csv(path, COLUMNS[name], text) for name, text in texts.items()}
 
     def merge(self) -> None:
         """Move all spooled rows into the CSVs; rows that are there already are not doubled."""
@@ -245,8 +319,33 @@ class Store:
             self.write_provenance(known)
             for name, data in new.items():
                 write_atomically(self.folder / name, data)
-            for path in spool:
+            left = self.folder.glob(".*.tmp")  # of writers that were killed: who writes here holds this lock
+            for path in [*spool, *left]:
                 path.unlink(missing_ok=True)
+
+    def tidy(self, chunks: Collection[str]) -> None:
+        """Remove what finished chunks leave in the spool: their locks, and the marks of processes that were killed.
+
+        A process that still waits for one of these locks, or makes it anew, finds the chunk finished and writes
+        nothing; so nothing is computed twice, or missed, when a lock's file goes.
+        """
+        names = set(chunks)
+        for path in self.spool.iterdir():
+            if path.name.lstrip(".").split(".")[0] in names and path.suffix != ".json":
+                path.unlink(missing_ok=True)
+
+    def keep_traces(self, traces: dict[str, float]) -> dict[str, float]:
+        """Record the traces that place windows of lambda, but for those that another launch has recorded before.
+
+        Returns:
+            `traces`, with the values that are recorded.
+        """
+        with self.lock:
+            before = window.known(self.folder)
+            if missing := traces.keys() - before.keys():
+                before |= {name: traces[name] for name in missing}
+                write_atomically(self.folder / window.FILE, (json.dumps(before, indent=1) + "\n").encode())
+        return {name: before[name] for name in traces}
 
     def write_provenance(self, known: dict[str, Any]) -> None:
         """Replace provenance.json."""
@@ -259,7 +358,6 @@ class Store:
             known["data"] |= data
             known["invocations"].append(invocation)
             self.write_provenance(known)
-        (self.folder / "configs").mkdir(exist_ok=True)
         for config_id, cfg in configs.items():
             text = yaml.safe_dump(cfg, sort_keys=False)
             write_atomically(self.folder / "configs" / f"{config_id}.yaml", text.encode())

@@ -6,6 +6,8 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,6 +30,18 @@ def prepare() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_threshold, 2**30)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let CUDA round the factors of products and convolutions to TF32 (10 bits of mantissa) meanwhile, or not."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    try:
+        products.allow_tf32 = convolutions.allow_tf32 = allowed
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def resolve_device(name: str, index: int | None = None, count: int | None = None) -> str:

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cl_repro import grid
+from cl_repro import grid, window
 from cl_repro.config import check
+from cl_repro.errors import UserError
 from cl_repro.records import Store
 
 LOOKS = {
@@ -47,9 +48,10 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
     console = console or Console()
     for cfg in arms_cfg:
         check(cfg)
-    arms = [grid.make_arm(cfg) for cfg in arms_cfg]
-    cells = grid.cells(arms)
     folder = Path(arms_cfg[0]["results_dir"]) / (arms_cfg[0]["name"] + arms_cfg[0]["suffix"])
+    Store(folder)  # refused, if it is not ours, before it is asked for windows
+    arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, window.known(folder))]
+    cells = grid.cells(arms)
     progress = progress_of(cells, folder)
     tables = [table_of(arm, [c for c in cells if c.arm == i], progress.state) for i, arm in enumerate(arms)]
     console.print(Columns(tables, padding=(0, 3)))
@@ -66,11 +68,9 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
 def progress_of(cells: Sequence[grid.Cell], folder: Path) -> Progress:
     """What a results folder says about these cells; a folder that does not exist says that nothing is done."""
     state = {cell.run_id: "missing" for cell in cells}
-    if not folder.is_dir():
-        return Progress(state, 0.0, None)
     store = Store(folder)
-    with store.lock:
-        rows = [row for row in store.read().get("runs.csv", []) if row["run_id"] in state]
+    with store.still():
+        rows = [row for row in store.read(["runs.csv"]).get("runs.csv", []) if row["run_id"] in state]
     found = dict.fromkeys(run_id for failure in store.failed().values() for run_id in failure["run_ids"])
     marks = [(found, "failed"), (running(store), "running"), (store.finished(), "done")]
     marks.append(({row["run_id"] for row in rows if row["status"] == "diverged"}, "diverged"))
@@ -79,7 +79,10 @@ def progress_of(cells: Sequence[grid.Cell], folder: Path) -> Progress:
     invocations = store.provenance()["invocations"]
     if not rows or not invocations:
         return Progress(state, 0.0, None)
-    began, last = moment(invocations[-1]["started"]), max(moment(row["finished"]) for row in rows)
+    try:
+        began, last = moment(invocations[-1]["started"]), max(moment(row["finished"]) for row in rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: a time that this program has not written ({error}); restore the folder") from error
     fresh = sum(moment(row["finished"]) >= began for row in rows)
     left = sum(name not in ("done", "diverged") for name in state.values())
     elapsed = (last - began).total_seconds()

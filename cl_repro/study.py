@@ -1,6 +1,7 @@
 """A study from composed arms to rows: check everything, plan the chunks, compute what is missing, merge."""
 
 import multiprocessing
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from cl_repro import grid, provenance, runtime, worker
+from cl_repro import engine, grid, provenance, runtime, tree, window, worker
 from cl_repro.config import check
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
@@ -31,6 +32,26 @@ class Ended(NamedTuple):
     unfinished: str  # why it is not complete, in one line; empty if it is
 
 
+class Budget:
+    """Wall seconds of a launch: no chunk begins that would not end in time if it took as long as the longest so far.
+
+    The first always begins, so that every launch gets on; a chunk that is longer than the whole budget is not cut.
+    """
+
+    def __init__(self, seconds: float | None, began: float) -> None:
+        """`seconds` from `began` (`time.monotonic`) on; None: no end."""
+        self.seconds, self.began, self.longest = seconds, began, 0.0
+
+    def allows(self) -> bool:
+        """Whether there is time for another chunk."""
+        used = time.monotonic() - self.began
+        return self.seconds is None or not self.longest or used + self.longest <= self.seconds
+
+    def took(self, since: float) -> None:
+        """A chunk that began at `since` (`time.monotonic`) has ended."""
+        self.longest = max(self.longest, time.monotonic() - since)
+
+
 class Plan(NamedTuple):
     """A study, checked and cut into chunks."""
 
@@ -39,6 +60,7 @@ class Plan(NamedTuple):
     folder: Path  # of the results
     device: str
     data: dict[str, str]  # checksums
+    traces: dict[str, float]  # that place the windows of grid=window, by window.key
 
 
 def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
@@ -59,15 +81,22 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
         check(cfg)
     device = runtime.resolve_device(common["device"], index)
     workshop = worker.Workshop(lambda *_: None)
-    arms = [grid.make_arm(cfg) for cfg in arms_cfg]
-    check_sizes(workshop, arms, device)
+    unplaced = [grid.make_arm(cfg) for cfg in arms_cfg]
+    check_sizes(workshop, unplaced, device)
+    check_networks(workshop, unplaced, device)
+    folder = Path(common["results_dir"]) / (common["name"] + common["suffix"])
+    Store(folder)  # refused, if it is not ours, before anything is measured
+    traces = window.known(folder)
+    traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
+    arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, traces)]
     limit = max_replicas(common["max_replicas"], parameters(workshop, arms[0], device), device)
     return Plan(
         arms,
         grid.chunks(arms, grid.cells(arms), limit),
-        Path(common["results_dir"]) / (common["name"] + common["suffix"]),
+        folder,
         device,
         {cfg["benchmark"]["name"]: workshop.benchmark(cfg, device).checksum for cfg in arms_cfg},
+        traces,
     )
 
 
@@ -86,8 +115,12 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     Raises:
         UserError: as `plan`; a results folder that is not as this program left it; a worker process that died.
     """
+    began = time.monotonic()
     planned = plan(arms_cfg, index)
     store = Store(planned.folder)
+    store.create()
+    if planned.traces and store.keep_traces(planned.traces) != planned.traces:
+        planned = plan(arms_cfg, index)  # another launch was first to measure: its windows hold for all
     finished = store.finished()
     pending = [chunk for chunk in planned.chunks if not {cell.run_id for cell in chunk} <= finished]
     if arms_cfg[0]["retry"] == "failed":
@@ -105,9 +138,13 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
         }
         store.note_invocation(invocation, planned.data, {arm.config_id: public(arm.cfg) for arm in planned.arms})
         jobs = [worker.Job(chunk, planned.arms, store.folder, planned.device, source) for chunk in pending]
-        compute(store, jobs, processes(arms_cfg[0]["workers"], planned.device, len(jobs), cores))
+        n_processes = processes(arms_cfg[0]["workers"], planned.device, len(jobs), cores)
+        compute(store, jobs, n_processes, Budget(arms_cfg[0]["time_budget"], began))
     store.merge()
-    return Ended(store.folder, unfinished(planned, store))
+    missing = unfinished(planned, store)
+    if not missing:
+        store.tidy([grid.chunk_id(chunk) for chunk in planned.chunks])
+    return Ended(store.folder, missing)
 
 
 def unfinished(planned: Plan, store: Store) -> str:
@@ -125,7 +162,7 @@ def unfinished(planned: Plan, store: Store) -> str:
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the folders of this machine, and the same for every job that shares the work."""
-    return {key: value for key, value in cfg.items() if key not in ("data_dir", "results_dir", "copy")}
+    return {key: value for key, value in cfg.items() if key not in ("data_dir", "results_dir", "copy", "time_budget")}
 
 
 def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
@@ -138,12 +175,48 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
         for seed in cfg["seeds"]:
             for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
                 n, needed = len(task.rows), {"batch_size": cfg["batch_size"]}
+                if n == 0:
+                    raise UserError(f"val_fraction={cfg['val_fraction']}: leaves no example of task {k} of seed {seed}")
                 if estimator:
                     estimator.divisor(n)
                     needed |= {"fisher.n": estimator.rows(n), "fisher.batch_size": estimator.batch_size or 1}
                 for key, value in needed.items():
                     if value > n:
                         raise UserError(f"{key}={value}: must be at most the {n} examples of task {k} of seed {seed}")
+
+
+def check_networks(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
+    """Refuse, before any training, a network with a layer that an estimator cannot measure: ask it for one example."""
+    for arm in arms:
+        experiment, estimator = workshop.experiment(arm, device), workshop.estimator(arm.cfg)
+        if estimator is None:
+            continue
+        stack, benchmark = engine.start(experiment, arm.cfg["seeds"][:1]), experiment.benchmark
+        n_outputs = experiment.scenario.n_outputs(benchmark, benchmark.curriculum(0).tasks)
+        example = (
+            benchmark.to_input(benchmark.x[:1]),
+            torch.zeros(1, dtype=torch.int64, device=device),
+            torch.zeros(1, dtype=torch.float64, device=device),
+            torch.arange(min(2, n_outputs), device=device),  # of one logit there is nothing to measure
+        )
+        try:
+            estimator.sum(experiment.net, tree.at(stack.params, 0), tree.at(stack.buffers, 0), *example)
+        except ValueError as error:
+            names = f"model={arm.cfg['model']['name']} with fisher={arm.cfg['fisher']['name']}"
+            raise UserError(f"{names}: {error}") from error
+
+
+def measured_traces(workshop: worker.Workshop, arms_cfg: list[dict[str, Any]], device: str) -> dict[str, float]:
+    """Traces of these arms' importances after the first task of their first seed, by `window.key`."""
+    result = {}
+    for cfg in arms_cfg:
+        arm = grid.make_arm(cfg)
+        experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
+        if estimator is None:
+            raise UserError(f"grid=window: {arm.label} has no Fisher whose trace could place a window; use grid=blog")
+        trunk = engine.first_task(experiment, cfg["seeds"][:1], workshop.trunks)
+        result[window.key(cfg)] = tree.traces(engine.measure(experiment, trunk.stack, 0, [estimator])).item()
+    return result
 
 
 def parameters(workshop: worker.Workshop, arm: Arm, device: str) -> int:
@@ -168,30 +241,58 @@ def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None) 
     return min(setting, n_jobs)
 
 
-def compute(store: Store, jobs: list[worker.Job], n_processes: int) -> None:
-    """Compute chunks, in this process if one is enough; merge each as it finishes."""
-    with tqdm(total=sum(map(iterations, jobs)), unit="it", unit_scale=True, disable=None, smoothing=0.05) as bar:
+def compute(store: Store, jobs: list[worker.Job], n_processes: int, budget: Budget) -> None:
+    """Compute chunks, in this process if one is enough, while the budget lasts; merge each as it finishes.
+
+    One bar on standard error: replicas done, iterations, time to go, current task and its loss; nothing if that is no
+    terminal.
+    """
+    total, replicas, finished = sum(map(iterations, jobs)), sum(len(job.chunk) for job in jobs), 0
+    text = f"0/{replicas} replicas"
+    with tqdm(desc=text, total=total, unit="it", unit_scale=True, disable=None, smoothing=0.05) as bar:
 
         def show(done: float, task: float, loss: float) -> None:
-            bar.set_postfix_str(f"task {int(task) + 1}, loss {loss:.4f}", refresh=False)
+            if done:
+                bar.set_postfix_str(f"task {int(task) + 1}, loss {loss:.4f}", refresh=False)
             bar.update(min(done, bar.total - bar.n))
+
+        def ended(job: worker.Job, outcome: str) -> None:
+            nonlocal finished
+            finished += len(job.chunk) if outcome == worker.DONE else 0
+            bar.set_description(f"{finished}/{replicas} replicas")
+            store.merge()
 
         if n_processes == 1:
             workshop = worker.Workshop(show)
             queue = deque((job, False) for job in jobs)
-            while queue:
+            while queue and budget.allows():
                 job, wait_for_it = queue.popleft()
-                if workshop.compute(job, wait_for_it) == worker.BUSY:  # another launch is at it: the rest comes first
+                since = time.monotonic()
+                outcome = workshop.compute(job, wait_for_it)
+                budget.took(since)
+                if outcome == worker.BUSY:  # another launch is at it: the rest comes first
                     queue.append((job, True))
-                store.merge()
+                ended(job, outcome)
         else:
-            compute_in_pool(store, jobs, n_processes, show)
+            compute_in_pool(jobs, n_processes, budget, show, ended)
 
 
 def compute_in_pool(
-    store: Store, jobs: list[worker.Job], n_processes: int, show: Callable[[float, float, float], None]
+    jobs: list[worker.Job],
+    n_processes: int,
+    budget: Budget,
+    show: Callable[[float, float, float], None],
+    ended: Callable[[worker.Job, str], None],
 ) -> None:
-    """Compute chunks in worker processes."""
+    """Compute chunks in worker processes.
+
+    Args:
+        jobs: the chunks.
+        n_processes: at once.
+        budget: decides whether another chunk begins.
+        show: is told iterations done, task and loss now and then.
+        ended: is told what `worker.compute` said of a chunk.
+    """
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         # In a process of joblib the default is `loky`, which a child is told and does not know.
         multiprocessing.set_start_method("spawn", force=True)
@@ -200,19 +301,25 @@ def compute_in_pool(
     shown = 0.0
     started = (progress, context.Value("i", 0), jobs[0].device)
     with ProcessPoolExecutor(n_processes, context, start_worker, started) as pool:
-        waiting: dict[Future[str], worker.Job] = {pool.submit(worker.compute, job): job for job in jobs}
+        queue = deque((job, False) for job in jobs)
+        waiting: dict[Future[str], tuple[worker.Job, float]] = {}
         try:
-            while waiting:
+            while True:
+                while queue and len(waiting) < n_processes and budget.allows():
+                    job, wait_for_it = queue.popleft()
+                    waiting[pool.submit(worker.compute, job, wait_for_it)] = job, time.monotonic()
+                if not waiting:
+                    break
                 done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                 now, task, loss = progress[:]
                 show(now - shown, task, loss)
                 shown = now
                 for future in done:
-                    job = waiting.pop(future)
-                    if future.result() == worker.BUSY:  # another launch is at it: look again when the rest is done
-                        waiting[pool.submit(worker.compute, job, wait=True)] = job
-                if done:
-                    store.merge()
+                    (job, since), outcome = waiting.pop(future), future.result()
+                    budget.took(since)
+                    if outcome == worker.BUSY:  # another launch is at it: look again when the rest is done
+                        queue.append((job, True))
+                    ended(job, outcome)
         except BrokenProcessPool:
             raise UserError(
                 "a worker process died (killed, or out of memory); finished chunks are kept: run the same command again"

@@ -20,7 +20,7 @@ from cl_repro.config import build
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest
 from cl_repro.metrics import summary
-from cl_repro.records import Row, Store
+from cl_repro.records import LAUNCH, Row, Store
 from cl_repro.types import Benchmark, Estimator, Method
 
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
@@ -85,10 +85,11 @@ class Workshop:
             reset_optimiser=cfg["optim"]["reset"],
             iterations=cfg["iterations"],
             batch_size=cfg["batch_size"],
-            rows_per_pass=cfg["rows_per_pass"],
+            rows_per_pass=rows_per_pass(cfg, device),
             share_first_task=cfg["share_first_task"],
             dtype=getattr(torch, cfg["dtype"]),
             device=device,
+            tf32=cfg["tf32"],
         )
 
     def compute(self, job: Job, wait: bool = False) -> str:
@@ -99,23 +100,33 @@ class Workshop:
             wait: for the other process, instead of answering `busy`.
 
         Returns:
-            `done`: the chunk's rows are spooled or recorded. `busy`: another process computes it. `failed`: it raised;
-            the traceback is recorded.
+            `done`: the chunk's rows are spooled or recorded. `busy`: another process computes it. `failed`: it raised,
+            here or in another job of this launch; the traceback is recorded.
         """
         store, name = Store(job.folder), chunk_id(job.chunk)
-        run_ids = [cell.run_id for cell in job.chunk]
         try:
-            with store.chunk_lock(name).acquire(timeout=-1 if wait else 0), store.running(name, run_ids):
-                if not set(run_ids) <= store.finished():
-                    store.put(name, self.rows(job))
-                store.forget_failure(name)
+            with store.chunk_lock(name).acquire(timeout=-1 if wait else 0):
+                return self.attempt(job, store, name)
         except Timeout:
             return BUSY
-        except UserError:
-            raise  # the whole study's mistake, or its folder's: one line, not one per chunk
-        except Exception:  # anything else is this chunk's: the rest go on
-            store.note_failure(name, run_ids, traceback.format_exc())
-            return FAILED
+
+    def attempt(self, job: Job, store: Store, name: str) -> str:
+        """`compute`, by the holder of the chunk's lock."""
+        run_ids, launch = [cell.run_id for cell in job.chunk], os.environ.get(LAUNCH)
+        if not set(run_ids) <= store.finished():
+            # A launch tries a chunk once: copies of a study, whenever and wherever they start, count it as failed and
+            # go on. A new command is a new launch, and tries again. Clocks of several machines play no part in this.
+            if launch and store.failed().get(name, {}).get("launch") == launch:
+                return FAILED
+            try:
+                with store.running(name, run_ids):
+                    store.put(name, self.rows(job))
+            except UserError:
+                raise  # the whole study's mistake, or its folder's: one line, not one per chunk
+            except Exception:  # anything else is this chunk's: the rest go on
+                store.note_failure(name, run_ids, traceback.format_exc(), launch)
+                return FAILED
+        store.forget_failure(name)
         return DONE
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
@@ -137,6 +148,12 @@ class Workshop:
                 for k, value in enumerate(outcome.traces)
             ]
         return rows
+
+
+def rows_per_pass(cfg: dict[str, Any], device: str) -> int:
+    """Examples per forward pass outside training: as set, or what the model suggests for this kind of device."""
+    given = cfg["rows_per_pass"]
+    return cfg["model"]["rows_per_pass"][torch.device(device).type] if given == "auto" else given
 
 
 def make_optimiser(node: dict[str, Any], params: list[torch.Tensor]) -> torch.optim.Optimizer:

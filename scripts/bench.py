@@ -6,29 +6,28 @@ import sys
 from pathlib import Path
 
 from cl_repro import runtime
-from cl_repro.bench import cuda, data, fisher, memory, report, stacked, steps, whole_study
+from cl_repro.bench import convolution, cuda, data, fisher, memory, report, stacked, steps, sweep, whole_study
 from cl_repro.bench.measure import Setting
-from cl_repro.errors import UserError
+from cl_repro.errors import entry_point
+from cl_repro.records import check_place
 
 GROUPS = {
     "fisher": fisher.rows,
+    "convolution": convolution.rows,
     "steps": steps.rows,
     "data": data.rows,
     "stacked": stacked.rows,
     "whole_study": whole_study.rows,
+    "sweep": sweep.rows,
     "cuda": cuda.rows,
     "memory": memory.rows,
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: `arguments` without the program's name, or those of the process.
 
-    Args:
-        arguments: without the program's name; None: those of the process.
-
-    Returns:
-        Exit status: 0, or 2 after a one-line error; a missed target is no error.
+    A missed target is no error.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -45,19 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     runtime.prepare()
     setting = Setting(options.rounds, options.data_dir, runtime.resolve_device("auto"))
-    try:
+    with entry_point():
+        check_place(options.out)  # not after minutes of measuring
         measure(options.only or list(GROUPS), setting, options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least 1")
+    return int(text)
 
 
 def measure(groups: list[str], setting: Setting, out: Path) -> None:
@@ -76,4 +71,4 @@ def measure(groups: list[str], setting: Setting, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cl_repro.analysis.ledger_files import regressions, write_ledger
-from cl_repro.errors import UserError
+from cl_repro.errors import entry_point
 
 
 def main() -> int:
@@ -14,14 +14,11 @@ def main() -> int:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="compare with <results-dir>/ledger.csv, write nothing")
     arguments = parser.parse_args()
-    try:
+    with entry_point():
         if not arguments.check:
             print(*write_ledger(arguments.results_dir), sep="\n")
             return 0
         lost = regressions(arguments.results_dir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     print(*lost, sep="\n", end="\n" if lost else "", file=sys.stderr)
     return 1 if lost else 0
 

@@ -1,11 +1,10 @@
 """Draw accuracy against lambda (PNG and SVG) from results/<study>/runs.csv."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from cl_repro.analysis.command import run
-from cl_repro.analysis.curves import plot_study
+from cl_repro.analysis.curves import plot_study, with_a_curve
 from cl_repro.analysis.study import CURVES, LISTING, most_lambdas, studies
 
 
@@ -13,8 +12,10 @@ def make(arguments: argparse.Namespace) -> list[Path]:
     """Draw the studies asked for, or every one that has a curve."""
     found = studies(arguments.names, arguments.results_dir, (CURVES, LISTING))
     drawn = [study for study in found if arguments.names or most_lambdas(study.runs) > 1]
+    for study in drawn:
+        with_a_curve(study)  # refused before the first is drawn
     return [path for study in drawn for path in plot_study(study, arguments.out)]
 
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, "figures", make))
+    run(__doc__, "figures", make)

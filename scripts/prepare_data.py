@@ -6,25 +6,17 @@ Runs never download: this is what `make data` calls. The digits come with scikit
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from cl_repro.data.arrays import READERS
 from cl_repro.data.download import prepare
-from cl_repro.errors import UserError
+from cl_repro.errors import entry_point
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: without the program's name; None: those of the process.
-
-    Returns:
-        Exit status: 0, or 2 after a one-line error.
-    """
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: `arguments` without the program's name, or those of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["mnist"], help=f"of {', '.join(READERS)} (default: mnist)")
+    parser.add_argument("names", nargs="*", default=list(READERS), help=f"of {', '.join(READERS)} (default: all)")
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -32,13 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder of the data sets (default: $CL_REPRO_DATA, else data)",
     )
     options = parser.parse_args(arguments)
-    try:
+    with entry_point():
         prepare(options.names, options.data_dir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,6 @@
 """Write the accuracy tables (Markdown and LaTeX) of studies and runs, beside the published numbers."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from cl_repro.analysis.command import make_tables, run
@@ -15,4 +14,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, "tables", make, shows=True))
+    run(__doc__, "tables", make, shows=True)

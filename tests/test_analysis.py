@@ -476,20 +476,6 @@ def test_tables_are_shown_on_request(results, tmp_path):
     assert status == 0 and re.search(r"^EXACT +2\.28 +2\.46 +2\.46 +1\.02", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("script", "study", "message"),
-    [
-        ("table_accuracy.py", "no_such_study", "error: no results at .*no_such_study .there: runs, split_digits"),
-        ("table_timing.py", MNIST, "is a curves study, not timing"),
-        ("plot_lambda_curves.py", "runs", "no arm has two values of lambda"),
-    ],
-)
-def test_mistakes_get_one_line_and_status_2(results, tmp_path, script, study, message):
-    status, out, err = run_script(script, study, "--results-dir", results, "--out", tmp_path)
-    assert (status, out) == (2, "") and re.search(message, err) and err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
 def test_an_empty_results_folder_gets_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no curves or listing results under .*make reproduce"):
         studies([], tmp_path, ("curves", "listing"))

@@ -1,6 +1,7 @@
 """The arithmetic of the benchmark, and that what it compares computes the same; never how long anything takes."""
 
 import csv
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from cli import arms
 from made_experiments import digits, made_experiment, thinned
 from made_trees import error, random_tree
 
-from cl_repro import tree
-from cl_repro.bench import cuda, memory, reference, report, whole_study
+from cl_repro import grid, status, tree
+from cl_repro.bench import cuda, memory, reference, report, sweep, whole_study
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
 from cl_repro.config import build
 from cl_repro.engine import stack
@@ -19,6 +20,7 @@ from cl_repro.engine.training import batches, follow
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import State, ewc
+from cl_repro.records import Store
 
 SETTING = Setting(rounds=1, data_dir=Path("nowhere"))
 
@@ -201,3 +203,57 @@ def test_the_study_s_estimators_are_those_of_its_configuration() -> None:
     for fisher in fishers:
         ours, theirs = whole_study.PASSES[fisher["name"]], build("fisher", fisher)
         assert (ours.rows(12_000), ours.batch_size) == (theirs.rows(12_000), theirs.batch_size)
+
+
+TINY = ["study=split_digits_fisher", "arms=[{method: finetune},{method: ewc,fisher: exact}]", "grid.lambdas=[10]"]
+
+
+def test_what_surrounds_training_is_measured_on_the_whole_study_without_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded, merge = [], Store.merge
+
+    def noted(self: Store) -> None:
+        merge(self)
+        recorded.append(len(self.read()["runs.csv"]))
+
+    monkeypatch.setattr(Store, "merge", noted)
+    row = sweep.overhead(2, [*TINY, "seeds=[1,2]", "iterations=2", "max_replicas=1", "device=cpu"])
+    assert recorded == [1, 2, 3, 4] * 3  # one round more than counted; the training has no store
+    assert row.ours is not None and row.other is not None and row.ours > 0
+    assert row.value == pytest.approx(100 * row.ours / row.other)
+    assert (row.value_unit, row.target, row.better) == ("%", 2.0, AT_MOST)
+
+
+def test_jobs_beside_each_other_are_those_after_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    def command(folder: Path, *arguments: str) -> float:
+        assert not list(folder.iterdir())
+        called.append(arguments)
+        return 2.0 if "hydra/launcher=workstation" in arguments else 3.0
+
+    monkeypatch.setattr(sweep, "command", command)
+    row = sweep.beside_each_other(rounds=1)
+    assert (row.value, row.target, verdict(row)) == (1.5, 1.4, "met")
+    assert "6 digits jobs, 1 rounds; needs 2 idle cores: load average before it" in row.note
+    ours, other = called[:2]
+    assert called == [ours, other] * 2
+    assert [word for word in ours if "launcher" not in word] == list(other)
+    assert arms(*[word.split(",")[0] for word in other[1:]])
+
+
+def test_status_is_asked_about_a_study_that_looks_finished(tmp_path: Path) -> None:
+    command = [*TINY, "seeds=[1,2]"]
+    assert sweep.pretend(tmp_path, command) == 4
+    cells = grid.cells([grid.make_arm(cfg) for cfg in arms(*command)])
+    assert set(status.progress_of(cells, tmp_path / "split_digits_fisher").state.values()) == {"done"}
+    assert len(Store(tmp_path / "split_digits_fisher").read()["accuracy.csv"]) == 4 * 6 * 5
+    row = sweep.answer(rounds=1, overrides=command)
+    assert row.name == "status of 4 runs"
+    assert row.value is not None and row.other is not None and row.other > 0
+
+
+def test_a_command_that_fails_is_no_measurement(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        sweep.command(tmp_path, "status", "study=none")

@@ -5,6 +5,7 @@ import pytest
 import real_data
 import torch
 
+from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.benchmarks.split import class_permutation, split
 from cl_repro.data.arrays import CHECKSUMS, load
 from cl_repro.errors import UserError
@@ -95,6 +96,84 @@ def test_n_tasks_must_divide_the_classes(n_tasks):
 def test_scale_must_be_positive(scale):
     with pytest.raises(UserError, match=f"scale={scale}: must be a finite number above 0"):
         digits(scale=scale)
+
+
+def kept(seed, n=50, n_tasks=5):
+    """The training rows of each task where n rows are kept, and of the whole tasks."""
+    cut, whole = digits(n_tasks, train_per_task=n).curriculum(seed), digits(n_tasks).curriculum(seed)
+    for a, b in zip(cut.tasks, whole.tasks, strict=True):
+        assert torch.equal(a.rows_test, b.rows_test), "test rows are another cut"
+        assert a.classes == b.classes
+    assert torch.equal(cut.y, whole.y)
+    return [task.rows for task in cut.tasks], [task.rows for task in whole.tasks]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_train_per_task_keeps_that_many_random_rows_of_every_task(seed):
+    rows, whole = kept(seed)
+    for some, of in zip(rows, whole, strict=True):
+        assert len(some) == 50
+        assert torch.equal(some, some.unique()), "sorted, without repetition"
+        assert torch.isin(some, of).all()
+        position = torch.searchsorted(of, some).double() / len(of)
+        assert abs(position.mean() - 0.5) < 5 / (12 * 50) ** 0.5, "from the whole task, not from its start"
+    assert all(map(torch.equal, rows, kept(seed)[0])), "the same for the same seed"
+    more = kept(seed, 80)[0]
+    assert all(torch.isin(a, b).all() for a, b in zip(rows, more, strict=True)), "more rows are these and others"
+
+
+def test_train_per_task_draws_differ_between_tasks_and_seeds():
+    """Seeds that do not differ in the classes of a task, so that only the draw can."""
+    assert class_permutation(10, 1).tolist() != class_permutation(10, 2).tolist()
+    one, two = (digits(1, train_per_task=100).curriculum(seed).tasks[0].rows for seed in (1, 2))
+    assert not torch.equal(one, two)
+    whole = [task.rows for task in digits(5).curriculum(0).tasks]
+    rows = [task.rows for task in digits(5, train_per_task=50).curriculum(0).tasks]
+    positions = [torch.searchsorted(of, some).tolist() for some, of in zip(rows, whole, strict=True)]
+    assert len(set(map(tuple, positions))) == 5
+
+
+def test_train_per_task_of_all_rows_is_no_cut():
+    n = min(len(task.rows) for task in digits().curriculum(0).tasks)
+    bound = digits(10, train_per_task=None).curriculum(0)
+    smallest = sum(sorted(len(task.rows) for task in bound.tasks)[:2])
+    assert smallest <= n
+    for seed in range(20):
+        assert {len(task.rows) for task in digits(train_per_task=smallest).curriculum(seed).tasks} == {smallest}
+    assert torch.equal(digits(1, train_per_task=1347).curriculum(3).tasks[0].rows, torch.arange(1347))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_test_per_task_does_the_same_to_test_rows_alone(seed):
+    cut, whole = digits(5, test_per_task=30).curriculum(seed), digits(5).curriculum(seed)
+    positions = []
+    for some, of in zip(cut.tasks, whole.tasks, strict=True):
+        assert torch.equal(some.rows, of.rows)
+        assert len(some.rows_test) == 30
+        assert torch.isin(some.rows_test, of.rows_test).all()
+        assert torch.equal(some.rows_test, some.rows_test.unique())
+        positions.append(torch.searchsorted(of.rows_test, some.rows_test).tolist())
+    assert len(set(map(tuple, positions))) == 5  # a draw for each task, not the first rows
+    with pytest.raises(
+        UserError, match=r"benchmark.test_per_task=451: must be an integer from 1 to 450, the test rows"
+    ):
+        digits(1, test_per_task=451)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1348, 2.5, "all", True])
+def test_train_per_task_must_fit_every_task(n):
+    rule = (
+        f"benchmark.train_per_task={n}: must be an integer from 1 to 1347, the training rows of the smallest possible"
+    )
+    with pytest.raises(UserError, match=rule):
+        digits(1, train_per_task=n)
+
+
+def test_validation_rows_are_held_out_of_the_rows_that_are_kept():
+    cut = digits(train_per_task=50)
+    for task, whole in zip(hold_out(cut, 0.2).curriculum(1).tasks, cut.curriculum(1).tasks, strict=True):
+        assert (len(task.rows), len(task.rows_val)) == (40, 10)
+        assert torch.equal(torch.cat([task.rows, task.rows_val]).sort().values, whole.rows)
 
 
 def test_unknown_data_set_names_the_allowed_ones():

@@ -104,7 +104,7 @@ def test_one_missing_raw_file_is_named(made, tmp_path, part):
 
 
 def test_unknown_name_lists_the_allowed_ones(tmp_path):
-    with pytest.raises(UserError, match="dataset=emnist: unknown data set; allowed: digits, mnist"):
+    with pytest.raises(UserError, match="dataset=emnist: unknown data set; allowed: digits, mnist, cifar10, cifar100"):
         data.load("emnist", tmp_path)
 
 
@@ -180,6 +180,14 @@ def test_wrong_data_name_file_and_both_checksums(made, tmp_path, write):
         f"{origin}: not the real mnist: checksum {data.checksum(other)}, "
         f"expected {data.checksum(made)}; move it away and run `make data`"
     )
+
+
+def test_other_digits_are_the_librarys_fault_and_make_data_would_not_help(monkeypatch):
+    monkeypatch.setitem(data.CHECKSUMS, "digits", "0" * 64)
+    with pytest.raises(UserError) as error:
+        data.load("digits", "nowhere")
+    assert one_line(error).startswith("scikit-learn ")
+    assert one_line(error).endswith(f"expected {'0' * 64}; install the scikit-learn of constraints.txt")
 
 
 def test_checksum_sees_values_shapes_order_and_which_array(made):

@@ -1,13 +1,19 @@
 """Getting data sets, without a connection, and the shim that lets torchvision be imported."""
 
+import hashlib
 import importlib.util
 import os
 import subprocess
 import sys
+import tarfile
 import types
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from made_cifar import SOURCES, shuffled, small_cifar, write_pickles
 from made_data import assert_same, one_line, small_mnist, write_npz, write_raw
 
 from cl_repro.data import arrays as data
@@ -101,6 +107,75 @@ def test_without_torchvision_the_command_that_helps_is_named(tmp_path, monkeypat
     assert str(tmp_path) in one_line(error)
 
 
+# CIFAR: with the real torchvision, from a server on this machine
+
+
+@pytest.fixture
+def archive(monkeypatch, tmp_path):
+    """Function of a data set: makes a small one and the archive of its original files; returns both."""
+
+    def make(name):
+        made = small_cifar(monkeypatch, name)
+        folder = write_pickles(tmp_path / "made", shuffled(made, seed=7), name)
+        (folder / "readme.html").write_text("of the original")
+        packed = tmp_path / "server" / f"{name}.tar.gz"
+        packed.parent.mkdir()
+        with tarfile.open(packed, "w:gz") as tar:
+            tar.add(folder, folder.name)
+        return made, packed
+
+    return make
+
+
+@pytest.fixture
+def http(tmp_path):
+    """The address of a server of the folder `server`."""
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "server")
+    handler.log_message = lambda *_: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+PREPARE = """
+import pickle, sys
+from cl_repro.data import arrays, download
+from cl_repro.data.torchvision_shim import prepare_torchvision
+name, checksum, folder, url, md5 = sys.argv[1:]
+prepare_torchvision()
+from torchvision import datasets
+source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+source.url = url  # of these tests, but not yet the sum
+arrays.CHECKSUMS[name] = checksum
+pickle.load = None  # what torchvision's data sets call
+for expected in (source.tgz_md5, md5, md5):
+    source.tgz_md5 = expected
+    try:
+        download.prepare([name], folder)
+    except arrays.UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["cifar10", pytest.param("cifar100", marks=pytest.mark.slow)])
+def test_prepare_downloads_cifar_without_executing_it(archive, http, tmp_path, monkeypatch, name):
+    """An archive with another sum than torchvision's is refused; with the right one it is unpacked, once."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed; only `make data` needs it")
+    made, packed = archive(name)
+    folder, md5 = tmp_path / "data", hashlib.md5(packed.read_bytes()).hexdigest()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    done = run_python("-c", PREPARE, name, data.CHECKSUMS[name], str(folder), f"{http}/{packed.name}", md5)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[1].startswith(f"{name}: download to {folder} failed (File not found or corrupted.)")
+    assert said[0] == said[2] == f"{name}: downloading to {folder}"
+    assert said[3:] == [f"{name}: downloaded, checksum right", f"{name}: present, checksum right, nothing to do"]
+    assert [path.name for path in folder.iterdir()] == [SOURCES[name].folder], "neither archive nor temporary folder"
+    assert_same(data.load(name, folder), made)
+
+
 def run_python(*arguments):
     return subprocess.run(
         [sys.executable, *arguments],
@@ -122,7 +197,7 @@ def test_prepare_data_command(tmp_path):
     assert fine.stdout == "digits: present, checksum right, nothing to do\n"
     wrong = run_python(script, "mnits")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "error: dataset=mnits: unknown data set; allowed: digits, mnist\n"
+    assert wrong.stderr == "error: dataset=mnits: unknown data set; allowed: digits, mnist, cifar10, cifar100\n"
 
 
 def test_loading_imports_neither_torchvision_nor_torch():

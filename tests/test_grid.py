@@ -34,6 +34,7 @@ OTHER_SCIENCE = [
     "model.hidden=[99]",
     "scenario=domain",
     "dtype=float64",
+    "tf32=true",
 ]
 
 
@@ -62,7 +63,7 @@ def test_arms_that_differ_in_the_estimator_share_stacks() -> None:
 
 @given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 14))
 def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, n_lambdas: int) -> None:
-    cfg = {key: {"name": key} for key in grid.SCIENCE} | {"seeds": list(range(n_seeds))}
+    cfg = {key: {"name": key} for key in grid.SCIENCE} | {"tf32": False, "seeds": list(range(n_seeds))}
     plain = {**cfg, "fisher": None, "method": {"name": "n", "uses_lambda": False}, "grid": {"lambdas": []}}
     ewc = [{**cfg, "fisher": {"name": f"f{i}", "n": i}, "grid": {"lambdas": list(range(n_lambdas))}} for i in range(5)]
     found = [grid.make_arm(plain)] + [
@@ -78,3 +79,10 @@ def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, 
         if len({cell.seed for cell in chunk}) > 1:  # whole seeds only
             per_seed = 1 if chunk[0].arm == 0 else 5 * n_lambdas
             assert len(chunk) % per_seed == 0
+
+
+def test_tf32_is_science_but_off_renames_no_old_result() -> None:
+    (off,), (on,) = cli.arms("method=finetune"), cli.arms("method=finetune", "tf32=true")
+    assert grid.make_arm(off).config_id != grid.make_arm(on).config_id
+    before = {key: off[key] for key in grid.SCIENCE}
+    assert grid.make_arm(off).config_id == grid.digest(before, 4)

@@ -1,16 +1,15 @@
 """Sweeps as a user launches them: joblib and submitit for real, SLURM against commands that stand in for it."""
 
 import csv
-import json
 import os
 import re
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import cli
+import processes
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -25,59 +24,24 @@ from cl_repro.errors import UserError
 from cl_repro.records import Store
 
 TINY = ["seeds=[1]", "iterations=2"]
-# Notes which processes start, and for each run what the process that has trained it looks like. `benchmark._target_`
-# makes every process import it.
-PROBE = """
-import json, os
-from multiprocessing import current_process
-import torch
-from cl_repro import worker
-from cl_repro.benchmarks.split import split
-
-run_row = worker.run_row
-
-def noted(job, cell, *others):
-    denormal = torch.tensor([1e-310], dtype=torch.float64)
-    note = {"run": cell.run_id, "process": current_process().name}
-    note |= {"threads": torch.get_num_threads(), "kept": (denormal * 1.0).item()}
-    with open(os.environ["PROBE"], "a") as file:
-        file.write(json.dumps(note) + "\\n")
-    return run_row(job, cell, *others)
-
-worker.run_row = noted
-with open(os.environ["PROBE"] + ".pids", "a") as file:
-    file.write(f"{os.getpid()}\\n")
-"""
 
 
 def launch(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`python -m cl_repro -m ARGUMENTS` in a folder, every run noted in probe.jsonl there.
+    """`python -m cl_repro -m ARGUMENTS` in a folder to its end, every run noted in probe.jsonl there.
 
     Args:
         folder: to run in.
         arguments: after `-m`.
         path: of commands that come before all others.
     """
-    (folder / "probe.py").write_text(PROBE)
-    env = os.environ | {"PYTHONPATH": f"{cli.ROOT}{os.pathsep}{folder}", "PROBE": str(folder / "probe.jsonl")}
-    env["PATH"] = f"{path}{os.pathsep}{env['PATH']}" if path else env["PATH"]
-    command = [sys.executable, "-m", "cl_repro", "-m", "benchmark._target_=probe.split", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, env=env, text=True, start_new_session=True, **pipes) as process:
+    environment = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {}
+    with processes.start(folder, "-m", processes.PROBED, *arguments, environment=environment) as process:
         try:
             out, err = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # its jobs too
             raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-def notes(folder: Path) -> list[dict]:
-    """What the probe wrote, one per run computed; every process was prepared before it computed."""
-    found = [json.loads(line) for line in (folder / "probe.jsonl").read_text().splitlines()]
-    assert {note["threads"] for note in found} == {1}
-    assert {note["kept"] for note in found} == {0.0}  # the denormal was flushed
-    return found
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def table(folder: Path, name: str = "runs") -> list[dict[str, str]]:
@@ -102,7 +66,7 @@ def test_under_joblib_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) 
     assert errors(process) == ["error: lambda=-1.0: must be a finite number of at least 0"]
     assert "Error executing job with overrides: ['benchmark._target_=probe.split', 'lam=-1'" in process.stderr
     assert lambdas(tmp_path) == [10.0, 100.0]
-    found = notes(tmp_path)
+    found = processes.notes(tmp_path)
     assert len(found) == 2
     assert all(note["process"].startswith("Loky") for note in found)
     assert (tmp_path / "results" / "figures" / "runs.png").read_bytes().endswith(b"IEND\xaeB`\x82")
@@ -115,7 +79,7 @@ def test_under_submitit_a_job_that_fails_does_not_stop_the_others(tmp_path: Path
     assert process.returncode == 2
     assert errors(process) == ["error: lambda=-1.0: must be a finite number of at least 0"]
     assert lambdas(tmp_path) == [10.0, 100.0]
-    assert len(notes(tmp_path)) == 2
+    assert len(processes.notes(tmp_path)) == 2
     commands = {entry["command"] for entry in Store(tmp_path / "results" / "runs").provenance()["invocations"]}
     assert commands == {  # that of the job, though its process was started by submitit
         f"python -m cl_repro benchmark._target_=probe.split lam={lam} 'seeds=[1]' iterations=2" for lam in (10, 100)
@@ -141,7 +105,7 @@ def test_copies_share_a_study_with_processes_of_their_own(tmp_path: Path) -> Non
     assert process.returncode == 0, process.stderr
     rows = table(tmp_path, "split_digits_fisher")
     assert len({row["run_id"] for row in rows}) == len(rows) == CELLS
-    found = notes(tmp_path)
+    found = processes.notes(tmp_path)
     assert set(Counter(note["run"] for note in found).values()) == {1}  # nothing computed twice
     assert all(note["process"].startswith("Spawn") for note in found)  # not by the two jobs: by processes of theirs
 
@@ -163,8 +127,22 @@ def test_chunks_that_another_launch_computes_come_last(tmp_path: Path, monkeypat
     planned = study.plan(cli.arms("grid.lambdas=[1.0,2.0,3.0]", "max_replicas=1", *TINY))
     source = study.provenance.Source("unknown", dirty=False)
     jobs = [study.worker.Job(chunk, planned.arms, tmp_path, "cpu", source) for chunk in planned.chunks]
-    study.compute(Store(tmp_path), jobs, 1)
+    study.compute(Store(tmp_path), jobs, 1, study.Budget(None, 0.0))
     assert asked == [(1.0, False), (2.0, False), (3.0, False), (1.0, True)]
+
+
+def test_copies_from_the_shell_try_a_chunk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next command tries it again."""
+    tried = []
+
+    def broken(self: study.worker.Workshop, job: study.worker.Job) -> None:
+        tried.append(job.chunk)
+        raise RuntimeError("made to fail")
+
+    monkeypatch.setattr(study.worker.Workshop, "rows", broken)
+    for n in (1, 2):
+        assert cli.run(monkeypatch, tmp_path, "-m", *TINY, "grid.lambdas=[10]", "copy=1,2,3") == 2
+        assert len(tried) == n
 
 
 # --- what a job may use of its machine --------------------------------------------------------------------------------
@@ -275,11 +253,11 @@ def test_a_table_that_a_run_replaces_while_it_is_read_is_not_called_edited(tmp_p
     before = store.provenance()
     merge(1)
     merge(2)  # now `before` does not even know it as the previous one
-    assert len(read._read(folder / "importance.csv", read.IMPORTANCE, before)) == 3
+    assert len(read.read_table(folder / "importance.csv", read.IMPORTANCE, before)) == 3
     with open(folder / "importance.csv", "a") as file:
         file.write("x,0,0\n")
     with pytest.raises(UserError, match="edited"):
-        read._read(folder / "importance.csv", read.IMPORTANCE, before)
+        read.read_table(folder / "importance.csv", read.IMPORTANCE, before)
 
 
 # --- SLURM, without one -----------------------------------------------------------------------------------------------
@@ -365,5 +343,5 @@ def test_slurm_gets_one_array_and_a_job_it_preempts_continues(tmp_path: Path, mo
     assert (home / "requeued").read_text() == "requeue 77_0\n"
     rows = table(tmp_path, "split_digits_fisher")
     assert len({row["run_id"] for row in rows}) == len(rows) == CELLS
-    counts = Counter(note["run"] for note in notes(tmp_path))
+    counts = Counter(note["run"] for note in processes.notes(tmp_path))
     assert sorted(counts.values()) in ([1] * CELLS, [1] * (CELLS - 1) + [2])  # only the interrupted chunk, if any

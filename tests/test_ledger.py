@@ -232,11 +232,6 @@ def test_check_without_a_readable_ledger_is_one_line(tmp_path, content, message)
     assert "\n" not in str(caught.value)
 
 
-def test_check_without_a_ledger_has_status_2(tmp_path):
-    status, out, err = run_script("ledger.py", "--results-dir", tmp_path, "--check")
-    assert (status, out, err.count("\n")) == (2, "", 1) and err.startswith("error: no ledger at")
-
-
 def test_a_damaged_results_folder_is_named(results):
     path = results / MNIST / "runs.csv"
     path.write_text(path.read_text()[:-40])

@@ -161,3 +161,14 @@ def test_lambda_zero_is_finetune_for_a_single_replica_and_lambda_matters(name, e
     )
     assert same(free, expected)
     assert error(held, expected) > 1e-2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PROTECTING)
+def test_a_task_starts_without_a_pull_where_only_the_last_one_matters(name, dtype):
+    """Exactly: Adam's first step after a reset makes a whole learning rate of however small a gradient."""
+    nothing = {key: torch.zeros_like(value) for key, value in positive(1, dtype).items()}
+    tasks = [(tree(1, dtype), nothing), (tree(2, dtype), positive(2, dtype))]
+    method = METHODS[name]()
+    pull = method.penalty_grad(after(method, 1e13, tasks), tree(2, dtype))
+    assert all((value == 0).all() for value in pull.values())

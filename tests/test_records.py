@@ -161,13 +161,6 @@ def test_a_half_written_spool_file_does_not_exist(tmp_path: Path, monkeypatch: p
     assert store.finished() == set()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="results cannot be written here") as error:
-        Store(tmp_path / "file" / "study")
-    assert "\n" not in str(error.value)
-
-
 def test_a_full_disk_is_one_line_and_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
 

@@ -1,17 +1,23 @@
-"""A study as a user runs it: one command, killed and continued, run twice, run again."""
+"""A study as a user runs it: one command, run twice, run again, and what its terminal shows."""
 
 import csv
+import fcntl
+import io
 import os
-import signal
-import subprocess
-import sys
-import time
+import pty
+import re
+import struct
+import termios
+from collections import Counter
 from pathlib import Path
 
 import cli
+import processes
 import pytest
 
-from cl_repro import worker
+from cl_repro import study, worker
+from cl_repro.errors import UserError
+from cl_repro.records import Store
 
 SMALL = [
     "study=split_digits_fisher",
@@ -24,27 +30,14 @@ SMALL = [
     "workers=2",
 ]
 CELLS = 2 * (1 + 2 * 2)
-MEASURED = ["accuracy", "forgetting", "bwt", "fwt", "status", "lambda", "seed", "arm", "config_id"]
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    """The command, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "cl_repro", *SMALL],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(cli.ROOT)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+MEASURED = ["accuracy", "forgetting", "bwt", "fwt", "status", "lambda", "seed", "arm"]
 
 
 def finish(folder: Path) -> str:
     """Run the command to its end; what it printed."""
-    process = start(folder)
+    process = processes.start(folder, *SMALL)
     out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
+    assert (process.returncode, err) == (0, "")  # nothing but results: this is no terminal
     return out
 
 
@@ -84,60 +77,16 @@ def test_the_same_command_again_recomputes_nothing(undisturbed: Path) -> None:
     assert (runs.read_bytes(), runs.stat().st_mtime_ns) == before
 
 
-@pytest.mark.parametrize("victim", ["parent", "worker"])
-def test_killed_in_the_middle_and_continued(undisturbed: Path, tmp_path: Path, victim: str) -> None:
-    process = start(tmp_path)
-    runs = tmp_path / "results" / "split_digits_fisher" / "runs.csv"
-    until = time.monotonic() + 120
-    while not runs.exists():
-        assert time.monotonic() < until
-        assert process.poll() is None, "finished before it could be killed"
-        time.sleep(0.05)
-    workers = children(process.pid)
-    assert workers
-    os.kill(process.pid if victim == "parent" else workers[-1], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    if victim == "worker":
-        assert process.returncode == 2
-        assert err.strip().splitlines()[-1].startswith("error: a worker process died")
-    for pid in workers:  # no orphan goes on
-        while alive(pid):
-            assert time.monotonic() < until
-            time.sleep(0.05)
-    done = table(tmp_path)
-    assert 0 < len(done) < CELLS
-    finish(tmp_path)
-    assert table(tmp_path) == table(undisturbed)
-
-
-def test_two_launches_at_once_share_the_work(undisturbed: Path, tmp_path: Path) -> None:
-    both = [start(tmp_path), start(tmp_path)]
+def test_two_launches_at_once_compute_each_run_once(undisturbed: Path, tmp_path: Path) -> None:
+    both = [processes.start(tmp_path, *SMALL, processes.PROBED) for _ in range(2)]
     for process in both:
         _, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
-    assert table(tmp_path) == table(undisturbed)
-
-
-def children(pid: int) -> list[int]:
-    """Worker processes of a process (Linux)."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-            command = (entry.parent / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-        if int(fields[1]) == pid and b"spawn_main" in command:
-            found.append(int(entry.parent.name))
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Running, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    # the probe is another `_target_`: another name of the same runs
+    assert sorted(table(tmp_path).values()) == sorted(table(undisturbed).values())
+    computed = Counter(note["run"] for note in processes.notes(tmp_path))
+    assert len(computed) == CELLS
+    assert set(computed.values()) == {1}
 
 
 def test_a_sweep_from_the_shell_fills_one_folder(
@@ -185,3 +134,89 @@ def test_a_chunk_that_fails_is_recorded_and_the_rest_go_on(
     assert len(computed) == 2
     assert len(table(tmp_path)) == CELLS
     assert not list((tmp_path / "results" / "split_digits_fisher" / "failed").glob("*.json"))
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """What tqdm takes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(text: str) -> list[str]:
+    """The states of the bar, in order."""
+    return [line for line in re.split(r"[\r\n]+", text) if "replicas" in line]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[worker.Job]:
+    """Three chunks: of two, two and one replicas."""
+    planned = study.plan(cli.arms("grid.lambdas=[1,2,3,4,5]", "seeds=[1]", "iterations=10", "max_replicas=2"))
+    source = study.provenance.Source("unknown", dirty=False)
+    return [worker.Job(chunk, planned.arms, tmp_path, "cpu", source) for chunk in planned.chunks]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_for_a_terminal_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[worker.Job], terminal: bool
+) -> None:
+    def compute(self: worker.Workshop, job: worker.Job, wait: bool) -> str:
+        self.report(study.iterations(job), 3, 0.25)
+        return worker.FAILED if len(job.chunk) == 1 else worker.DONE
+
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(worker.Workshop, "compute", compute)
+    study.compute(Store(tmp_path), jobs, 1, study.Budget(None, 0.0))
+    bars = shown(stream.getvalue())
+    if not terminal:
+        assert stream.getvalue() == ""
+        return
+    counts = [bar.split(":")[0] for bar in bars]
+    assert list(dict.fromkeys(counts)) == ["0/5 replicas", "2/5 replicas", "4/5 replicas"]  # the third has failed
+    assert "100%" in bars[-1]
+    assert "task 4, loss 0.2500" in bars[-1]
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, ", bars[-1])  # time gone < time to go
+
+
+@pytest.mark.slow
+def test_what_a_terminal_shows_of_a_pool(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = processes.start(tmp_path, *SMALL, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            text += (got := os.read(ours, 4096))
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not got:
+            break
+    process.communicate(timeout=240)
+    assert process.returncode == 0
+    bars = shown(text.decode())
+    assert bars[0].startswith(f"0/{CELLS} replicas:   0%")
+    assert "loss" not in bars[0]
+    assert bars[-1].startswith(f"{CELLS}/{CELLS} replicas: 100%")
+    assert any(re.search(r"task [2-5], loss \d\.\d{4}", bar) for bar in bars)
+    assert all(len(bar) <= 120 for bar in bars)
+
+
+def test_a_layer_that_an_estimator_cannot_measure_is_named_before_any_training(tmp_path: Path) -> None:
+    """With what still measures it."""
+    network = ["model._target_=made_networks.with_slope", "model.hidden=[4]", "seeds=[1]", "iterations=2"]
+    place = f"results_dir={tmp_path / 'none'}"
+    with pytest.raises(UserError) as error:
+        study.run(cli.arms(*network, "fisher=exact", place), "test", cores=1)
+    assert str(error.value) == (
+        "model=mlp with fisher=exact: no tapped layer measures the parameters ['slope']; fisher=batched and "
+        "fisher=one_sample/... measure any network"
+    )
+    assert not (tmp_path / "none").exists()
+    for fisher in ("batched", "one_sample/exact"):
+        ended = study.run(cli.arms(*network, f"fisher={fisher}", f"results_dir={tmp_path}"), "test", cores=1)
+        assert ended.unfinished == ""

@@ -8,7 +8,7 @@ import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import error, same
 
-from cl_repro import rng, scenarios
+from cl_repro import rng, runtime, scenarios
 from cl_repro.engine import Experiment, Replica, replicas, training
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
@@ -135,3 +135,19 @@ def test_the_penalty_acts_from_the_second_task_on():
     with mock.patch.object(replicas, "learn", spy):
         run(made_experiment(), ewc(), [Replica(1, 1.0, fisher.exact())])
     assert seen == [(0, False), (1, True), (2, True), (3, True), (4, True)]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tf32_is_a_setting_of_training_and_of_nothing_else(allowed):
+    """What a network finds set when it is asked, in training and in the importance and test passes."""
+    plain = made_experiment()
+    found: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
+
+    def apply(params, buffers, x, *, train=False, **others):
+        found[train].add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return plain.net.apply(params, buffers, x, train=train, **others)
+
+    runtime.prepare()
+    experiment = plain._replace(net=plain.net._replace(apply=apply), tf32=allowed)
+    run(experiment, ewc(), [Replica(1, 1.0, fisher.exact())])
+    assert found == {True: {(allowed, allowed)}, False: {(False, False)}}

@@ -124,8 +124,8 @@ def lambda_text(lam: float) -> str:
 
 
 def loss_notes(grid: Grid) -> list[str]:
-    """Which cells diverged, failed, or were not run, in words; nothing if none."""
-    notes = []
+    """Which cells diverged, failed, or were not run, in words, and whether λ is a window; nothing if none."""
+    notes = [f"{grid.window_note}."] if grid.window else []
     for arm, accuracy, lost in zip(grid.arms, grid.accuracy, grid.lost, strict=True):
         if lost.any():
             where = [f"{lambda_text(grid.lams[i])} ({lost[i]})" for i in np.flatnonzero(lost)]

@@ -37,7 +37,9 @@ LOOKS = {
     "exact": Look("#000000", "o", "-"),
     "exact_n": Look("#8C8C8C", "s", (0, (5, 1.2)), False, 7.5, 2.2),
     "sample": Look("#B5121B", "^", "-", False, 9.5, 3.0),
+    "sample_n": Look("#E58B8F", "^", (0, (5, 1.2)), False, 7.0, 1.8),
     "empirical": Look("#F0A202", "D", (0, (3.5, 1.5)), True, 4.8, 1.8),
+    "empirical_n": Look("#8A5A00", "D", (0, (1.5, 1.2)), False, 4.8, 1.6),
     "predicted": Look("#CC79A7", "P", (0, (5, 1.5, 1, 1.5)), True, 7.0),
     "batched": Look("#0072B2", "v", (0, (1.5, 1)), True, 6.5, 2.0),
 }
@@ -69,6 +71,13 @@ class Grid(NamedTuple):
     accuracy: Array  # [A, S, L]
     lost: Array  # [A, L], how many seeds diverged or failed
     flat: tuple[tuple[Arm, Array], ...]  # methods without lambda: [S]
+    window: int = 0  # lambdas of each arm, if they are a window of its own; 0 if all arms have the same grid
+
+    @property
+    def window_note(self) -> str:
+        """That the lambdas are a window, in words; empty if they are not."""
+        text = f"λ: a window of {self.window} decades per arm, placed by the trace of its Fisher, not the published 14"
+        return text if self.window else ""
 
     @property
     def none(self) -> Array:
@@ -89,9 +98,9 @@ def parts(fisher: str) -> tuple[str, str]:
 
 
 def kind_of(fisher: str) -> str:
-    """The key of `LOOKS`: exact_500 and exact_50 are both exact_n, any other number of examples changes nothing."""
+    """The key of `LOOKS`: exact_500 and exact_50 are both exact_n; without a look for n, that of the estimator."""
     estimator, n = parts(fisher)
-    return "exact_n" if estimator == "exact" and n else estimator
+    return f"{estimator}_n" if n and f"{estimator}_n" in LOOKS else estimator
 
 
 def label(method: str, fisher: str, unit: int | None = None) -> str:
@@ -179,6 +188,7 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
         accuracy=np.array(accuracy, dtype=float).reshape(shape),
         lost=np.array(lost, dtype=int).reshape(shape[0], shape[2]),
         flat=tuple(flat),
+        window=max((setting(folder, arm.config_id, "grid.window.decades") or 0 for arm in curved), default=0),
     )
 
 

@@ -1,14 +1,14 @@
 """The command line that the scripts share: which studies, from where, to where."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cl_repro.analysis.markup import Table, plain
 from cl_repro.analysis.study import Study, studies
 from cl_repro.analysis.tables import write_tables
-from cl_repro.errors import UserError
+from cl_repro.errors import entry_point
+from cl_repro.records import check_place
 
 
 def run(
@@ -16,17 +16,14 @@ def run(
     default_out: str,
     make: Callable[[argparse.Namespace], list[Path]],
     shows: bool = False,
-) -> int:
-    """Parse the command line, make the files, print their paths.
+) -> None:
+    """Parse the command line, make the files, print their paths; a user's mistake is one line, and exit status 2.
 
     Args:
         description: for --help.
         default_out: folder under --results-dir.
         make: from `names`, `results_dir`, `out` (and `show`) to the paths written.
         shows: whether there is a --show.
-
-    Returns:
-        Exit status: 0, or 2 after a user's mistake, which is told in one line on stderr.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
@@ -38,23 +35,17 @@ def run(
         parser.add_argument("--show", action="store_true", help="also print the tables")
     arguments = parser.parse_args()
     arguments.out = arguments.out or arguments.results_dir / default_out
-    try:
-        for path in make(arguments):
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with entry_point():
+        check_place(arguments.out)
+        print(*make(arguments), sep="\n")
 
 
 def make_tables(
     arguments: argparse.Namespace, kinds: Sequence[str], tables: Callable[[Study], list[Table]]
 ) -> list[Path]:
     """Write the tables of the studies asked for, and print them if `show` says so; returns the paths."""
-    paths = []
-    for study in studies(arguments.names, arguments.results_dir, kinds):
-        made = tables(study)
-        if arguments.show:
-            print("\n".join(map(plain, made)))
-        paths += write_tables(study, made, arguments.out)
-    return paths
+    # All are made before one is written: whatever is refused leaves nothing behind.
+    made = [(study, tables(study)) for study in studies(arguments.names, arguments.results_dir, kinds)]
+    if arguments.show:
+        print("\n".join(plain(table) for _, those in made for table in those))
+    return [path for study, those in made for path in write_tables(study, those, arguments.out)]

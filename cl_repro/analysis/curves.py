@@ -1,6 +1,5 @@
 """The figure: accuracy against lambda, mean with a band of one standard error over seeds, one curve per arm."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, look
+from cl_repro.analysis.figures import decades, save
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambdas
 from cl_repro.errors import UserError
-from cl_repro.records import write_atomically
 from cl_repro.stats import Array, estimate
 
 STYLE: dict[str, Any] = {
@@ -50,17 +48,24 @@ def plot_study(study: Study, out: Path) -> list[Path]:
     Raises:
         UserError: no arm has two lambdas.
     """
-    groups = [(key, runs) for key, runs in study.runs.groupby(PLACE) if most_lambdas(runs) > 1]
-    if not groups:
-        raise UserError(f"{study.folder / 'runs.csv'}: no arm has two values of lambda, so there is no curve")
+    groups = with_a_curve(study)
     paths = []
     for key, runs in groups:
         name = study.name if len(groups) == 1 else "_".join([study.name, *key])
         style: Any = {**STYLE, "svg.hashsalt": name}  # with a salt, the ids in the SVG repeat
         with mpl.rc_context(style):
             figure = draw(grid_of(runs, study.folder), describe(runs))
-            paths += _save(figure, study, runs, out / name)
+            title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"
+            paths += save(figure, title, source, out / name)
     return paths
+
+
+def with_a_curve(study: Study) -> list[tuple[Any, pd.DataFrame]]:
+    """What `plot_study` draws a figure of: (benchmark, scenario, model), and its runs. Raises UserError if nothing."""
+    groups = [(key, runs) for key, runs in study.runs.groupby(PLACE) if most_lambdas(runs) > 1]
+    if not groups:
+        raise UserError(f"{study.folder / 'runs.csv'}: no arm has two values of lambda, so there is no curve")
+    return groups
 
 
 def draw(grid: Grid, title: str) -> Figure:
@@ -68,11 +73,11 @@ def draw(grid: Grid, title: str) -> Figure:
     figure = Figure(figsize=(9.6, 5.0), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))  # inches
     axes = figure.add_subplot()
     for position, (arm, values) in enumerate(grid.flat):
-        _line(axes, arm, values, look(arm, position))
+        line(axes, arm, values, look(arm, position))
     lost = False
     for a, arm in enumerate(grid.arms):
         style = look(arm, a)
-        _curve(axes, arm, grid.lams, grid.accuracy[a], style, a)
+        curve(axes, arm, grid.lams, grid.accuracy[a], style, a)
         lost |= _mark_lost(axes, grid.lams, grid.accuracy[a], grid.lost[a], style)
     if lost:
         axes.plot([], [], "X", color="#444444", markersize=8, linestyle="", label="seed diverged or failed")
@@ -80,7 +85,8 @@ def draw(grid: Grid, title: str) -> Figure:
     return figure
 
 
-def _line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
+def line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
+    """The mean of a method without lambda, values [S], with a band of one SEM."""
     mean, sem, n = estimate(values)
     if not n:
         return
@@ -89,7 +95,7 @@ def _line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
         axes.axhspan(mean - sem, mean + sem, color=style.colour, alpha=0.13, linewidth=0, zorder=1)
 
 
-def _curve(axes: Axes, arm: Arm, lams: Array, accuracy: Array, style: Look, position: int) -> None:
+def curve(axes: Axes, arm: Arm, lams: Array, accuracy: Array, style: Look, position: int) -> None:
     """Mean with markers and a band of one SEM, over the seeds that are there. Later curves lie on top."""
     points = [estimate(column) for column in accuracy.T]
     there = np.array([point.n > 0 for point in points])
@@ -125,30 +131,11 @@ def _mark_lost(axes: Axes, lams: Array, accuracy: Array, lost: Array, style: Loo
 
 
 def _dress(axes: Axes, grid: Grid, title: str) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(base=10, numticks=20))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(which="minor", bottom=False)
-    axes.grid(axis="x", which="minor", visible=False)
-    margin = 10 ** (0.03 * max(np.log10(grid.lams[-1] / grid.lams[0]), 1))
-    axes.set_xlim(grid.lams[0] / margin, grid.lams[-1] * margin)
-    axes.set_xlabel("Regularisation strength λ (log scale)")
+    decades(axes, grid.lams[0], grid.lams[-1])
+    axes.set_xlabel("Regularisation strength λ (log scale)" + (f"\n{grid.window_note}" if grid.window else ""))
     axes.set_ylabel("Test accuracy after the last task (%)")
     axes.set_title(title, loc="left", pad=10, fontweight="bold")
     legend = axes.figure.legend(
         loc="outside right center", title="mean, band ± 1 SEM over seeds", alignment="left", borderaxespad=0.8
     )
     legend.get_title().set_color("#555555")
-
-
-def _save(figure: Figure, study: Study, runs: pd.DataFrame, stem: Path) -> list[Path]:
-    """PNG and SVG with study and commit in their metadata, and nothing that changes from one drawing to the next."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"
-    png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
-    png_data, svg_data = io.BytesIO(), io.BytesIO()
-    figure.savefig(png_data, format="png", dpi=200, metadata={"Title": title, "Source": source, "Software": None})
-    figure.savefig(svg_data, format="svg", metadata={"Title": title, "Source": source, "Date": None, "Creator": None})
-    write_atomically(png, png_data.getvalue())
-    write_atomically(svg, svg_data.getvalue())
-    return [png, svg]

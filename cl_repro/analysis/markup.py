@@ -93,7 +93,6 @@ def write(tables: list[Table], heading: str, name: str, out: Path) -> list[Path]
     Returns:
         The paths, <name>.md and <name>.tex.
     """
-    out.mkdir(parents=True, exist_ok=True)
     md, tex = out / f"{name}.md", out / f"{name}.tex"
     write_atomically(md, "\n".join([f"# {heading}\n", *map(markdown, tables)]).encode())
     comment = f"% {heading}. Needs \\usepackage{{booktabs,graphicx}}.\n"

@@ -15,6 +15,7 @@ import pandas as pd
 
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
+from cl_repro.records import read_bytes
 
 FLOAT, INT, BOOL, TEXT = "number", "integer", "boolean", "text"
 STATUS = ("ok", "diverged", "failed")
@@ -54,7 +55,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
     """
     provenance = read_provenance(folder)
     path = folder / "runs.csv"
-    runs = _read(path, RUNS, provenance)
+    runs = read_table(path, RUNS, provenance)
     twice = runs["run_id"][runs["run_id"].duplicated()]
     if len(twice):
         raise UserError(f"{path}: run_id {twice.iloc[0]} occurs twice: the file has been edited")
@@ -68,7 +69,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
 
 def read_accuracy(folder: Path) -> pd.DataFrame:
     """accuracy.csv: one row per (run_id, split, after_task, task). Raises UserError like `read_runs`."""
-    return _read(folder / "accuracy.csv", ACCURACY, read_provenance(folder))
+    return read_table(folder / "accuracy.csv", ACCURACY, read_provenance(folder))
 
 
 def read_importance(folder: Path) -> pd.DataFrame:
@@ -79,39 +80,41 @@ def read_importance(folder: Path) -> pd.DataFrame:
     path, provenance = folder / "importance.csv", read_provenance(folder)
     if not path.is_file() and path.name not in provenance.get("files", {}):
         return pd.DataFrame({name: pd.Series(dtype=object) for name in IMPORTANCE})
-    return _read(path, IMPORTANCE, provenance)
+    return read_table(path, IMPORTANCE, provenance)
 
 
 def read_published(path: Path) -> pd.DataFrame:
     """published.csv: one row per published number; accuracies in percent. Raises UserError like `read_runs`."""
-    return _read(path, PUBLISHED, {})
+    return read_table(path, PUBLISHED, {})
 
 
 def read_ledger(path: Path) -> pd.DataFrame:
     """ledger.csv as text, one row per published number. Raises UserError where there is none, or it is damaged."""
     if not path.is_file():
         raise UserError(f"no ledger at {path}: write it with `make ledger` first")
-    return _read(path, LEDGER, {})
+    return read_table(path, LEDGER, {})
 
 
 def read_provenance(folder: Path) -> dict:
     """provenance.json of a results folder; empty if there is none. Raises UserError if it is cut short."""
     path = folder / "provenance.json"
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
         provenance = json.loads(path.read_text(encoding="utf-8"))
         version, _ = provenance["schema_version"], dict(provenance["files"])
+        _ = [(one["command"], list(one["config_ids"])) for one in provenance.get("invocations", [])]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{path}: unreadable or cut short ({type(error).__name__}: {error})") from error
     _refuse_version(path, pd.Series([version]))
     return provenance
 
 
-def _read(path: Path, columns: dict[str, str], provenance: dict) -> pd.DataFrame:
+def read_table(path: Path, columns: dict[str, str], provenance: dict) -> pd.DataFrame:
+    """A CSV with these columns, typed; refused if it is not as `provenance` knows it."""
     if not path.is_file():
         raise UserError(f"no {path.name} in {path.parent}: run the study first, or name another folder")
-    content = path.read_bytes()
+    content = read_bytes(path)
     text = _rows(path, content)
     if "schema_version" in text:
         _refuse_version(path, text["schema_version"])
@@ -122,7 +125,7 @@ def _read(path: Path, columns: dict[str, str], provenance: dict) -> pd.DataFrame
     known = [provenance.get(when, {}).get(path.name) for when in ("files", "previous")]
     if provenance and hashlib.sha256(content).hexdigest() not in known:
         if (newer := read_provenance(path.parent)) != provenance:  # a run has replaced both since
-            return _read(path, columns, newer)
+            return read_table(path, columns, newer)
         raise UserError(f"{path}: edited since the run wrote it (its sha256 is not in provenance.json)")
     return frame
 

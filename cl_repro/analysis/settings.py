@@ -78,7 +78,12 @@ def companions() -> dict[str, str]:
 
 
 def _tree(path: Path) -> dict[str, Any]:
-    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: must hold keys with values, holds a {type(tree).__name__}")
     return tree
 
 

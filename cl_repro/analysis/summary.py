@@ -25,4 +25,4 @@ def rebuild(name: str, results_dir: Path) -> str:
 
 def _summary(study: Study) -> Table:
     grid = grid_of(study.runs, study.folder)
-    return summary_table(study, accuracy_rows(study, grid), shapes(study, grid))
+    return summary_table(study, grid, accuracy_rows(study, grid), shapes(study, grid))

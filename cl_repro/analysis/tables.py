@@ -134,7 +134,7 @@ def gap_table(study: Study, found: list[Shape], traces: Array) -> Table | None:
     return Table("gaps", title, header, tuple(body), notes) if body else None
 
 
-def summary_table(study: Study, rows: list[Row], found: list[Shape]) -> Table:
+def summary_table(study: Study, grid: Grid, rows: list[Row], found: list[Shape]) -> Table:
     """The accuracy table in short, for the end of a run."""
     by_arm = {shape.arm.config_id: shape for shape in found}
     published = list(rows[0].beside) if rows else []
@@ -151,7 +151,7 @@ def summary_table(study: Study, rows: list[Row], found: list[Shape]) -> Table:
     header += [column for source in published for column in (source, "verdict")]
     notes = (
         "mean ± SEM (seeds); rise: log10 λ half-way between None and the best; width: decades within "
-        f"{_points(study.settings.width_points)} of the best",
+        f"{_points(study.settings.width_points)} of the best" + (f"; {grid.window_note}" if grid.window else ""),
     )
     return Table("summary", describe(study.runs), tuple(header), tuple(body), notes)
 

@@ -1,6 +1,5 @@
 """Rows as a table for the terminal, and as CSV files that say where they come from."""
 
-import csv
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from cl_repro import provenance, runtime
 from cl_repro.analysis.markup import Table, plain
 from cl_repro.bench.measure import AT_LEAST, Row, Setting, verdict
+from cl_repro.records import to_csv, write_atomically
 
 SI = ((1.0, ""), (1e-3, "m"), (1e-6, "u"))
 
@@ -66,11 +66,9 @@ def write(group: str, rows: list[Row], setting: Setting, out: Path) -> Path | No
         "torch": torch.__version__,
         "date": provenance.now(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*Row._fields, "verdict", *common], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            cells = {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row._asdict().items()}
-            writer.writerow({**cells, "verdict": verdict(row), **common})
+    lines = []
+    for row in rows:
+        cells = {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row._asdict().items()}
+        lines.append({**cells, "verdict": verdict(row), **common})
+    write_atomically(path, to_csv([*Row._fields, "verdict", *common], lines))
     return path

@@ -3,16 +3,18 @@
 Which classes meet in a task depends on the seed, as in the reference implementation of van de Ven
 (GMvandeVen/continual-learning, data/load.py): p is a permutation of the class ids from NumPy's
 legacy generator, the new label of a row is p[original label], and task k owns the new labels
-{k c, ..., k c + c - 1}. Seed 0 does not permute. Rows keep the order of the files.
+{k c, ..., k c + c - 1}. Seed 0 does not permute. Rows keep the order of the data set.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cl_repro import rng
 from cl_repro.data.arrays import CHECKSUMS, Arrays, load
 from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
@@ -22,6 +24,10 @@ def split(
     dataset: str,
     n_tasks: int,
     scale: float,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    train_per_task: int | None = None,
+    test_per_task: int | None = None,
     *,
     data_dir: Path | str,
     device: str | torch.device,
@@ -30,9 +36,13 @@ def split(
     """Cut a data set into tasks of n_classes / n_tasks classes each.
 
     Args:
-        dataset: digits or mnist.
+        dataset: digits, mnist, cifar10 or cifar100.
         n_tasks: must divide the number of classes.
         scale: pixels are divided by it (255 for bytes, 16 for digits).
+        mean: of each channel of images [channels, height, width], subtracted after that; None, with std, for neither.
+        std: of each channel; divides what is left.
+        train_per_task: random training rows that each task keeps, a function of seed and task; None: all.
+        test_per_task: the same of its test rows.
         data_dir: the folder that holds the data set.
         device: where the data live.
         dtype: of the network's input.
@@ -41,9 +51,9 @@ def split(
         The benchmark, with the uint8 images resident on the device.
 
     Raises:
-        UserError: unknown, missing or wrong data; n_tasks or scale out of range.
+        UserError: unknown, missing or wrong data; an argument out of range.
     """
-    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+    if not (_is_finite(scale) and scale > 0):
         raise UserError(f"benchmark.scale={scale}: must be a finite number above 0")
     arrays = load(dataset, data_dir)
     n_classes = int(arrays.y_train.max()) + 1
@@ -53,18 +63,20 @@ def split(
             f"benchmark.n_tasks={n_tasks}: must divide the {n_classes} classes of {dataset}: "
             f"one of {', '.join(map(str, allowed))}"
         )
-    # A divisor on the device: CUDA multiplies by the reciprocal of a host scalar, which can be
-    # one rounding off x / scale.
-    divisor = torch.tensor(scale, dtype=dtype, device=device)
-
-    def to_input(x: Tensor) -> Tensor:
-        return x.to(dtype, copy=True).div_(divisor)
-
+    cuts = {"train": train_per_task, "test": test_per_task}
+    for name, word, labels in (("train", "training", arrays.y_train), ("test", "test", arrays.y_test)):
+        cut = cuts[name]
+        smallest = int(np.sort(np.bincount(labels))[: n_classes // n_tasks].sum())
+        if cut is not None and (type(cut) is not int or not 1 <= cut <= smallest):
+            raise UserError(
+                f"benchmark.{name}_per_task={cut}: must be an integer from 1 to {smallest}, the {word} rows of the "
+                f"smallest possible task of {dataset}, or null for all rows"
+            )
     return Benchmark(
         x=torch.from_numpy(arrays.x_train).to(device),
         x_test=torch.from_numpy(arrays.x_test).to(device),
-        to_input=to_input,
-        curriculum=lambda seed: _curriculum(arrays, class_permutation(n_classes, seed), n_tasks, device),
+        to_input=_to_input(scale, mean, std, arrays.x_train.shape[1:], device, dtype),
+        curriculum=lambda seed: _curriculum(arrays, seed, n_tasks, cuts, device),
         n_tasks=n_tasks,
         n_classes=n_classes,
         checksum=CHECKSUMS[dataset],
@@ -91,14 +103,48 @@ def class_permutation(n_classes: int, seed: int) -> np.ndarray:
     return np.random.RandomState(seed).permutation(n_classes)
 
 
-def _curriculum(arrays: Arrays, p: np.ndarray, n_tasks: int, device: str | torch.device) -> Curriculum:
+def _to_input(
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    shape: Sequence[int],
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> Callable[[Tensor], Tensor]:
+    # Divisors on the device: CUDA multiplies by the reciprocal of a host scalar, which can be one rounding off.
+    divisor = torch.tensor(scale, dtype=dtype, device=device)
+    if mean is None and std is None:
+        return lambda x: x.to(dtype, copy=True).div_(divisor)
+    n = shape[0] if len(shape) == 3 else 0
+    for key, values in (("mean", mean), ("std", std)):
+        if not (isinstance(values, list | tuple) and len(values) == n > 0 and all(map(_is_finite, values))):
+            rule = f"{n} finite numbers, one for each channel" if n else "null, as the images have no channels"
+            raise UserError(f"benchmark.{key}={values}: must be {rule} (mean and std may both be null)")
+        if key == "std" and min(values) <= 0:
+            raise UserError(f"benchmark.std={values}: must be above 0")
+    shift, spread = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] for values in (mean, std))
+    return lambda x: x.to(dtype, copy=True).div_(divisor).sub_(shift).div_(spread)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _curriculum(
+    arrays: Arrays, seed: int, n_tasks: int, cuts: Mapping[str, int | None], device: str | torch.device
+) -> Curriculum:
+    p = class_permutation(int(arrays.y_train.max()) + 1, seed)
     y, y_test = p[arrays.y_train], p[arrays.y_test]
 
-    def rows(labels: np.ndarray, classes: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.flatnonzero(np.isin(labels, classes))).to(device)
+    def rows(split: str, labels: np.ndarray, classes: np.ndarray, k: int) -> Tensor:
+        own = torch.from_numpy(np.flatnonzero(np.isin(labels, classes)))
+        if cuts[split] is not None:
+            shuffled = torch.randperm(len(own), generator=rng.stream(seed, f"{split}_per_task", k))
+            own = own[shuffled[: cuts[split]].sort().values]
+        return own.to(device)
 
     tasks = tuple(
-        Task(rows(y, classes), rows(y_test, classes), tuple(classes.tolist()))
-        for classes in np.arange(len(p)).reshape(n_tasks, -1)
+        Task(rows("train", y, classes, k), rows("test", y_test, classes, k), tuple(classes.tolist()))
+        for k, classes in enumerate(np.arange(len(p)).reshape(n_tasks, -1))
     )
     return Curriculum(torch.from_numpy(y).to(device), torch.from_numpy(y_test).to(device), tasks)

@@ -2,13 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from cl_repro.data.arrays import load
+from cl_repro.data.arrays import READERS, load, unknown
 from cl_repro.data.files import MissingDataError
 from cl_repro.data.torchvision_shim import prepare_torchvision
 from cl_repro.errors import UserError
+from cl_repro.records import check_place
 
 
 def prepare(names: Iterable[str], data_dir: Path | str) -> None:
@@ -23,12 +24,16 @@ def prepare(names: Iterable[str], data_dir: Path | str) -> None:
     Raises:
         UserError: unknown name, no connection, or files that are there but wrong.
     """
-    folder = Path(data_dir).expanduser().absolute()
+    folder, names = Path(data_dir).expanduser().absolute(), list(names)
+    for name in names:
+        if name not in READERS:
+            raise unknown(name)
     for name in names:
         try:
             load(name, folder)
             print(f"{name}: present, checksum right, nothing to do")
         except MissingDataError:
+            check_place(folder)
             print(f"{name}: downloading to {folder}", flush=True)
             _download(name, folder)
             load(name, folder)
@@ -46,11 +51,15 @@ def _download(name: str, folder: Path) -> None:
         # Imported here: only after the shim, and only where something is downloaded.
         from torchvision import datasets  # noqa: PLC0415
 
-        sources: dict[str, Callable] = {"mnist": datasets.MNIST}
         folder.mkdir(parents=True, exist_ok=True)
         # Beside its destination first: an interrupted download leaves no half file to be read.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as fresh:
-            sources[name](fresh, download=True)
+            if name == "mnist":
+                datasets.MNIST(fresh, download=True)
+            else:
+                source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+                # Not source(fresh, download=True): that goes on to load the pickles, which executes what they contain.
+                datasets.utils.download_and_extract_archive(source.url, fresh, md5=source.tgz_md5)
             _move_missing(Path(fresh), folder)
     except (ImportError, OSError, RuntimeError) as error:
         what = " ".join(str(error).split()) or type(error).__name__

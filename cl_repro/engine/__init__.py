@@ -6,8 +6,21 @@ network, optimiser and method; they differ in seed, lambda and estimator. All re
 weights, mini-batches, orders and label noise: they are paired.
 """
 
-from cl_repro.engine.replicas import Outcome, Trunk, run
-from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack
+from cl_repro.engine.boundary import measure
+from cl_repro.engine.replicas import Outcome, Trunk, first_task, run
+from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
 
-__all__ = ["Experiment", "Outcome", "Replica", "Report", "Seconds", "Stack", "Trunk", "run"]
+__all__ = [
+    "Experiment",
+    "Outcome",
+    "Replica",
+    "Report",
+    "Seconds",
+    "Stack",
+    "Trunk",
+    "first_task",
+    "measure",
+    "run",
+    "start",
+]

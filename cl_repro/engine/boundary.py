@@ -1,7 +1,7 @@
 """What happens between tasks: importances of the task just learned, and test accuracy on every task."""
 
-from collections.abc import Sequence
-from functools import reduce
+import sys
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -46,12 +46,43 @@ def estimate(experiment: Experiment, params: Tree, buffers: Tree, estimator: Est
     noise = noise.to(own.rows.device)
     label = torch.searchsorted(active, experiment.scenario.label(curriculum.y[own.rows], own))
     total_of = lift(lambda p, b, *data: estimator.sum(experiment.net, p, b, *data, active), k, (0, 0, None, None, None))
-    totals: list[Tree] = []
-    for at in order.split(estimator.batch_size or experiment.rows_per_pass):
+    total: Tree = {}
+
+    def add(at: Tensor) -> None:
+        nonlocal total
         x = experiment.benchmark.to_input(experiment.benchmark.x[own.rows[at]])
-        totals.append(total_of(lower(params, k), lower(buffers, k), x, label[at], noise[at]))
-        totals = [reduce(tree.add, totals)]
-    return raise_axis(tree.divide(totals[0], estimator.divisor(n)), k)
+        part = total_of(lower(params, k), lower(buffers, k), x, label[at], noise[at])
+        total = tree.add(total, part) if total else part
+
+    in_parts(add, order, estimator.batch_size or experiment.rows_per_pass, halves=estimator.batch_size is None)
+    return raise_axis(tree.divide(total, estimator.divisor(n)), k)
+
+
+def in_parts(f: Callable[[Tensor], None], rows: Tensor, size: int, halves: bool = True) -> None:
+    """Call `f` on parts of `rows`; when the device has no memory for one, go on with half as many.
+
+    Args:
+        f: called once for every row, with some of them at a time; must change nothing if it runs out of memory.
+        rows: [N].
+        size: rows at a time.
+        halves: whether the size may change.
+
+    Raises:
+        UserError: if the device has no memory even for one row.
+    """
+    first = 0
+    while first < len(rows):
+        try:
+            f(rows[first : first + size])
+        except torch.OutOfMemoryError as error:
+            if size == 1 or not halves:
+                raise UserError(
+                    f"out of memory on {rows.device} with {size} examples per pass; set max_replicas= to fewer replicas"
+                ) from error
+            size = -(-size // 2)
+            sys.stderr.write(f"out of memory on {rows.device}: going on with {size} examples per pass\n")
+        else:
+            first += size
 
 
 @torch.no_grad()
@@ -83,9 +114,12 @@ def accuracy(
     k = len(next(iter(params.values())))
     logits = lift(lambda p, b, x: experiment.net.apply(p, b, x)[0], k, (0, 0, None))
     right = torch.zeros(k, dtype=torch.float64, device=images.device)
-    for at in torch.arange(len(images), device=images.device).split(experiment.rows_per_pass):
+
+    def count(at: Tensor) -> None:
         x = experiment.benchmark.to_input(images[at])
         z = raise_axis(logits(lower(params, k), lower(buffers, k), x), k)
         guess = z.masked_fill(~active, float("-inf")).argmax(-1)
-        right += (guess == label[at]).sum(1)
+        right.add_((guess == label[at]).sum(1))
+
+    in_parts(count, torch.arange(len(images), device=images.device), experiment.rows_per_pass)
     return right / len(images)

@@ -28,6 +28,7 @@ class Experiment(NamedTuple):
     share_first_task: bool
     dtype: torch.dtype
     device: str
+    tf32: bool = False  # on CUDA, training may round factors to TF32; importances and evaluation never do
 
 
 class Replica(NamedTuple):

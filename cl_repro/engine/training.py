@@ -10,7 +10,7 @@ from cl_repro import rng
 from cl_repro.engine.stack import Experiment, Stack, active_mask, lift, lower, raise_axis
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
-from cl_repro.runtime import clock
+from cl_repro.runtime import clock, tf32
 from cl_repro.types import Method, Net, Tree
 
 REPORT_EVERY = 50  # iterations between two progress reports
@@ -61,7 +61,8 @@ def learn(
         stack.optimiser = experiment.optimiser(list(stack.params.values()))
     seeds = sorted(set(stack.seeds))
     drawn = batches(experiment, seeds, task, method.trains_on(task))
-    follow(experiment, stack, drawn, method, state, lambda done, loss: report(done, task, loss))
+    with tf32(experiment.tf32):
+        follow(experiment, stack, drawn, method, state, lambda done, loss: report(done, task, loss))
     stack.seconds.train += clock(experiment.device) - began
 
 

@@ -41,22 +41,27 @@ def sum_of_squares(
         {name: [*shape]}, non-negative, a SUM over examples, unit (nats/parameter)^2.
 
     Raises:
-        ValueError: if a layer is applied twice, or a parameter belongs to no tapped layer.
+        ValueError: if a layer is applied twice, if something changes a layer's input in place after it was used, or
+            if a parameter belongs to no tapped layer.
     """
     shapes = output_shapes(net, params, buffers, x)
     kinds: dict[str, Layer] = {}
+    versions: dict[str, int] = {}
 
     def logits(eps: Tree) -> tuple[Tensor, Tree]:
         inputs: Tree = {}
 
         def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
-            kinds[name], inputs[name] = layer, a
+            kinds[name], inputs[name], versions[name] = layer, a, a._version
             return z + eps[name]
 
         z, _ = net.apply(params, buffers, x, tap=tap)
+        if changed := [name for name, a in inputs.items() if a._version != versions[name]]:
+            raise ValueError(f"the input of layer {changed[0]!r} is changed in place after the layer used it")
         return z[:, active], inputs
 
-    eps = {name: x.new_zeros(len(x), *shape) for name, shape in shapes.items()}
+    zero = x.new_zeros(())  # expanded: the zeros themselves need no memory
+    eps = {name: zero.expand(len(x), *shape) for name, shape in shapes.items()}
     z, vjp, inputs = torch.func.vjp(logits, eps, has_aux=True)  # type: ignore[misc]  # a triple with has_aux
     s = columns(z)  # [N, J, A]
     if s.shape[1] == 0:  # one active class: its probability is 1, whatever the parameters
@@ -67,5 +72,8 @@ def sum_of_squares(
         for suffix, value in layer.squares(inputs[name], [d[name] for d in deltas]).items():
             total[f"{name}.{suffix}"] = value
     if missing := params.keys() - total.keys():
-        raise ValueError(f"no layer measures the parameters {sorted(missing)}")
+        raise ValueError(
+            f"no tapped layer measures the parameters {sorted(missing)}; fisher=batched and fisher=one_sample/... "
+            "measure any network"
+        )
     return total

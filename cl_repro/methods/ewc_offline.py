@@ -10,6 +10,7 @@ Prefactor: lam/2.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from cl_repro import tree
@@ -43,9 +44,10 @@ def ewc_offline() -> Method:
         for name, p in params.items():
             a, f, theta = state.importance[name].double(), importance[name].double(), p.double()
             c = state.c_hi[name].double() + state.c_lo[name].double()
-            # c + F (theta - c) / (A + F); where nothing is important yet, the centre has no effect: take theta
-            share = (f / (a + f)).nan_to_num(1.0)
-            c = c + share * (theta - c)
+            # c + F (theta - c) / (A + F); where nothing is important yet, the centre has no effect: take theta.
+            # lerp is exact at both ends: a centre one rounding off theta is a gradient, and Adam's first step after a
+            # reset makes lr of however small a gradient.
+            c = torch.lerp(c, theta, (f / (a + f)).nan_to_num(1.0))
             c_hi[name] = c.to(p.dtype)
             c_lo[name] = (c - c_hi[name].double()).to(p.dtype)
             total[name] = (a + f).to(p.dtype)

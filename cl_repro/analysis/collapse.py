@@ -1,0 +1,156 @@
+"""Do the estimators differ in scale only? Accuracy against lambda, and against lambda times the trace of the Fisher.
+
+The penalty is lambda F, so curves of estimators that differ by a factor fall on each other once lambda is multiplied
+by the trace. The trace is that of the first task; later ones depend on lambda.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from cl_repro.analysis.accuracy import interval_text
+from cl_repro.analysis.arms import Grid, grid_of, look
+from cl_repro.analysis.curves import STYLE, curve, line
+from cl_repro.analysis.figures import decades, save
+from cl_repro.analysis.markup import TIMES, Table, write
+from cl_repro.analysis.shape import seed_mean
+from cl_repro.analysis.study import CURVES, Study, commits, describe, folders, open_study, studies
+from cl_repro.analysis.tables import log_traces, shapes
+from cl_repro.errors import UserError
+from cl_repro.stats import Array, Interval, bootstrap_weights, percentile_interval
+
+X_LABELS = ("Regularisation strength λ (log scale)", f"λ {TIMES} trace of the first task's Fisher (log scale)")
+
+
+class Collapse(NamedTuple):
+    """Where the curves of A arms rise, in log10; spreads are largest minus smallest, in decades."""
+
+    grid: Grid  # of these arms only
+    log_trace: Array  # [A], mean over seeds
+    rises: tuple[Interval, ...]  # of log10 lambda
+    rescaled: tuple[Interval, ...]  # of log10 (lambda trace)
+    spread: Interval
+    rescaled_spread: Interval
+
+
+def collapse(study: Study) -> Collapse | None:
+    """The collapse of a study's curves, with percentile bootstrap intervals over seeds.
+
+    Args:
+        study: of curves.
+
+    Returns:
+        None if fewer than two of its arms have both a rise and a trace.
+    """
+    grid, settings = grid_of(study.runs, study.folder), study.settings
+    found, traces = shapes(study, grid), log_traces(study, grid)
+    log_trace = seed_mean(traces[..., None])[..., 0]
+    kept = np.flatnonzero(np.isfinite(log_trace) & np.isfinite([shape.rise.centre for shape in found]))
+    if kept.size < 2:
+        return None
+    n = grid.seeds.size
+    # The same resamples as those of the rises, so that rise and trace stay paired.
+    weight = bootstrap_weights(n, settings.resamples, np.random.default_rng(settings.seed))
+    scale = seed_mean(traces[kept, :, None], weight)[..., 0]  # [R, A]
+    samples = np.stack([found[a].rise_samples for a in kept], 1)  # [R, A]
+    centre = np.array([found[a].rise.centre for a in kept])
+
+    def interval(point: float, resampled: Array) -> Interval:
+        return percentile_interval(point, resampled, settings.confidence, n)
+
+    moved, moved_samples = centre + log_trace[kept], samples + scale
+    return Collapse(
+        grid=grid._replace(arms=tuple(grid.arms[a] for a in kept), accuracy=grid.accuracy[kept], lost=grid.lost[kept]),
+        log_trace=log_trace[kept],
+        rises=tuple(interval(c, s) for c, s in zip(centre, samples.T, strict=True)),
+        rescaled=tuple(interval(c, s) for c, s in zip(moved, moved_samples.T, strict=True)),
+        spread=interval(np.ptp(centre), np.ptp(samples, axis=1)),
+        rescaled_spread=interval(np.ptp(moved), np.ptp(moved_samples, axis=1)),
+    )
+
+
+def draw(found: Collapse, title: str) -> Figure:
+    """Two panels with one axis of accuracy: against lambda, and against lambda times the trace."""
+    figure = Figure(figsize=(12.6, 4.9), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))  # inches
+    grid, panels = found.grid, figure.subplots(1, 2, sharey=True)
+    scales = np.zeros_like(found.log_trace), found.log_trace
+    spreads = found.spread, found.rescaled_spread
+    for axes, scale, spread, label in zip(panels, scales, spreads, X_LABELS, strict=True):
+        for position, (arm, values) in enumerate(grid.flat):
+            line(axes, arm, values, look(arm, position))
+        x = grid.lams * 10.0 ** scale[:, None]  # [A, L]
+        for a, arm in enumerate(grid.arms):
+            curve(axes, arm, x[a], grid.accuracy[a], look(arm, a), a)
+        there = x[np.isfinite(grid.accuracy).any(axis=1)]
+        decades(axes, there.min(), there.max(), 12)
+        axes.set_xlabel(label)
+        axes.set_title(f"rises within {interval_text(spread, sign='')} decades", loc="left", fontsize=11)
+    panels[0].set_ylabel("Test accuracy after the last task (%)")
+    if grid.window:
+        panels[0].set_xlabel(f"{X_LABELS[0]}\n{grid.window_note}")
+    figure.suptitle(title, x=0.012, ha="left", fontweight="bold", fontsize=12)
+    lines, names = panels[0].get_legend_handles_labels()
+    legend = figure.legend(
+        lines, names, loc="outside right center", title="mean, band ± 1 SEM over seeds", alignment="left"
+    )
+    legend.get_title().set_color("#555555")
+    return figure
+
+
+def table(study: Study, found: Collapse) -> Table:
+    """Rises before and after the traces are taken into account."""
+    body = [
+        (arm.label, interval_text(rise, sign=""), f"{10**log:.2e}", interval_text(moved))
+        for arm, rise, log, moved in zip(found.grid.arms, found.rises, found.log_trace, found.rescaled, strict=True)
+    ]
+    before, after = (interval_text(x, sign="") for x in (found.spread, found.rescaled_spread))
+    explained = 1 - found.rescaled_spread.centre / found.spread.centre if found.spread.centre else np.nan
+    notes = (
+        "Rise: log10 λ at which the seed-mean curve first crosses half-way between None's mean and its own best. "
+        "Trace: of the Fisher after the first task, geometric mean over seeds. Last column: their sum in logarithms, "
+        f"the rise on the axis λ {TIMES} trace.",
+        f"Largest minus smallest rise: {before} decades of λ, {after} decades of λ {TIMES} trace: the trace accounts "
+        f"for {explained:.0%} of the spread. What is left is not a matter of scale, or it is noise: see the brackets.",
+        f"Brackets: {study.settings.confidence:.0%} percentile bootstrap over seeds, rises and traces resampled "
+        "together. A range is never negative, so its interval does not reach 0 where there is no spread at all.",
+    )
+    header = ("Arm", "rise, log10 λ", "trace", f"rise, log10 (λ {TIMES} trace)")
+    rows = (*body, ("spread, decades", before, "", after))
+    return Table("collapse", "Do the estimators differ in scale only?", header, rows, notes)
+
+
+def plot_collapse(names: list[str], results_dir: Path, figures: Path, tables: Path) -> list[Path]:
+    """Draw and tabulate the studies asked for, or every one that can be.
+
+    Args:
+        names: folders under `results_dir`; empty: all studies of curves with two rises and their traces.
+        results_dir: the folder of all results.
+        figures: folder of collapse_<study>.png and .svg, made if missing.
+        tables: folder of collapse_<study>.md and .tex, made if missing.
+
+    Returns:
+        The paths.
+
+    Raises:
+        UserError: as `studies` and `open_study`; a named study has no two arms with a rise and a trace.
+    """
+    paths = []
+    everything = (open_study(name, results_dir) for name in folders(results_dir))
+    for study in studies(names, results_dir, (CURVES,)) if names else [s for s in everything if s.kind == CURVES]:
+        found = collapse(study)
+        if found is None:
+            if names:
+                raise UserError(
+                    f"{study.folder}: no two arms have both a rise above None and a trace: nothing to compare"
+                )
+            continue
+        title, name = f"{study.name}: {describe(study.runs)}", f"collapse_{study.name}"
+        style: Any = {**STYLE, "svg.hashsalt": name}
+        with mpl.rc_context(style):
+            paths += save(draw(found, describe(study.runs)), title, f"cl_repro {commits(study.runs)}", figures / name)
+        paths += write([table(study, found)], title, name, tables)
+    return paths

@@ -1,0 +1,26 @@
+"""Networks that a user might write, named by `model._target_` in tests of the command line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cl_repro.models.layers import init_linear, linear, no_tap
+from cl_repro.types import Net, Tree
+
+
+def with_slope(hidden: Sequence[int], *, input_shape: Sequence[int], n_outputs: int) -> Net:
+    """A layer, PReLU with a slope that no tap sees, and a head."""
+    n_in, (units,) = torch.Size(input_shape).numel(), hidden
+
+    def init(generator: torch.Generator) -> tuple[Tree, Tree]:
+        layers = init_linear("fc1", n_in, units, generator) | init_linear("head", units, n_outputs, generator)
+        return layers | {"slope": torch.full((1,), 0.25)}, {}
+
+    def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Any = no_tap) -> tuple[Tensor, Tree]:
+        a = functional.prelu(linear(params, "fc1", x.flatten(1), tap), params["slope"])
+        return linear(params, "head", a, tap), buffers
+
+    return Net(init, apply)

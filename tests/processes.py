@@ -1,0 +1,82 @@
+"""The command as a process of its own, its workers, and what each process that trains says about itself."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import cli
+
+# Notes which processes start, and for each run what the process that has trained it looks like. `benchmark._target_`
+# makes every process import it.
+PROBE = """
+import json, os
+from multiprocessing import current_process
+import torch
+from cl_repro import worker
+from cl_repro.benchmarks.split import split
+
+run_row = worker.run_row
+
+def noted(job, cell, *others):
+    denormal = torch.tensor([1e-310], dtype=torch.float64)
+    note = {"run": cell.run_id, "process": current_process().name}
+    note |= {"threads": torch.get_num_threads(), "kept": (denormal * 1.0).item()}
+    with open(os.environ["PROBE"], "a") as file:
+        file.write(json.dumps(note) + "\\n")
+    return run_row(job, cell, *others)
+
+worker.run_row = noted
+with open(os.environ["PROBE"] + ".pids", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+"""
+PROBED = "benchmark._target_=probe.split"
+
+
+def start(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """`python -m cl_repro ARGUMENTS` in a folder and a process group of its own; with PROBED among them, probed."""
+    (folder / "probe.py").write_text(PROBE)
+    paths = {"PYTHONPATH": f"{cli.ROOT}{os.pathsep}{folder}", "PROBE": str(folder / "probe.jsonl")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "cl_repro", *arguments],
+        cwd=folder,
+        env={**os.environ, **paths, **(environment or {})},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def notes(folder: Path) -> list[dict]:
+    """What the probe wrote, one per run computed; every process was prepared before it computed."""
+    found = [json.loads(line) for line in (folder / "probe.jsonl").read_text().splitlines()]
+    assert {note["threads"] for note in found} == {1}
+    assert {note["kept"] for note in found} == {0.0}  # the denormal was flushed
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Worker processes of a process (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+            command = (entry.parent / "cmdline").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+        if int(fields[1]) == pid and b"spawn_main" in command:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Running, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

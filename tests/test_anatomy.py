@@ -1,0 +1,330 @@
+"""The anatomy of the Fisher: its mathematics, its passes beside those of a run, its files, its figures and tables."""
+
+import math
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cli
+import made_results
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from made_experiments import made_experiment
+from made_trees import same
+from scipy.stats import spearmanr
+
+from cl_repro import anatomy, study
+from cl_repro.analysis import anatomy_cost, collapse
+from cl_repro.analysis.anatomy import open_anatomy, spread
+from cl_repro.analysis.anatomy_tables import explanation, write_tables
+from cl_repro.analysis.study import open_study
+from cl_repro.anatomy import measures, weights
+from cl_repro.anatomy.folder import earlier
+from cl_repro.anatomy.measures import confidence, distance, flat, layer_shares, reference
+from cl_repro.anatomy.weights import after_first_task
+from cl_repro.config import CONF
+from cl_repro.errors import UserError
+from cl_repro.records import Store
+
+DIGITS = ("iterations=150", "model.hidden=[64]")  # some passes draw a wrong label, some do not
+
+
+def made_importance(seed: int = 0, n: int = 200) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    value = torch.rand(n, generator=generator, dtype=torch.float64) ** 4
+    value[::7] = 0.0
+    return {"fc1.weight": value[:120].view(1, 10, 12), "fc1.bias": value[120:150], "head.weight": value[150:]}
+
+
+# --- the measures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [1e-7, 0.3, 1.0, 2e5])
+def test_a_multiple_has_an_error_and_no_shape_error(factor: float) -> None:
+    made = made_importance()
+    found = distance(factor * flat(made), reference(made))
+    assert found.error == pytest.approx(abs(factor - 1))
+    assert found.shape_error < 1e-12
+    assert found.rank_correlation == pytest.approx(1)
+
+
+def test_the_shape_error_is_the_sine_of_the_angle_and_below_the_error_of_any_factor() -> None:
+    e, f = flat(made_importance()), flat(made_importance(1))
+    found = distance(f, reference(made_importance()))
+    assert found.shape_error == pytest.approx(math.sqrt(1 - float(f @ e) ** 2 / float((f @ f) * (e @ e))))
+    errors = [float((c * f - e).norm() / e.norm()) for c in np.linspace(-1, 2, 301)]
+    assert found.shape_error <= min(errors) + 1e-12
+    assert min(errors) == pytest.approx(found.shape_error, rel=1e-3)
+
+
+def test_right_angles_and_nothing_at_all_are_as_far_as_it_gets() -> None:
+    made = {"a.weight": torch.tensor([1.0, 2.0, 0.0, 0.0])}
+    for other in ([0.0, 0.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0]):
+        found = distance(torch.tensor(other, dtype=torch.float64), reference(made))
+        assert found.shape_error == 1
+        assert math.isnan(found.rank_correlation)  # constant where the reference is not zero
+    assert math.isnan(distance(flat(made), reference({"a.weight": torch.zeros(4)})).error)
+
+
+def test_the_rank_correlation_is_spearmans_over_what_is_not_zero_in_the_reference() -> None:
+    made = made_importance()
+    e, there = flat(made), flat(made) != 0
+    monotone = torch.where(there, e.sqrt(), torch.linspace(0, 9, len(e), dtype=e.dtype))  # anything goes elsewhere
+    assert distance(monotone, reference(made)).rank_correlation == pytest.approx(1)
+    assert distance(1 - monotone, reference(made)).rank_correlation == pytest.approx(-1)
+    tied = (flat(made_importance(1)) * 8).round()
+    expected = spearmanr(tied[there], e[there]).statistic
+    assert distance(tied, reference(made)).rank_correlation == pytest.approx(expected)
+
+
+def test_shares_are_of_layers_and_sum_to_one() -> None:
+    made = made_importance()
+    found = layer_shares(made)
+    assert list(found) == ["fc1", "head"]
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["head"] == pytest.approx(float(made["head.weight"].sum() / flat(made).sum()))
+
+
+def test_the_expected_wrong_labels_are_the_sum_of_one_minus_p() -> None:
+    z = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.arange(50) % 3
+    p = z.softmax(1)
+    own = p.gather(1, y[:, None])[:, 0]
+    found = confidence(z, y)
+    assert found.wrong_expected == pytest.approx(float((1 - own).sum()))
+    assert found.cross_entropy == pytest.approx(float(-own.log().mean()))
+    assert found.errors == int((p.argmax(1) != y).sum()) > 0
+    assert found.wrong_max == pytest.approx(float((1 - own).max()))
+    assert found.top_ten_share == pytest.approx(float((1 - own).sort().values[-10:].sum() / (1 - own).sum()))
+    columns = (p[:, None, :] - torch.eye(3, dtype=p.dtype)).square().sum(2)  # [N, 3], |p - onehot(y)|^2
+    assert found.exact_weight == pytest.approx(float((p * columns).sum(1).mean()))
+    assert found.empirical_weight == pytest.approx(float(columns.gather(1, y[:, None]).mean()))
+
+
+def test_probabilities_below_what_one_minus_p_can_tell_are_not_lost() -> None:
+    found = confidence(torch.tensor([[50.0, 0.0], [0.0, 60.0]]), torch.tensor([0, 1]))
+    p = math.exp(-50), math.exp(-60)
+    assert found.wrong_expected == pytest.approx(sum(p), abs=0)
+    assert found.cross_entropy == pytest.approx(sum(p) / 2, abs=0)
+    assert found.exact_weight == pytest.approx(sum(p), abs=0)  # 2 p (1 - p), mean of two
+    assert found.empirical_weight == pytest.approx(sum(x * x for x in p), abs=0)
+
+
+# --- the passes and the files ----------------------------------------------------------------------------------------
+
+
+def measured(folder: Path, *overrides: str) -> pd.DataFrame:
+    """Run the anatomy of the digits into a folder; its estimates."""
+    done = anatomy.run([*DIGITS, *overrides, f"results_dir={folder}"])
+    return pd.read_csv(done / "anatomy.csv")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results folder with the anatomy of two seeds of the digits."""
+    folder = tmp_path_factory.mktemp("results")
+    measured(folder, "seeds=[1,2]")
+    return folder
+
+
+@pytest.fixture
+def rows(results: Path) -> pd.DataFrame:
+    return pd.read_csv(results / "anatomy_split_digits" / "anatomy.csv")
+
+
+def test_every_estimator_and_number_of_examples_is_there(rows: pd.DataFrame) -> None:
+    one = rows[(rows["seed"] == 1) & (rows["repeat"] == 0)]
+    cells = set(zip(one["estimator"], one["n"].fillna(0), strict=True))
+    of_n = {(name, n) for name in ("exact", "empirical", "sample", "predicted") for n in (50, 100, 0)}
+    assert cells == of_n | {("batched", 0)}  # 500 and 2000 are more than a task of the digits has
+    exact = rows[(rows["estimator"] == "exact") & rows["n"].isna()]
+    assert (exact[["error", "shape_error"]] == 0).all().all()
+    assert (exact["rank_correlation"] == 1).all()
+    assert (exact["backward_passes"] == exact["examples"]).all()  # two classes: one column
+    batched = rows[rows["estimator"] == "batched"]
+    assert (batched["backward_passes"] == -(-batched["examples"] // 32)).all()
+    assert (rows["seconds"] > 0).all() and (rows["epoch_seconds"] > 0).all()
+
+
+def test_an_estimate_is_that_of_a_run(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """Weights, examples and label noise of a run: `sample` depends on all three."""
+    arms = cli.arms(*DIGITS, "method=ewc", "fisher=sample", "seeds=[2]", f"results_dir={tmp_path}")
+    folder = study.run(arms, "made", cores=1).folder
+    run = pd.read_csv(folder / "importance.csv").set_index("after_task")["trace"][0]
+    own = rows[(rows["seed"] == 2) & (rows["estimator"] == "sample") & (rows["repeat"] == 0) & rows["n"].isna()]
+    assert own["trace"].item() == pytest.approx(run, rel=1e-5)
+    with pytest.raises(UserError, match="folder of a study; set name="):
+        earlier(Store(folder), "made")
+
+
+def test_sample_is_empirical_exactly_where_it_draws_no_wrong_label(rows: pd.DataFrame) -> None:
+    sample = rows[rows["estimator"] == "sample"]
+    assert (sample["equals_empirical"].astype(bool) == (sample["wrong_drawn"] == 0)).all()
+    assert sample["equals_empirical"].nunique() == 2  # or the line above asks little
+    assert sample.groupby(["seed", "n"], dropna=False)["trace"].nunique().max() > 1  # the draws are of their own
+
+
+def test_a_second_call_continues_from_the_weights(
+    results: Path, rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    monkeypatch.setattr(weights, "learn", lambda *_: pytest.fail("trained again"))
+    again = measured(tmp_path / "results", "seeds=[1]")
+    numbers = ["seed", "estimator", "n", "trace", "error", "shape_error", "rank_correlation", "wrong_drawn"]
+    pd.testing.assert_frame_equal(again[numbers], rows[numbers], check_exact=True)
+    seconds = (again["seconds"] != rows["seconds"]).groupby(again["seed"]).any()
+    assert seconds.to_dict() == {1: True, 2: False}  # the rows of the other seed are as they were
+
+
+def test_weights_are_those_that_were_trained(tmp_path: Path) -> None:
+    experiment = made_experiment()
+    first = after_first_task(experiment, 3, tmp_path / "made.pt")
+    assert same(after_first_task(experiment, 3, tmp_path / "made.pt").params, first.params)
+    assert not same(after_first_task(experiment, 4, tmp_path / "other.pt").params, first.params)
+    assert (tmp_path / ".gitignore").read_text() == "*\n"
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_weights_file_that_would_run_code_is_refused_and_does_not(save: Callable, tmp_path: Path) -> None:
+    path, made = tmp_path / "made.pt", tmp_path / "executed"
+    save({"params/fc1.weight": Payload(made)}, path)
+    with pytest.raises(UserError, match="not a file of plain tensors"):
+        after_first_task(made_experiment(), 1, path)
+    assert not made.exists()
+    torch.load(path, weights_only=False) if save is torch.save else pickle.loads(path.read_bytes())
+    assert made.exists()  # it would have
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04 cut short", "not a file of plain tensors"),
+        ({"params/fc1.weight": torch.zeros(1, 3)}, "not the weights of this network"),
+        ([torch.zeros(3)], "not the weights of this network"),
+    ],
+)
+def test_weights_of_something_else_are_refused(content: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "made.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        after_first_task(made_experiment(), 1, path)
+
+
+def test_another_configuration_and_an_edited_file_are_refused(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "anatomy_split_digits", tmp_path / "made")
+    with pytest.raises(UserError, match="another configuration; set name="):
+        earlier(Store(tmp_path / "made"), "another")
+    path = tmp_path / "made" / "anatomy.csv"
+    path.write_text(path.read_text().replace(",exact,", ",exactly,", 1))
+    with pytest.raises(UserError, match="not as this program wrote it"):
+        earlier(Store(tmp_path / "made"), pd.read_csv(path)["config_id"][0])
+    with pytest.raises(UserError, match="edited since the run wrote it"):
+        open_anatomy("made", tmp_path)
+
+
+def test_what_no_task_can_do_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch_size=5000: must be at most the 272 examples"):
+        measured(tmp_path, "seeds=[1]", "batch_size=5000")
+    assert not list(tmp_path.iterdir())
+
+
+# --- tables and figures ----------------------------------------------------------------------------------------------
+
+
+def test_the_explanation_says_what_the_numbers_say(results: Path) -> None:
+    found = open_anatomy("anatomy_split_digits", results)
+    sample = found.passes[(found.passes["estimator"] == "sample") & found.passes["n"].isna()]
+    for drawn, says, denies in (
+        (0, "is EMPIRICAL, number for number, in 10 of 10", "for want"),
+        (3, "for want", "ber,"),
+    ):
+        told = found.passes.copy()
+        told.loc[sample.index, "wrong_drawn"] = drawn
+        told.loc[sample.index, "equals_empirical"] = str(drawn == 0)
+        text = " ".join(explanation(found._replace(passes=told)))
+        assert says in text and denies not in text
+        assert f"{10 if drawn == 0 else 0} of 10 passes drew none" in text
+        assert spread(found.confidence["wrong_expected"]) in text
+
+
+def test_figure_and_tables_are_made_from_the_csvs_without_torch(results: Path, tmp_path: Path) -> None:
+    made_results.write(results / "made_study", made_results.fisher_rows())
+    program = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__'); assert 'torch' not in sys.modules"
+    )
+    script = str(cli.ROOT / "scripts" / "plot_anatomy.py")
+    command = [sys.executable, "-c", program, script, "--results-dir", str(results), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    stems = {"anatomy_split_digits", "collapse_made_study"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.svg")} == stems
+    assert {path.stem for path in (results / "tables").glob("*.md")} == stems
+    found = open_anatomy("anatomy_split_digits", results)
+    again = anatomy_cost.plot_cost(found, tmp_path / "again")
+    assert all(path.read_bytes() == (tmp_path / path.name).read_bytes() for path in again)
+    text = write_tables(found, tmp_path)[0].read_text()
+    assert "| EXACT (n=50) |" in text and "| BATCHED (b=32) |" in text and "| fc1 |" in text
+
+
+def test_curves_that_differ_in_scale_only_collapse(tmp_path: Path) -> None:
+    made_results.write(tmp_path / "made", made_results.fisher_rows())
+    made = open_study("made", tmp_path)
+    found = collapse.collapse(made)
+    assert found is not None
+    rises = made_results.RISES
+    assert found.spread.centre == pytest.approx(max(rises.values()) - min(rises.values()), abs=0.2)
+    moved = [rises[arm.fisher] + math.log10(made_results.TRACES[arm.fisher]) for arm in found.grid.arms]
+    assert found.rescaled_spread.centre == pytest.approx(max(moved) - min(moved), abs=0.2)
+    assert found.rescaled_spread.low <= found.rescaled_spread.centre <= found.rescaled_spread.high < 1
+    left, right = collapse.draw(found, "made").axes
+    x = [{line.get_label(): line.get_xdata() for line in axes.lines} for axes in (left, right)]
+    for a, arm in enumerate(found.grid.arms):
+        assert x[1][arm.label] == pytest.approx(x[0][arm.label] * 10 ** found.log_trace[a])
+
+
+def test_curves_that_do_not_differ_in_scale_do_not_collapse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made_results, "TRACES", dict.fromkeys(made_results.TRACES, 1e-3))
+    made_results.write(tmp_path / "made", made_results.fisher_rows())
+    found = collapse.collapse(open_study("made", tmp_path))
+    assert found is not None
+    assert found.rescaled_spread == pytest.approx(found.spread)
+    assert "accounts for 0%" in collapse.table(open_study("made", tmp_path), found).notes[1]
+
+
+def test_a_study_without_two_traces_has_nothing_to_collapse(tmp_path: Path) -> None:
+    made_results.write(tmp_path / "made", made_results.fisher_rows(fishers=("exact",)))
+    assert collapse.collapse(open_study("made", tmp_path)) is None
+    with pytest.raises(UserError, match="no two arms have both a rise above None and a trace"):
+        collapse.plot_collapse(["made"], tmp_path, tmp_path, tmp_path)
+
+
+def test_the_accuracy_study_is_the_published_one_and_more() -> None:
+    ours, published = (
+        yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())
+        for name in ("fisher_anatomy", "split_mnist_fisher")
+    )
+    assert ours["defaults"] == published["defaults"]  # so equal arms have equal run ids
+    fishers = [arm.get("fisher") for arm in ours["arms"]]
+    assert all(arm in ours["arms"] for arm in published["arms"])
+    assert {f"{name}{n}" for name in ("exact", "sample", "empirical") for n in ("", "_500")} < set(fishers)
+
+
+def test_ranks_share_what_is_equal() -> None:
+    assert measures.ranks(torch.tensor([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1, 3.5, 2]

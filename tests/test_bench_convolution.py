@@ -1,0 +1,61 @@
+"""That what the convolution bench compares computes the same, and that its CUDA code runs."""
+
+import warnings
+
+import pytest
+import torch
+from made_trees import error
+
+from cl_repro import rng
+from cl_repro.bench import convolution
+from cl_repro.bench.measure import Setting, verdict
+from cl_repro.bench.modules import ConvNet, SlimResNet18
+from cl_repro.importance.fisher import exact
+from cl_repro.models.convnet import convnet
+from cl_repro.models.slim_resnet18 import slim_resnet18
+
+IMAGES = (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("net", "module"),
+    [
+        (slim_resnet18(3, input_shape=IMAGES, n_outputs=2), SlimResNet18(3, 2)),
+        (convnet([3, 4, 5], [7], input_shape=IMAGES, n_outputs=2), ConvNet([3, 4, 5], [7], 16, 2)),
+    ],
+    ids=["slim_resnet18", "convnet"],
+)
+def test_backpack_computes_our_exact_fisher(net, module):
+    """Its generalised Gauss-Newton of the cross-entropy, by its own code: an oracle from outside."""
+    params, buffers = net.init(rng.stream(1, "init"))
+    with torch.no_grad():
+        for target, p in zip(module.parameters(), params.values(), strict=True):
+            target.copy_(p)
+    x, y = torch.randn(8, *IMAGES, generator=rng.stream(1, "x")), torch.zeros(8, dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its hooks
+        convolution.diagonal_ggn(module, x, y)()
+    found = {name: p.diag_ggn_exact for name, p in zip(params, module.parameters(), strict=True)}
+    noise = torch.rand(8, dtype=torch.float64)
+    assert error(found, exact().sum(net, params, buffers, x, y, noise, torch.arange(2))) < 1e-5
+
+
+def test_the_code_of_the_cuda_rows_runs():
+    subject = convolution.Subject(
+        "small", convnet([2, 3], [], input_shape=(3, 32, 32), n_outputs=2), lambda: ConvNet([2, 3], [], 32, 2), 1.0
+    )
+    seconds = convolution.seconds_on(subject, "cpu", n=16, batch=4, iterations=3, rounds=1)
+    assert all(value > 0 for value in seconds)
+
+
+def test_without_cuda_its_rows_are_not_measured(tmp_path):
+    rows = convolution.on_cuda(Setting(rounds=1, data_dir=tmp_path))
+    assert [verdict(row) for row in rows] == ["not measured", "not measured"]
+    assert [row.target for row in rows] == [2.0, 5.0]
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_pass_is_set_by_its_size():
+    """And by nothing else: twice the rows at a time, about twice what is held beside the process itself."""
+    none, some, more = (convolution.peak_of_pass(n) for n in (1, 32, 63))
+    assert more - some == pytest.approx(some - none, rel=0.3)

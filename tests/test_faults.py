@@ -1,0 +1,437 @@
+"""Kills, full disks, damaged files and rivals: nothing is lost or doubled, and the same command continues."""
+
+import csv
+import errno
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cli
+import processes
+import pytest
+import torch
+
+from cl_repro import grid, records, study, worker
+from cl_repro.errors import UserError
+from cl_repro.records import COLUMNS, RUNS, Store
+
+torch.set_num_threads(1)  # as the application does
+ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact},{method: ewc,fisher: batched}]"
+SMALL = ["study=split_digits_fisher", ARMS, "grid.lambdas=[10,1000]", "dtype=float64", "max_replicas=1"]
+CELLS_A_SEED = 1 + 2 * 2
+# What may differ between two computations of one cell.
+CIRCUMSTANCES = {"finished", "git_sha", "dirty", "peak_memory"} | {key for key in RUNS if key.startswith("seconds_")}
+
+
+def science(folder: Path) -> dict[str, list[tuple[str, ...]]]:
+    """All rows of the tables as text, sorted, without circumstances; every run there once."""
+    Store(folder)  # opens: the tables are those that provenance.json knows
+    found = {}
+    for name, columns in COLUMNS.items():
+        with open(folder / name, newline="") as file:
+            rows = list(csv.DictReader(file))
+        found[name] = sorted(tuple(row[c] for c in columns if c not in CIRCUMSTANCES) for row in rows)
+        assert len(set(found[name])) == len(rows)
+    run_ids = Counter(row[0] for row in found["runs.csv"])
+    assert set(run_ids.values()) == {1}
+    assert {row[0] for name in COLUMNS for row in found[name]} == set(run_ids)
+    return found
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+class Sweep:
+    """A study of so many seeds, one chunk a cell, two workers; where its results are, and how long its parts take."""
+
+    def __init__(self, folder: Path, seeds: int) -> None:
+        folder.mkdir()
+        self.folder, self.results = folder, folder / "results" / "split_digits_fisher"
+        self.command = [*SMALL, f"seeds={list(range(1, seeds + 1))}", "iterations=200", "workers=2"]
+
+    def start(self) -> "Launch":
+        return Launch(self, processes.start(self.folder, *self.command))
+
+    def finish(self) -> tuple[float, float]:
+        """Run to the end; seconds to the first chunk, and seconds a chunk takes."""
+        launch = self.start()
+        launch.until(launch.marks)
+        began = time.time()
+        _, err = launch.process.communicate(timeout=600)
+        assert (launch.process.returncode, err) == (0, "")  # no bar, either: this is no terminal
+        training = (self.results / "runs.csv").stat().st_mtime - began
+        return began - launch.began, 2 * training / len(science(self.results)["runs.csv"])
+
+
+class Launch:
+    """A process of a sweep, and what can be seen of it from outside."""
+
+    def __init__(self, sweep: Sweep, process: subprocess.Popen[str]) -> None:
+        self.sweep, self.process, self.began = sweep, process, time.time()
+
+    def marks(self) -> set[tuple[str, int]]:
+        """Of the chunks it computes now, told from those that killed ones have left."""
+        found = set()
+        for path in (self.sweep.results / ".spool").glob("*.running"):
+            try:
+                changed = path.stat().st_mtime_ns
+            except FileNotFoundError:
+                continue
+            if changed / 1e9 > self.began:
+                found.add((path.name, changed))
+        return found
+
+    def until(self, condition: Callable[[], object], pause: float = 0.005) -> None:
+        limit = time.monotonic() + 120
+        while not condition():
+            assert self.process.poll() is None, f"it ended by itself: {self.process.communicate()}"
+            assert time.monotonic() < limit
+            time.sleep(pause)
+
+    def kill(self, victim: str, rng: random.Random) -> None:
+        """Kill the parent or a worker; wait until all are gone."""
+        if victim == "worker":
+            self.until(lambda: processes.children(self.process.pid))
+        workers = processes.children(self.process.pid)
+        assert self.process.poll() is None
+        os.kill(self.process.pid if victim == "parent" else rng.choice(workers), signal.SIGKILL)
+        _, err = self.process.communicate(timeout=120)
+        if victim == "worker":
+            assert self.process.returncode == 2
+            assert err.startswith("error: a worker process died")
+            assert len(err.splitlines()) == 1
+        limit = time.monotonic() + 60
+        while any(map(processes.alive, workers)):  # no orphan goes on
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+
+    def wait_for(self, phase: str, rng: random.Random, start: float, chunk: float) -> None:
+        """Wait for a random moment of a phase; `start` and `chunk`: seconds they take."""
+        if phase == "start":
+            time.sleep(rng.uniform(0, start))
+        elif phase == "training":
+            seen, n = set(), rng.choice([1, 2, 3])
+            self.until(lambda: len(seen.update(self.marks()) or seen) >= n)
+            time.sleep(rng.uniform(0, chunk))
+        else:  # provenance.json is the first of the four files of a merge
+            self.until(self.marks)
+            path = self.sweep.results / "provenance.json"
+            before = path.stat().st_mtime_ns
+            self.until(lambda: path.stat().st_mtime_ns != before, pause=0)
+            time.sleep(rng.choice([0, 0, 0.001, 0.002, 0.004]))
+
+
+def in_a_merge(results: Path) -> bool:
+    """Whether a merge has begun and not ended: a table is not yet what provenance.json says."""
+    path = results / "provenance.json"
+    files = json.loads(path.read_text())["files"] if path.exists() else {}
+    tables = {name: results / name for name in files}
+    return any(not t.exists() or hashlib.sha256(t.read_bytes()).hexdigest() != files[n] for n, t in tables.items())
+
+
+MOMENTS = [
+    *[("worker", "training"), ("parent", "training")],
+    *[("worker", "start"), ("parent", "start"), ("parent", "merge"), ("worker", "training")] * 2,
+    *[("worker", "training"), ("parent", "merge")] * 4,
+    *[("worker", "training"), ("parent", "training")],
+]
+
+
+@pytest.mark.parametrize(("seeds", "kills"), [(2, 2), pytest.param(12, 20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_and_continued(tmp_path: Path, seeds: int, kills: int) -> None:
+    undisturbed, killed = Sweep(tmp_path / "undisturbed", seeds), Sweep(tmp_path / "killed", seeds)
+    seconds = undisturbed.finish()
+    seed = random.randrange(10**6)
+    print(f"moments of seed {seed}")  # pytest shows it if the test fails
+    rng, landed = random.Random(seed), Counter[str]()
+    for victim, phase in rng.sample(MOMENTS[:kills], kills):
+        before, launch = in_a_merge(killed.results), killed.start()
+        launch.wait_for(phase, rng, *seconds)
+        launch.kill(victim, rng)
+        landed["training"] += bool(launch.marks())
+        landed["merge"] += in_a_merge(killed.results) and not before
+        print(f"{victim} killed, {phase}; so far {dict(landed)}")
+    assert landed["training"] >= kills // 2
+    assert landed["merge"] or kills < 20
+    killed.finish()
+    assert science(killed.results) == science(undisturbed.results)
+    assert len(science(killed.results)["runs.csv"]) == seeds * CELLS_A_SEED
+    left = {path.name for path in killed.results.iterdir()}
+    assert left == {*COLUMNS, "provenance.json", "configs", ".spool"}
+    assert {path.name for path in (killed.results / ".spool").iterdir()} == {".gitignore", "store.lock", "report.lock"}
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """What the operating system would refuse below a folder; the interpreter asks before it opens, makes or renames."""
+
+    def __init__(self) -> None:
+        self.folder, self.free, self.readonly = "", 0, False
+        sys.addaudithook(self.asked)  # for good: there is no way to remove one
+
+    def asked(self, event: str, arguments: tuple) -> None:
+        if not self.folder or event not in ("open", "os.mkdir", "os.rename", "os.remove"):
+            return
+        path = arguments[1 if event == "os.rename" else 0]
+        if not str(path).startswith(self.folder):
+            return
+        if event == "open":
+            flags, exists = arguments[2], os.path.exists(path)
+            writes = bool(flags & (os.O_WRONLY | os.O_RDWR))
+            refused = writes and not (flags & os.O_EXCL and exists) and (self.readonly or not exists)
+        else:
+            refused = not (event == "os.mkdir" and os.path.exists(path)) and (self.readonly or event != "os.remove")
+        if refused:
+            if self.free == 0:
+                code = errno.EROFS if self.readonly else errno.ENOSPC
+                raise OSError(code, os.strerror(code), str(path))
+            self.free -= 1
+
+    @contextmanager
+    def full(self, folder: Path, free: int = 0, readonly: bool = False) -> Iterator[None]:
+        """After `free` more new files, folders and renames below a folder all others fail."""
+        self.folder, self.free, self.readonly = str(folder), free, readonly
+        try:
+            yield
+        finally:
+            self.folder = ""
+
+
+DISK = Disk()
+TINY = [*SMALL[:1], "arms=[{method: finetune},{method: ewc,fisher: exact}]", *SMALL[3:], "iterations=2", "workers=1"]
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The chunks whose rows were computed, in order."""
+    found, rows = [], worker.Workshop.rows
+
+    def noted(self: worker.Workshop, job: worker.Job) -> dict:
+        result = rows(self, job)
+        found.append(grid.chunk_id(job.chunk))
+        return result
+
+    monkeypatch.setattr(worker.Workshop, "rows", noted)
+    return found
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[[str], tuple[Path, Callable[[], study.Ended]]]:
+    """Makes a study of two chunks in a folder of this name: its results folder, and what runs it."""
+    cfgs = cli.arms(*TINY, "seeds=[1]", "grid.lambdas=[10]")
+
+    def make(name: str) -> tuple[Path, Callable[[], study.Ended]]:
+        own = [cfg | {"results_dir": str(tmp_path / name)} for cfg in cfgs]
+        return tmp_path / name / "split_digits_fisher", lambda: study.run(own, "made", cores=1)
+
+    return make
+
+
+Tiny = Callable[[str], tuple[Path, Callable[[], study.Ended]]]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_after_any_number_of_files(tiny: Tiny, computed: list[str]) -> None:
+    expected, run = tiny("undisturbed")
+    assert not run().unfinished
+    for free in range(1000):
+        folder, run = tiny(str(free))
+        computed.clear()
+        try:
+            with DISK.full(folder.parent, free):
+                run()
+        except UserError as error:
+            assert "No space left on device" in str(error)
+            assert "\n" not in str(error)
+        else:
+            break  # there was room for all of it
+        assert not run().unfinished
+        assert len(computed) <= 2 + 1  # at most the chunk that could not be spooled twice
+        assert science(folder) == science(expected)
+        assert not list(folder.rglob("*.tmp"))
+    assert free > 20
+
+
+@pytest.mark.parametrize("size", [0, 200, 2000])
+def test_a_disk_that_is_full_in_the_middle_of_a_file(tiny: Tiny, size: int) -> None:
+    expected, run = tiny("undisturbed")
+    run()
+    folder, run = tiny("other")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(UserError, match="File too large") as error:
+            run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert not run().unfinished
+    assert science(folder) == science(expected)
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("rows", ["none", "some"])
+def test_a_results_folder_that_is_read_only(
+    tiny: Tiny, computed: list[str], monkeypatch: pytest.MonkeyPatch, rows: str
+) -> None:
+    folder, run = tiny("study")
+    if rows == "some":
+        with monkeypatch.context() as patched:
+            patched.setattr(study, "compute", lambda store, jobs, n, budget: jobs and worker_of(jobs[:1]))
+            assert run().unfinished.startswith("1 of 2 runs are missing")
+    before = content(folder.parent)
+    with DISK.full(folder.parent, readonly=True), pytest.raises(UserError, match="Read-only file system") as error:
+        run()
+    assert "\n" not in str(error.value)
+    assert content(folder.parent) == before
+    assert len(computed) == (rows == "some")
+    assert not run().unfinished
+    assert len(computed) == 2
+
+
+def worker_of(jobs: list[worker.Job]) -> None:
+    workshop = worker.Workshop(lambda *_: None)
+    for job in jobs:
+        workshop.compute(job)
+
+
+def test_a_truncated_table_is_one_line_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], computed: list[str]
+) -> None:
+    command = [*TINY, "seeds=[1]", "grid.lambdas=[10]"]
+    assert cli.run(monkeypatch, tmp_path, *command) == 0
+    path = tmp_path / "results" / "split_digits_fisher" / "accuracy.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    before = content(tmp_path)
+    capsys.readouterr()
+    assert cli.run(monkeypatch, tmp_path, *command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "accuracy.csv" in line
+    assert content(tmp_path) == before
+    path.write_bytes(whole)
+    assert cli.run(monkeypatch, tmp_path, *command) == 0
+    assert len(computed) == 2  # by the first command
+
+
+@pytest.mark.parametrize("name", [".spool/one.json", "failed/one.json"])
+def test_a_truncated_file_of_a_chunk_is_named(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path)
+    store.create()
+    store.failures.mkdir()
+    (tmp_path / name).write_text('{"runs.csv": [')
+    with pytest.raises(UserError, match=f"{name}: truncated or edited; remove it") as error:
+        store.finished()
+        store.failed()
+    assert "\n" not in str(error.value)
+
+
+# --- rivals -----------------------------------------------------------------------------------------------------------
+
+
+def test_two_machines_that_cut_a_study_differently_and_see_no_locks_leave_one_row_a_run(tmp_path: Path) -> None:
+    store, stacks = Store(tmp_path), []
+    for limit in (1, 3):
+        planned = study.plan(cli.arms(*TINY, "seeds=[1,2]", "grid.lambdas=[10,1000]", f"max_replicas={limit}"))
+        source = study.provenance.Source("unknown", dirty=False)
+        workshop = worker.Workshop(lambda *_: None)
+        for chunk in planned.chunks:
+            rows = workshop.rows(worker.Job(chunk, planned.arms, tmp_path, "cpu", source))
+            store.put(grid.chunk_id(chunk), rows)
+            stacks += [row["replicas_in_chunk"] for row in rows["runs.csv"]]
+    assert len(set(stacks)) > 1
+    assert len(stacks) == 2 * 6
+    store.merge()
+    assert len(science(tmp_path)["runs.csv"]) == 6
+    assert len(science(tmp_path)["accuracy.csv"]) == 6 * 6 * 5
+
+
+def test_processes_of_one_number_on_two_machines_do_not_share_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, path = os.fsync, tmp_path / "file"
+
+    def other_machine_writes(descriptor: int) -> None:
+        fsync(descriptor)
+        with monkeypatch.context() as there:
+            there.setattr(records.os, "fsync", fsync)
+            there.setattr(records.platform, "node", lambda: "other")
+            records.write_atomically(path, b"theirs")
+        assert path.read_bytes() == b"theirs"
+
+    monkeypatch.setattr(records.os, "fsync", other_machine_writes)
+    records.write_atomically(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_chunk_that_fails_is_tried_once_by_all_copies_of_a_launch(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run = tiny("study")
+    tried = []
+
+    def broken(self: worker.Workshop, job: worker.Job) -> dict:
+        tried.append(job.chunk)
+        raise RuntimeError("made to fail")
+
+    monkeypatch.setattr(worker.Workshop, "rows", broken)
+    monkeypatch.setenv(records.LAUNCH, "one")
+    for _ in range(3):  # one copy after the other
+        assert "2 chunks failed" in run().unfinished
+    assert len(tried) == 2
+    monkeypatch.setenv(records.LAUNCH, "two")  # a new command
+    assert run().unfinished
+    assert len(tried) == 4
+    assert {failure["launch"] for failure in Store(folder).failed().values()} == {"two"}
+    monkeypatch.delenv(records.LAUNCH)
+    assert run().unfinished
+    assert run().unfinished
+    assert len(tried) == 8
+
+
+def test_a_copy_that_waits_for_a_chunk_counts_its_failure(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure is on record before the chunk's lock is free."""
+    folder, run = tiny("study")
+    free_at_record = []
+    note = Store.note_failure
+
+    def noted(self: Store, chunk: str, *others: object) -> None:
+        note(self, chunk, *others)
+        try:
+            self.chunk_lock(chunk).acquire(timeout=0)
+        except records.Timeout:
+            free_at_record.append(False)
+        else:
+            free_at_record.append(True)
+
+    monkeypatch.setattr(Store, "note_failure", noted)
+    monkeypatch.setattr(worker.Workshop, "rows", lambda *_: 1 / 0)
+    assert run().unfinished
+    assert free_at_record == [False, False]
+    assert len(list((folder / "failed").iterdir())) == 2
+
+
+def test_a_complete_study_leaves_no_locks_and_marks_of_its_chunks(tiny: Tiny) -> None:
+    folder, run = tiny("study")
+    store = Store(folder)
+    store.create()
+    (store.spool / "other.lock").touch()  # of another study in this folder
+    run()
+    assert {path.name for path in store.spool.iterdir()} == {".gitignore", "store.lock", "other.lock"}
