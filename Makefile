@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile   # two processes, of one thread each, and of one test file each
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce status plan anatomy data figures tables ledger check test test-all lint bench clean
+.PHONY: help install reproduce status plan anatomy unifying data figures tables ledger check test test-all lint bench clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -41,12 +41,17 @@ plan: $(READY) ## what a study would cost on this machine, measured, before it i
 anatomy: $(READY) ## measure all Fisher estimators on one trained network (ARGS='benchmark=split_mnist seeds=[1,2,3]')
 	$(PY) scripts/anatomy.py $(ARGS)
 
+unifying: $(READY) ## all measures of the unifying study beside one run of SI (ARGS='study=unifying_figures_permuted_mnist')
+	$(PY) scripts/unifying.py $(ARGS)
+	$(PY) scripts/plot_unifying.py
+
 data: $(READY) ## download the real data sets (or DATA=mnist) into ./data (or the folder CL_REPRO_DATA)
 	$(PY) scripts/prepare_data.py $(DATA)
 
 figures: $(READY) ## draw all figures again, from the CSVs alone
 	$(PY) scripts/plot_lambda_curves.py
 	$(PY) scripts/plot_anatomy.py
+	$(PY) scripts/plot_unifying.py
 
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(PY) scripts/table_accuracy.py

@@ -64,7 +64,7 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
         )
     result = []
     for arm in arms:
-        own = [f"{key}={value}" for key, value in arm.items()]
+        own = [f"{key}={'null' if value is None else value}" for key, value in arm.items()]
         try:
             result.append(resolve(hydra.compose("config", overrides=[*overrides, *own])))
         except CompositionError as error:

@@ -39,7 +39,9 @@ class Schema:
     scale: str = MISSING
     suffix: str = ""
     seeds: list[int] = MISSING
-    iterations: int = MISSING
+    iterations: Any = MISSING
+    label: str | None = None
+    reinit: bool = MISSING
     batch_size: int = MISSING
     lam: float = MISSING
     val_fraction: float | None = None
@@ -153,9 +155,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     check_nodes(cfg)
     check_folder(cfg)
     check_seeds(cfg["seeds"])
-    for key in ("iterations", "batch_size"):
-        if not 1 <= cfg[key] <= MOST_STEPS:
-            raise UserError(f"{key}={cfg[key]}: must be at least 1 and at most {MOST_STEPS}")
+    check_counts(cfg)
     for key in ("workers", "max_replicas", "rows_per_pass"):
         if cfg[key] != "auto" and not (is_int(cfg[key]) and cfg[key] >= 1):
             raise UserError(f"{key}={cfg[key]}: must be auto or an integer of at least 1")
@@ -173,6 +173,23 @@ def check(cfg: Mapping[str, Any]) -> None:
         raise UserError(
             f"lambda={too_large[0]}: must be at most {LARGEST[cfg['dtype']]:.3g}, the largest {cfg['dtype']}"
         )
+
+
+def check_counts(cfg: Mapping[str, Any]) -> None:
+    """Refuse a batch of no examples, and tasks of no iterations or of too many."""
+    n_tasks, listed = cfg["benchmark"].get("n_tasks"), isinstance(cfg["iterations"], list)
+    for key, values in (("batch_size", [cfg["batch_size"]]), ("iterations", per_task(cfg["iterations"], 1))):
+        for value in values:
+            if not (is_int(value) and 1 <= value <= MOST_STEPS):
+                rule = ", or a list of one for each task" if key == "iterations" else ""
+                raise UserError(f"{key}={cfg[key]}: must be an integer from 1 to {MOST_STEPS}{rule}")
+    if listed and len(cfg["iterations"]) != n_tasks:
+        raise UserError(f"iterations={cfg['iterations']}: must be one number, or one for each of the {n_tasks} tasks")
+
+
+def per_task(iterations: int | list[int], n_tasks: int) -> list[int]:
+    """Iterations of each task; one number is for all."""
+    return iterations if isinstance(iterations, list) else [iterations] * n_tasks
 
 
 def check_nodes(cfg: Mapping[str, Any]) -> None:

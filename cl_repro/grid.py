@@ -27,6 +27,7 @@ SCIENCE = (
     "val_fraction",
     "dtype",
 )
+SWITCHES = ("tf32", "reinit")  # too; off is null, so that they rename no old result
 # Keys inside the nodes above that change no result (rows_per_pass: only the order of a sum).
 DESCRIPTION = {"name", "protocol", "rows_per_pass", "uses_lambda"}
 
@@ -74,13 +75,19 @@ def digest(value: Any, size: int) -> str:
 
 def science(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What a run depends on, but for lambda and seed."""
-    return {key: cfg[key] for key in SCIENCE} | {"tf32": cfg["tf32"] or None}  # off is null: it renames no old result
+    return {key: cfg[key] for key in SCIENCE} | {key: cfg[key] or None for key in SWITCHES}
+
+
+def estimator_name(cfg: Mapping[str, Any]) -> str | None:
+    """What an arm's estimator is called, where it has one that its method does not imply (as mas does)."""
+    fisher, method = cfg["fisher"], cfg["method"]["name"]
+    return fisher["name"] if fisher and fisher["name"] != method else None
 
 
 def make_arm(cfg: dict[str, Any]) -> Arm:
     """Name an arm's configuration."""
-    decides, fisher = science(cfg), cfg["fisher"]
-    label = cfg["method"]["name"] + (f"-{fisher['name']}" if fisher else "")
+    decides, fisher = science(cfg), estimator_name(cfg)
+    label = cfg["label"] or cfg["method"]["name"] + (f"-{fisher}" if fisher else "")
     shared = {key: value for key, value in decides.items() if key != "fisher"}
     return Arm(label, cfg, digest(decides, 4), digest(shared, 4), cfg["method"]["uses_lambda"])
 

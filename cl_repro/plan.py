@@ -61,7 +61,8 @@ def seconds_per_run(workshop: worker.Workshop, arm: grid.Arm, cells: list[grid.C
         walls.append(runtime.clock(device) - began)
     per_iteration = max(0.0, walls[1] - walls[0]) / (LONG - SHORT)
     fixed = max(0.0, walls[0] - SHORT * per_iteration)
-    return (fixed + per_iteration * experiment.iterations) / len(cells)
+    mean = sum(map(experiment.steps, range(experiment.benchmark.n_tasks))) / experiment.benchmark.n_tasks
+    return (fixed + per_iteration * mean) / len(cells)
 
 
 def size(n_bytes: float) -> str:

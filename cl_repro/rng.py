@@ -1,7 +1,8 @@
 """Named random streams: every draw comes from its own generator, keyed by what it is for.
 
-A stream depends on (seed, name, task) alone, never on who drew before, on the device or on the other
-replicas. Adding a consumer moves no other stream, and forking a run needs no generator state.
+A stream depends on (seed, name, task) alone, never on who drew before or on the other replicas. Adding a consumer
+moves no other stream, and forking a run needs no generator state. Streams are drawn on the CPU, the same for every
+device; only what every step draws anew (dropout) is drawn on the device itself.
 """
 
 import hashlib
@@ -10,11 +11,11 @@ import torch
 from torch import Generator, Tensor
 
 
-def stream(seed: int, name: str, task: int = 0) -> Generator:
-    """The CPU generator of stream `name` for `seed` and `task`."""
+def stream(seed: int, name: str, task: int = 0, device: str = "cpu") -> Generator:
+    """The generator of stream `name` for `seed` and `task`; what it draws is another on another kind of device."""
     key = f"{seed}/{name}/{task}".encode()
     number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
-    return Generator().manual_seed(number)
+    return Generator(device).manual_seed(number)
 
 
 def batches(generator: Generator, n: int, batch_size: int, iterations: int) -> Tensor:

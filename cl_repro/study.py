@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from cl_repro import engine, grid, provenance, runtime, tree, window, worker
-from cl_repro.config import check
+from cl_repro.config import build, check, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.records import Store
@@ -22,7 +22,7 @@ SMALL_NETWORK = 50_000  # parameters; up to here a stack pays on a CPU (measured
 CPU_STACK = 128  # replicas of a small network
 CUDA_STACK = 512
 CUDA_BYTES = 16 * 2**30  # for the state of a stack
-TREES = 12  # of the size of the parameters a replica may need: weights, gradients, moments, importance, anchor, ...
+TREES = 16  # of the size of the parameters a replica may need: weights, gradients, moments, importance, anchor, ...
 
 
 class Ended(NamedTuple):
@@ -348,5 +348,5 @@ def start_worker(progress: Any, counter: Any, device: str) -> None:
 def iterations(job: worker.Job) -> int:
     """Replica iterations that a chunk reports; a shared first task is not counted."""
     cfg = job.arms[job.chunk[0].arm].cfg
-    tasks = cfg["benchmark"]["n_tasks"] - cfg["share_first_task"]
-    return len(job.chunk) * cfg["iterations"] * tasks
+    shares = cfg["share_first_task"] and not build("method", cfg["method"]).observe
+    return len(job.chunk) * sum(per_task(cfg["iterations"], cfg["benchmark"]["n_tasks"])[shares:])

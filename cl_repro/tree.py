@@ -1,6 +1,6 @@
 """Arithmetic on trees (`dict[str, Tensor]`) and on stacks of them (a leading replica axis K)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,11 @@ def stack(trees: Iterable[Tree]) -> Tree:
     """Trees of one replica -> one tree with a leading axis K."""
     trees = list(trees)
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
+
+
+def without(tree: Tree, names: Collection[str]) -> Tree:
+    """The tree but for some of its names."""
+    return {name: value for name, value in tree.items() if name not in names}
 
 
 def select(tree: Tree, rows: Tensor) -> Tree:

@@ -20,6 +20,7 @@ class Task(NamedTuple):
     rows_test: Tensor  # [M] int64, rows of Benchmark.x_test
     classes: tuple[int, ...]  # class ids after the seed's permutation
     rows_val: Tensor | None = None  # [V] int64, rows of Benchmark.x held out for choosing lambda; not in `rows`
+    pixels: Tensor | None = None  # [P] int64: input i is pixel pixels[i] of the flattened image; None: as they are
 
 
 class Curriculum(NamedTuple):
@@ -64,6 +65,8 @@ class Layer(NamedTuple):
     squares: Callable[[Tensor, Sequence[Tensor]], Tree]
     """(a, [D_1, ..., D_J]) -> {parameter suffix: sum_n sum_j (d s_j / d theta)^2}; D_j is the derivative
     of output column j by the layer's output, [N, ...]."""
+    absolutes: Callable[[Tensor, Sequence[Tensor]], Tree]
+    """The same with sum_n sum_j |d s_j / d theta|."""
 
 
 class Net(NamedTuple):
@@ -71,11 +74,13 @@ class Net(NamedTuple):
 
     init: Callable[[Generator], tuple[Tree, Tree]]  # -> parameters, buffers
     apply: Callable[..., tuple[Tensor, Tree]]
-    """(params, buffers, x, *, train=False, tap=no_tap) -> logits [N, C], buffers."""
+    """(params, buffers, x, *, train=False, tap=no_tap) -> logits [N, C], buffers; if `noise`, also noise=[N, noise]."""
+    noise: int = 0  # numbers, uniform in [0, 1), that training needs for each example (dropout)
+    unprotected: frozenset[str] = frozenset()  # parameters that no importance, penalty or re-initialisation touches
 
 
 class Estimator(NamedTuple):
-    """How importances are estimated from the examples of a task."""
+    """How importances are estimated from the examples of a task, when it has been learned."""
 
     sum: Callable[..., Tree]
     """(net, params, buffers, x, y, noise, active) -> {name: [*shape]}, the SUM over these examples (or units).
@@ -85,12 +90,21 @@ class Estimator(NamedTuple):
     divisor: Callable[[int], float]  # what the sum is divided by, for a task of N examples
     batch_size: int | None = None  # examples per call of `sum` where that changes the result; None: any
     vectorises: bool = True  # `sum` may run under torch.vmap over replicas
+    finish: Callable[[Tensor], Tensor] = lambda mean: mean  # elementwise, of what the division gives
 
 
 class Method(NamedTuple):
-    """A continual-learning method, for one replica; state is a NamedTuple of tensors and Trees of fixed shape."""
+    """A continual-learning method, for one replica; state is a NamedTuple of tensors and Trees of fixed shape.
+
+    Parameters, gradients and importances are those of `protected` parameters. Gradients to observe are of the mean
+    cross-entropy of a mini-batch alone, of the network as it is evaluated: no penalty, no dropout.
+    """
 
     init: Callable[[Tree, Tensor], Any] | None = None  # (params, lam) -> state
     penalty_grad: Callable[[Any, Tree], Tree] | None = None  # (state, params) -> added to the gradient, from task 2 on
-    end_task: Callable[[Any, Tree, Tree], Any] | None = None  # (state, params, importance) -> state
+    end_task: Callable[[Any, Tree, Tree], Any] | None = None  # (state, params, importance or {}) -> state
+    start_task: Callable[[Any, Tree], Any] | None = None  # (state, params) -> state, before the first step of a task
+    observe: Callable[[Any, dict[str, Tree], Tree], Any] | None = None
+    """(state, gradients before a step by their names in `gradients`, change of the parameters) -> state, every step."""
+    gradients: tuple[str, ...] = ()  # that `observe` reads: "batch" (the step's own), "independent" (of another batch)
     trains_on: Callable[[int], Sequence[int]] = lambda k: (k,)  # tasks whose examples are drawn at step k

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from cl_repro import engine, provenance, runtime
 from cl_repro.benchmarks.hold_out import hold_out
-from cl_repro.config import build
+from cl_repro.config import build, per_task
 from cl_repro.errors import UserError
-from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest
+from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest, estimator_name
 from cl_repro.metrics import summary
 from cl_repro.records import LAUNCH, Row, Store
 from cl_repro.types import Benchmark, Estimator, Method
@@ -83,13 +83,14 @@ class Workshop:
             net=build("model", cfg["model"], **given),
             optimiser=partial(make_optimiser, cfg["optim"]),
             reset_optimiser=cfg["optim"]["reset"],
-            iterations=cfg["iterations"],
+            iterations=per_task(cfg["iterations"], benchmark.n_tasks),
             batch_size=cfg["batch_size"],
             rows_per_pass=rows_per_pass(cfg, device),
             share_first_task=cfg["share_first_task"],
             dtype=getattr(torch, cfg["dtype"]),
             device=device,
             tf32=cfg["tf32"],
+            reinit=cfg["reinit"],
         )
 
     def compute(self, job: Job, wait: bool = False) -> str:
@@ -136,10 +137,12 @@ class Workshop:
         replicas = [
             engine.Replica(cell.seed, cell.lam or 0.0, self.estimator(job.arms[cell.arm].cfg)) for cell in job.chunk
         ]
-        outcomes = engine.run(experiment, self.method(arm.cfg), replicas, self.trunks, self.report)
+        method = self.method(arm.cfg)
+        outcomes = engine.run(experiment, method, replicas, self.trunks, self.report)
         rows: dict[str, list[Row]] = {"runs.csv": [], "accuracy.csv": [], "importance.csv": []}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
-            rows["runs.csv"].append(run_row(job, cell, experiment, outcome))
+            shared = experiment.share_first_task and not method.observe
+            rows["runs.csv"].append(run_row(job, cell, experiment, outcome, shared))
             rows["accuracy.csv"] += accuracy_rows(cell.run_id, "test", outcome.accuracy)
             if outcome.validation is not None:
                 rows["accuracy.csv"] += accuracy_rows(cell.run_id, "val", outcome.validation)
@@ -170,8 +173,8 @@ def accuracy_rows(run_id: str, split: str, matrix: NDArray[np.float64]) -> list[
     ]
 
 
-def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine.Outcome) -> Row:
-    """The row of runs.csv of one replica."""
+def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine.Outcome, shared: bool) -> Row:
+    """The row of runs.csv of one replica, whose first task may be shared with others."""
     arm = job.arms[cell.arm]
     cfg, seconds = arm.cfg, outcome.seconds
     result = summary(outcome.accuracy)
@@ -183,11 +186,11 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
         "scale": cfg["suffix"].lstrip("_") or "paper",  # scales without a folder of their own differ in seeds only
         "arm": arm.label,
         **{group: cfg[group]["name"] for group in ("benchmark", "scenario", "model", "method")},
-        "fisher": cfg["fisher"]["name"] if cfg["fisher"] else None,
+        "fisher": estimator_name(cfg),
         "lambda": cell.lam,
         "seed": cell.seed,
         "batch_size": experiment.batch_size,
-        "iterations": experiment.iterations,
+        "iterations": max(map(experiment.steps, range(experiment.benchmark.n_tasks))),
         "n_tasks": experiment.benchmark.n_tasks,
         **numbers,  # empty if the run diverged
         "status": "ok" if outcome.finite else "diverged",
@@ -196,7 +199,7 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
         "seconds_eval": f"{seconds.evaluate:.4f}",
         "seconds_total": f"{seconds.train + seconds.fisher + seconds.evaluate:.4f}",
         "replicas_in_chunk": len(job.chunk),
-        "shared_first_task": experiment.share_first_task,
+        "shared_first_task": shared,
         "peak_memory": runtime.peak_memory(job.device),
         "dtype": cfg["dtype"],
         "device": job.device.split(":")[0],

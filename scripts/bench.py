@@ -6,7 +6,19 @@ import sys
 from pathlib import Path
 
 from cl_repro import runtime
-from cl_repro.bench import convolution, cuda, data, fisher, memory, report, stacked, steps, sweep, whole_study
+from cl_repro.bench import (
+    convolution,
+    cuda,
+    data,
+    fisher,
+    memory,
+    report,
+    stacked,
+    steps,
+    sweep,
+    unifying,
+    whole_study,
+)
 from cl_repro.bench.measure import Setting
 from cl_repro.errors import entry_point
 from cl_repro.records import check_place
@@ -16,6 +28,7 @@ GROUPS = {
     "convolution": convolution.rows,
     "steps": steps.rows,
     "data": data.rows,
+    "unifying": unifying.rows,
     "stacked": stacked.rows,
     "whole_study": whole_study.rows,
     "sweep": sweep.rows,

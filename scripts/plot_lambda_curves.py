@@ -5,12 +5,12 @@ from pathlib import Path
 
 from cl_repro.analysis.command import run
 from cl_repro.analysis.curves import plot_study, with_a_curve
-from cl_repro.analysis.study import CURVES, LISTING, most_lambdas, studies
+from cl_repro.analysis.study import ARMS, CURVES, LISTING, most_lambdas, studies
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
     """Draw the studies asked for, or every one that has a curve."""
-    found = studies(arguments.names, arguments.results_dir, (CURVES, LISTING))
+    found = studies(arguments.names, arguments.results_dir, (CURVES, ARMS, LISTING))
     drawn = [study for study in found if arguments.names or most_lambdas(study.runs) > 1]
     for study in drawn:
         with_a_curve(study)  # refused before the first is drawn

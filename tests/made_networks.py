@@ -11,11 +11,13 @@ from cl_repro.models.layers import init_linear, linear, no_tap
 from cl_repro.types import Net, Tree
 
 
-def with_slope(hidden: Sequence[int], *, input_shape: Sequence[int], n_outputs: int) -> Net:
-    """A layer, PReLU with a slope that no tap sees, and a head."""
+def with_slope(
+    hidden: Sequence[int], init: None = None, bias: None = None, *, input_shape: Sequence[int], n_outputs: int
+) -> Net:
+    """A layer, PReLU with a slope that no tap sees, and a head; keys of model=mlp, the last two always null."""
     n_in, (units,) = torch.Size(input_shape).numel(), hidden
 
-    def init(generator: torch.Generator) -> tuple[Tree, Tree]:
+    def start(generator: torch.Generator) -> tuple[Tree, Tree]:
         layers = init_linear("fc1", n_in, units, generator) | init_linear("head", units, n_outputs, generator)
         return layers | {"slope": torch.full((1,), 0.25)}, {}
 
@@ -23,4 +25,4 @@ def with_slope(hidden: Sequence[int], *, input_shape: Sequence[int], n_outputs: 
         a = functional.prelu(linear(params, "fc1", x.flatten(1), tap), params["slope"])
         return linear(params, "head", a, tap), buffers
 
-    return Net(init, apply)
+    return Net(start, apply)

@@ -50,9 +50,9 @@ def copied(tree: Any) -> Any:
 
 
 def tensors(tree: Any) -> list[Tensor]:
-    """All tensors of such a structure, in order."""
-    if isinstance(tree, Tensor):
-        return [tree]
+    """All tensors of such a structure, in order; None holds none."""
+    if isinstance(tree, Tensor) or tree is None:
+        return [] if tree is None else [tree]
     return [t for part in (tree.values() if isinstance(tree, dict) else tree) for t in tensors(part)]
 
 

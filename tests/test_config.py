@@ -5,10 +5,13 @@ from pathlib import Path
 import cli
 import made_cifar
 import made_data
+import numpy as np
 import pytest
 
-from cl_repro import provenance, study, worker
+from cl_repro import plan, provenance, runtime, study, worker
 from cl_repro.config import CONF, check
+from cl_repro.data.arrays import CHECKSUMS, checksum
+from cl_repro.errors import UserError
 
 
 def options(group: str) -> list[str]:
@@ -28,14 +31,25 @@ UNCUT = ["benchmark.train_per_task=null", "benchmark.test_per_task=null"]  # the
 SMALL = {  # of every model: a small one, on data it can read
     "mlp": ["model.hidden=[6]"],
     "slim_resnet18": ["benchmark=split_cifar10", "model.channels=2", *UNCUT],
+    "keras_cnn": ["benchmark=split_cifar10", "model.channels=[2,3]", "model.units=6", *UNCUT],
     "convnet": ["benchmark=split_cifar10", "model.channels=[2,3]", "model.hidden=[6]", *UNCUT],
 }
 
 
+def whole(benchmark: str) -> list[str]:
+    """What makes a benchmark use all of the made sets."""
+    return [*UNCUT, "benchmark.skip_first=0"] if benchmark.startswith("permuted") else UNCUT
+
+
 def made_sets(monkeypatch: pytest.MonkeyPatch, folder: Path, images: int) -> Path:
-    """A folder with a small MNIST and a CIFAR-10 of some images per class."""
+    """A folder with a small MNIST, a CIFAR-10 of some images per class, and a CIFAR-100 of as many, of 50 classes."""
     made_data.mnist_like(monkeypatch, folder, per_class=300)
     made_cifar.write_npz(folder, made_cifar.small_cifar(monkeypatch, per_class=images))
+    ten = made_cifar.small_cifar(monkeypatch, "cifar100", per_class=images)
+    tens = 10 * (np.arange(10 * images) % 5)
+    fifty = ten._replace(y_train=ten.y_train + tens, y_test=ten.y_test + tens)
+    monkeypatch.setitem(CHECKSUMS, "cifar100", checksum(fifty))
+    made_cifar.write_npz(folder, fifty, "cifar100")
     return folder
 
 
@@ -51,9 +65,11 @@ def test_every_choice_runs_two_steps(group: str, name: str, tmp_path: Path, monk
     folder = made_sets(monkeypatch, tmp_path / "data", images=100)
     cut = ["iterations=2", "seeds=[1]", "batch_size=8", *SMALL[name if group == "model" else "mlp"]]
     if group == "benchmark":
-        cut += UNCUT
+        cut += whole(name)
     elif name not in SMALL or name == "mlp":
         cut += ["benchmark=split_mnist"]
+    if group == "fisher":
+        cut += ["benchmark.n_tasks=2"]  # 1,500 examples
     cut += [f"data_dir={folder}"]
     planned = study.plan(cli.arms(f"{group}={name}", *cut))
     rows = rows_of(planned, tmp_path)
@@ -61,7 +77,7 @@ def test_every_choice_runs_two_steps(group: str, name: str, tmp_path: Path, monk
     assert len(rows) == len(planned.arms[0].cfg["grid"]["lambdas"] if planned.arms[0].uses_lambda else [None])
     column = {"scale": None, "grid": None, "optim": None}.get(group, group)
     if column:
-        assert rows[0][column] == name
+        assert rows[0][column] == name.removesuffix("_large_batch")  # the same data, trained in another way
     (arm,) = planned.arms
     assert arm.uses_lambda == (worker.Workshop(lambda *_: None).method(arm.cfg).penalty_grad is not None)
 
@@ -73,15 +89,19 @@ STUDIES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) fo
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = made_sets(monkeypatch, tmp_path / "data", images=255)
-    cut = ["iterations=2", "seeds=[1]", "batch_size=8", "grid.lambdas=[1000.0]", f"data_dir={folder}"]
-    model = cli.arms(f"study={name}")[0]["model"]["name"]
-    small = [override for override in SMALL[model] if not override.startswith("benchmark=")]
-    planned = study.plan(cli.arms(f"study={name}", *cut, *small))
+    folder = made_sets(monkeypatch, tmp_path / "data", images=280)
+    first = cli.arms(f"study={name}")[0]
+    arms_choose = any("iterations" in arm for arm in first["arms"] or ())
+    cut = ["scale=smoke" if arms_choose else "iterations=2"]
+    cut += ["seeds=[1]", "batch_size=8", "grid.lambdas=[0.001]", f"data_dir={folder}"]
+    small = [override for override in SMALL[first["model"]["name"]] if not override.startswith("benchmark=")]
+    planned = study.plan(cli.arms(f"study={name}", *cut, *small, *whole(first["benchmark"]["name"])))
     rows = rows_of(planned, tmp_path)
-    assert [row["status"] for row in rows] == ["ok"] * len(planned.arms)
+    n_different = len({arm.config_id for arm in planned.arms})  # arms may differ in what has been cut
+    assert [row["status"] for row in rows] == ["ok"] * n_different
     assert {row["study"] for row in rows} == {name}
-    assert len({row["arm"] for row in rows}) == len(planned.arms)
+    assert len({row["arm"] for row in rows}) == n_different
+    assert len({arm.label for arm in planned.arms}) == len(planned.arms)
     assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
 
 
@@ -113,3 +133,85 @@ def test_a_mistake_in_a_sweep_is_one_line_after_the_other_jobs(
 def test_check_accepts_what_studies_use() -> None:
     for arm in cli.arms("study=split_digits_fisher"):
         check(arm)
+
+
+# --- iterations of each task, labels --------------------------------------------------------------------------------
+
+INTEGER = "must be an integer from 1 to 10000000, or a list of one for each task"
+FIVE = "must be one number, or one for each of the 5 tasks"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("[2,3]", f"[2, 3]: {FIVE}"),
+        ("[2,3,4,5,6,7]", f"[2, 3, 4, 5, 6, 7]: {FIVE}"),
+        ("[]", f"[]: {FIVE}"),
+        ("[2,3,0,5,6]", f"[2, 3, 0, 5, 6]: {INTEGER}"),
+        ("[2,3,many,5,6]", f"[2, 3, 'many', 5, 6]: {INTEGER}"),
+        ("[2,3,10000001,5,6]", f"[2, 3, 10000001, 5, 6]: {INTEGER}"),
+        ("[[2,3,4,5,6]]", f"[[2, 3, 4, 5, 6]]: {INTEGER}"),
+        ("0", f"0: {INTEGER}"),
+        ("2.5", f"2.5: {INTEGER}"),
+        ("true", f"True: {INTEGER}"),
+        ("null", f"None: {INTEGER}"),
+        ("many", f"many: {INTEGER}"),
+    ],
+)
+def test_iterations_are_one_number_or_one_for_each_task(given: str, says: str) -> None:
+    (arm,) = cli.arms(f"iterations={given}")
+    with pytest.raises(UserError) as caught:
+        check(arm)
+    assert str(caught.value) == f"iterations={says}"
+
+
+@pytest.mark.parametrize("iterations", ["[2,60,1,3,4]", "7"])
+@pytest.mark.parametrize("method", ["si", "ewc", "finetune"])
+@pytest.mark.parametrize("share", ["true", "false"])
+def test_the_progress_of_a_chunk_ends_at_what_it_announces(
+    method: str, iterations: str, share: str, tmp_path: Path
+) -> None:
+    """Of those who observe, and so share no first task, too."""
+    planned = study.plan(
+        cli.arms(f"method={method}", f"iterations={iterations}", "seeds=[1,2]", f"share_first_task={share}")
+    )
+    done = 0
+
+    def report(n: int, task: int, loss: float) -> None:
+        nonlocal done
+        done += n
+
+    (chunk,) = planned.chunks
+    job = worker.Job(chunk, planned.arms, tmp_path, planned.device, provenance.Source("unknown", dirty=False))
+    worker.Workshop(report).rows(job)
+    shared = method != "si" and share == "true"
+    announced = 2 * (sum([60, 1, 3, 4]) + 2 * (not shared) if "," in iterations else 7 * (5 - shared))
+    assert done == study.iterations(job) == announced
+
+
+def test_a_plan_counts_the_iterations_of_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only training moves: a thousandth of a second an iteration."""
+    seconds = 0.0
+
+    def run(experiment: plan.engine.Experiment, *_: object) -> None:
+        nonlocal seconds
+        seconds += 0.001 * sum(map(experiment.steps, range(5)))
+
+    monkeypatch.setattr(plan.engine, "run", run)
+    monkeypatch.setattr(runtime, "clock", lambda device: seconds)
+    for iterations in ("[200,30,20,10,40]", "60"):
+        planned = study.plan(cli.arms("method=si", f"iterations={iterations}", "seeds=[1,2]"))
+        workshop, (arm,), (chunk,) = worker.Workshop(lambda *_: None), planned.arms, planned.chunks
+        assert plan.seconds_per_run(workshop, arm, chunk, planned.device) == pytest.approx(0.3 / 2)
+
+
+def test_a_label_names_the_arm_and_not_the_run(tmp_path: Path) -> None:
+    cut = ["iterations=[2,1,1,1,3]", "seeds=[1]", "arms=[{method: si, label: mine, reinit: true}, {method: sos}]"]
+    mine, sos = rows_of(study.plan(cli.arms(*cut)), tmp_path)
+    assert (mine["arm"], mine["method"], sos["arm"]) == ("mine", "si", "sos")
+    assert mine["iterations"] == 3
+    cut[-1] = "arms=[{method: si, reinit: true}, {method: si}]"
+    plain, kept = rows_of(study.plan(cli.arms(*cut)), tmp_path)
+    assert (plain["arm"], plain["run_id"], plain["accuracy"]) == ("si", mine["run_id"], mine["accuracy"])
+    assert kept["run_id"] != plain["run_id"]
+    assert kept["accuracy"] != plain["accuracy"]

@@ -169,10 +169,11 @@ def test_a_diverged_replica_is_flagged_and_its_neighbours_do_not_notice(method, 
     healthy = run(experiment, METHODS[method], MIXED)
     learn, sick = replicas.learn, 4
 
-    def infect(experiment: Experiment, stack: Stack, task: int, *rest: object) -> None:
-        learn(experiment, stack, task, *rest)
+    def infect(experiment: Experiment, stack: Stack, task: int, *rest: object) -> object:
+        state = learn(experiment, stack, task, *rest)
         if task == 0:
             stack.params["fc1.weight"][sick, 0, 0] = poison
+        return state
 
     with mock.patch.object(replicas, "learn", infect):
         found = run(experiment, METHODS[method], MIXED)

@@ -16,7 +16,10 @@ def ids(*overrides: str) -> list[str]:
     return [cell.run_id for cell in grid.cells(arms(*overrides))]
 
 
-@pytest.mark.parametrize("same", ["lam=1000", "lam=1e3", "optim.lr=1e-3", "name=other", "workers=1", "data_dir=/else"])
+@pytest.mark.parametrize(
+    "same",
+    ["lam=1000", "lam=1e3", "optim.lr=1e-3", "name=other", "workers=1", "data_dir=/else", "label=mine", "reinit=false"],
+)
 def test_what_is_not_science_or_only_spelt_differently_keeps_the_run(same: str) -> None:
     assert ids(same) == ids()
 
@@ -24,6 +27,7 @@ def test_what_is_not_science_or_only_spelt_differently_keeps_the_run(same: str) 
 OTHER_SCIENCE = [
     "lam=1001",
     "iterations=201",
+    "iterations=[200,200,200,200,201]",
     "batch_size=31",
     "optim.lr=0.002",
     "optim=adam_reset",
@@ -35,6 +39,7 @@ OTHER_SCIENCE = [
     "scenario=domain",
     "dtype=float64",
     "tf32=true",
+    "reinit=true",
 ]
 
 
@@ -63,7 +68,8 @@ def test_arms_that_differ_in_the_estimator_share_stacks() -> None:
 
 @given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 14))
 def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, n_lambdas: int) -> None:
-    cfg = {key: {"name": key} for key in grid.SCIENCE} | {"tf32": False, "seeds": list(range(n_seeds))}
+    cfg = {key: {"name": key} for key in grid.SCIENCE} | {"label": None, "seeds": list(range(n_seeds))}
+    cfg |= dict.fromkeys(grid.SWITCHES, False)
     plain = {**cfg, "fisher": None, "method": {"name": "n", "uses_lambda": False}, "grid": {"lambdas": []}}
     ewc = [{**cfg, "fisher": {"name": f"f{i}", "n": i}, "grid": {"lambdas": list(range(n_lambdas))}} for i in range(5)]
     found = [grid.make_arm(plain)] + [
@@ -81,8 +87,18 @@ def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, 
             assert len(chunk) % per_seed == 0
 
 
-def test_tf32_is_science_but_off_renames_no_old_result() -> None:
-    (off,), (on,) = cli.arms("method=finetune"), cli.arms("method=finetune", "tf32=true")
+@pytest.mark.parametrize("switch", grid.SWITCHES)
+def test_a_switch_is_science_but_off_renames_no_old_result(switch: str) -> None:
+    (off,), (on,) = cli.arms("method=finetune"), cli.arms("method=finetune", f"{switch}=true")
     assert grid.make_arm(off).config_id != grid.make_arm(on).config_id
     before = {key: off[key] for key in grid.SCIENCE}
     assert grid.make_arm(off).config_id == grid.digest(before, 4)
+
+
+def test_an_arm_is_called_by_its_method_and_fisher_or_as_it_says() -> None:
+    assert [arm.label for arm in arms("fisher=empirical")] == ["ewc-empirical"]
+    assert [arm.label for arm in arms("method=si")] == ["si"]
+    assert [arm.label for arm in arms("fisher=empirical", "label=mine")] == ["mine"]
+    assert [arm.label for arm in arms("arms=[{method: si, label: a}, {method: si, method.xi: 1.0}]")] == ["a", "si"]
+    (cfg,) = cli.arms("fisher=empirical")
+    assert grid.make_arm(cfg | {"fisher": cfg["fisher"] | {"name": "ewc"}}).label == "ewc"  # not twice the same

@@ -115,7 +115,7 @@ def label(method: str, fisher: str, unit: int | None = None) -> str:
         E.g. None, JOINT, EXACT, EXACT (n=500), BATCHED (b=128).
     """
     if not fisher:
-        return "None" if method == "finetune" else method.upper()
+        return "None" if method == "finetune" else method.upper().replace("_", " ")
     estimator, n = parts(fisher)
     detail = [f"n={n}"] if n else []
     detail += [f"b={unit}"] if unit else []
@@ -138,12 +138,21 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
         folder: where configs/<config_id>.yaml may be, which tells the batch size of a batched Fisher.
 
     Returns:
-        One per config_id; where two would share a name, the config_id is appended.
+        One per config_id. Where two would share a name, what their study calls them (`label=`) is appended; where that
+        does not tell them apart either, the config_id.
     """
     rows = runs.drop_duplicates("config_id")
     arms = [
         Arm(i, m, f, label(m, f, setting(folder, i, "fisher.batch_size") if kind_of(f) == "batched" else None))
         for i, m, f in zip(rows["config_id"], rows["method"], rows["fisher"], strict=True)
+    ]
+    names = [arm.label for arm in arms]
+    own = [called.removeprefix(arm.method).lstrip("-") for arm, called in zip(arms, rows["arm"], strict=True)]
+    arms = [
+        arm._replace(label=f"{arm.label} [{detail}]")
+        if names.count(arm.label) > 1 and detail not in ("", arm.fisher)
+        else arm
+        for arm, detail in zip(arms, own, strict=True)
     ]
     names = [arm.label for arm in arms]
     arms = [arm._replace(label=f"{arm.label} [{arm.config_id}]") if names.count(arm.label) > 1 else arm for arm in arms]

@@ -100,10 +100,11 @@ def entries(results_dir: Path) -> list[Entry]:
 
 
 def _numbers(study: Study) -> Iterator[Ours]:
-    """Accuracies of a study that was published under its own name; times of one made for timing."""
+    """Accuracies of a study published under its own name, or that and its benchmark's; times of one made for timing."""
+    published = study.settings.published_study
     if study.kind == TIMING:
         yield from _ratios(study)
-    elif study.settings.published_study == study.name and len(study.published):
+    elif len(study.published) and study.name in (published, f"{published}_{study.runs['benchmark'].iloc[0]}"):
         yield from _accuracies(study)
 
 
@@ -195,9 +196,10 @@ def _made(study: Study, runs: pd.DataFrame) -> Made:
 
 
 def _recipe(row: pd.Series, beside: dict[str, str]) -> Made:
-    """What would make our number: the study of that name, for training times the one that is set beside it."""
+    """What would make our number: the study of that name (or of that and the benchmark's), of a time its companion."""
     timed = row["metric"] == TIME
-    names = [name for name, study in beside.items() if study == row["study"]] if timed else [row["study"]]
+    own = [row["study"], f"{row['study']}_{row['benchmark']}"]
+    names = [name for name, study in beside.items() if study == row["study"]] if timed else own
     there = [name for name in names if (conf_dir() / "study" / f"{name}.yaml").is_file()]
     return Made(_command(there[0], "paper") if there else "")
 

@@ -47,7 +47,9 @@ class Pair(NamedTuple):
 def families(study: Study, grid: Grid) -> tuple[list[Pair], list[Pair]]:
     """All pairs of arms: those of two estimators, and those with a method without lambda."""
     sides = _sides(study, grid)
-    estimators = list(combinations(sides[: len(grid.arms)], 2))
+    curved = {side.arm.label: side for side in sides[: len(grid.arms)]}
+    wanted = study.settings.pairs or combinations(curved, 2)
+    estimators = [(curved[a], curved[b]) for a, b in wanted if a in curved and b in curved]
     others = [pair for pair in combinations(sides, 2) if pair[1].arm not in grid.arms]
     return _family(study, estimators), _family(study, others)
 

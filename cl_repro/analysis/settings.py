@@ -19,6 +19,7 @@ KEYS = (
     "gaps",
     "verdict_scales",
     "published_study",
+    "pairs",
 )
 
 
@@ -35,6 +36,7 @@ class Settings(NamedTuple):
     gaps: tuple[tuple[str, str], ...]  # (minuend, subtrahend), fishers
     verdict_scales: tuple[str, ...]
     published_study: str
+    pairs: tuple[tuple[str, str], ...]  # (minuend, subtrahend), labels of arms; empty: all pairs
 
 
 def conf_dir() -> Path:
@@ -108,6 +110,7 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         gaps=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["gaps"]),
         verdict_scales=tuple(str(scale) for scale in tree["verdict_scales"]),
         published_study=str(tree["published_study"] or study),
+        pairs=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["pairs"]),
     )
     rules: dict[str, tuple[Any, bool, str]] = {
         "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),

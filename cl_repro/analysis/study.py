@@ -14,7 +14,7 @@ from cl_repro.errors import UserError
 from cl_repro.stats import Estimate
 
 AD_HOC = "runs"  # the folder of runs that belong to no study
-CURVES, TIMING, LISTING = "curves", "timing", "listing"
+CURVES, ARMS, TIMING, LISTING = "curves", "arms", "timing", "listing"
 PLACE = ["benchmark", "scenario", "model"]
 SOURCES = ("blog-final", "blog-draft")  # in this order; others follow by name
 WORDS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -27,7 +27,7 @@ class Study(NamedTuple):
     name: str  # of the folder
     folder: Path
     runs: pd.DataFrame
-    kind: str  # curves: accuracy against lambda; timing; listing: anything else
+    kind: str  # curves: accuracy against lambda; arms: one lambda each; timing; listing: anything else
     settings: Settings
     published: pd.DataFrame  # of settings.published_study; no rows if there are none
 
@@ -69,15 +69,18 @@ def kind_of_runs(name: str, runs: pd.DataFrame) -> str:
     """What can be made of the runs.
 
     `timing`: the arms include one-sample implementations. `curves`: one benchmark, scenario and model, one
-    configuration per arm, and at least two lambdas. `listing`: ad-hoc runs and everything else.
+    configuration per arm, and at least two lambdas. `arms`: the same with one lambda an arm, and at least two arms.
+    `listing`: ad-hoc runs and everything else.
     """
     if runs["fisher"].str.startswith(ONE_SAMPLE).any():
         return TIMING
     one_place = len(runs.drop_duplicates(PLACE)) == 1
     one_config = (runs.groupby(["study", "arm"])["config_id"].nunique() == 1).all()
-    if name != AD_HOC and one_place and one_config and most_lambdas(runs) > 1:
+    if name == AD_HOC or not one_place or not one_config:
+        return LISTING
+    if most_lambdas(runs) > 1:
         return CURVES
-    return LISTING
+    return ARMS if runs["config_id"].nunique() > 1 else LISTING
 
 
 def most_lambdas(runs: pd.DataFrame) -> int:
@@ -132,7 +135,8 @@ def benchmark_name(benchmark: str) -> str:
 def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series | None:
     """The published row of an arm, matched by study, method and Fisher.
 
-    Where a study was published in several scenarios or batch sizes, those of the runs decide.
+    Where a study was published with several benchmarks, scenarios or batch sizes, those of the arm's runs decide,
+    or, of a timing, those of the study's.
 
     Args:
         study: whose published rows are searched.
@@ -149,7 +153,8 @@ def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series
     rows = study.published
     rows = rows[(rows["source"] == source) & (rows["metric"] == metric) & (rows["method"] == arm.method)]
     rows = rows[rows["fisher"] == arm.fisher.removeprefix(ONE_SAMPLE)]
-    first = study.runs.iloc[0]
+    own = study.runs[study.runs["config_id"] == arm.config_id]
+    first = (study.runs if own.empty else own).iloc[0]  # a row of the timing table is several arms
     for column in ("benchmark", "scenario", "batch_size"):
         if len(rows) > 1:
             rows = rows[rows[column] == first[column]]

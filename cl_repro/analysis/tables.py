@@ -26,7 +26,7 @@ from cl_repro.analysis.pairs import pair_tables
 from cl_repro.analysis.read import read_importance
 from cl_repro.analysis.selection import optimism_table, selection_table, selections
 from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
-from cl_repro.analysis.study import CURVES, Study, describe
+from cl_repro.analysis.study import ARMS, LISTING, Study, describe
 from cl_repro.stats import (
     Array,
     Interval,
@@ -158,9 +158,11 @@ def summary_table(study: Study, grid: Grid, rows: list[Row], found: list[Shape])
 
 def tables_of(study: Study) -> list[Table]:
     """All tables of a study that is not a timing study, in reading order."""
-    if study.kind != CURVES:
+    if study.kind == LISTING:
         return [listing_table(study)]
     grid = grid_of(study.runs, study.folder)
+    if study.kind == ARMS:
+        return [accuracy_table(study, grid, accuracy_rows(study, grid)), *pair_tables(study, grid)]
     found, traces = shapes(study, grid), log_traces(study, grid)
     gaps, chosen = gap_table(study, found, traces), selections(study, grid)
     return [

@@ -49,7 +49,7 @@ def step_seconds(experiment: Experiment, k: int, rounds: int) -> tuple[float, fl
         work: Work = second_task(experiment, ewc(), replicas)
         return partial(follow, work.experiment, work.stack, work.drawn, work.method, work.state, lambda *_: None)
 
-    n = experiment.iterations
+    n = experiment.steps(1)
     works = {
         "stacked": timed(candidate(k), k * n, experiment.device),
         "single": timed(candidate(1), n, experiment.device),

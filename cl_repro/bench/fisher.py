@@ -28,7 +28,7 @@ def rows(setting: Setting) -> list[Row]:
         "example": timed(importance_loop(experiment, stack, SEED, "all", EXAMPLES), EXAMPLES),
     }
     seconds = interleave(candidates, setting.rounds)
-    ours, epoch, step = seconds["fisher"], seconds["epoch"], seconds["epoch"] / experiment.iterations
+    ours, epoch, step = seconds["fisher"], seconds["epoch"], seconds["epoch"] / experiment.steps(0)
     size = f"{n} examples of {data}"
     return [
         cost("exact Fisher / training epoch", ours, epoch, "s", 1.0, "epochs", note=f"{size}; without penalty"),

@@ -46,7 +46,7 @@ def study_replicas() -> list[Replica]:
 def stack_seconds(experiment: Experiment, replicas: list[Replica]) -> float:
     """Train all tasks; seconds of training per model-iteration."""
     outcomes = run(experiment, ewc(), replicas, {})
-    steps = len(replicas) * experiment.iterations * experiment.benchmark.n_tasks
+    steps = len(replicas) * sum(map(experiment.steps, range(experiment.benchmark.n_tasks)))
     return sum(outcome.seconds.train for outcome in outcomes) / steps
 
 

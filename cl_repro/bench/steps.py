@@ -52,7 +52,7 @@ def candidates(works: dict[str, Work], sizes: tuple[int, ...]) -> dict[str, Call
     """`ours <name>` and `other <name>` for every workload of one replica: seconds per step."""
     result: dict[str, Callable[[], float]] = {}
     for name, work in works.items():
-        n = work.experiment.iterations
+        n = work.experiment.steps(1)
         ours = partial(follow, work.experiment, work.stack, work.drawn, work.method, work.state, lambda *_: None)
         result |= {f"ours {name}": timed(ours, n), f"other {name}": timed(usual(work, sizes), n)}
     return result

@@ -3,6 +3,7 @@
 import torch
 
 from cl_repro import rng
+from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
 
 
@@ -10,12 +11,19 @@ def hold_out(benchmark: Benchmark, fraction: float) -> Benchmark:
     """Hold out a random part of every task's training rows; neither training nor an importance pass sees it.
 
     Args:
-        benchmark: any.
+        benchmark: any without validation rows.
         fraction: of each task's rows, between 0 and 1; rounded to a number of rows of at least 1.
 
     Returns:
         The same benchmark with `rows_val`; which rows is a function of seed and task alone.
+
+    Raises:
+        UserError: the benchmark has validation rows of its own.
     """
+    if "val" in benchmark.splits:
+        raise UserError(
+            f"val_fraction={fraction}: must be null where benchmark.validation=true gives validation rows already"
+        )
 
     def curriculum(seed: int) -> Curriculum:
         whole = benchmark.curriculum(seed)

@@ -6,15 +6,15 @@ legacy generator, the new label of a row is p[original label], and task k owns t
 {k c, ..., k c + c - 1}. Seed 0 does not permute. Rows keep the order of the data set.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cl_repro import rng
+from cl_repro.benchmarks import rows
+from cl_repro.benchmarks.inputs import check_scale, to_input
 from cl_repro.data.arrays import CHECKSUMS, Arrays, load
 from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
@@ -53,8 +53,7 @@ def split(
     Raises:
         UserError: unknown, missing or wrong data; an argument out of range.
     """
-    if not (_is_finite(scale) and scale > 0):
-        raise UserError(f"benchmark.scale={scale}: must be a finite number above 0")
+    check_scale(scale)
     arrays = load(dataset, data_dir)
     n_classes = int(arrays.y_train.max()) + 1
     allowed = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
@@ -64,18 +63,13 @@ def split(
             f"one of {', '.join(map(str, allowed))}"
         )
     cuts = {"train": train_per_task, "test": test_per_task}
-    for name, word, labels in (("train", "training", arrays.y_train), ("test", "test", arrays.y_test)):
-        cut = cuts[name]
+    for name, labels in (("train", arrays.y_train), ("test", arrays.y_test)):
         smallest = int(np.sort(np.bincount(labels))[: n_classes // n_tasks].sum())
-        if cut is not None and (type(cut) is not int or not 1 <= cut <= smallest):
-            raise UserError(
-                f"benchmark.{name}_per_task={cut}: must be an integer from 1 to {smallest}, the {word} rows of the "
-                f"smallest possible task of {dataset}, or null for all rows"
-            )
+        rows.check(name, cuts[name], smallest, f"the smallest possible task of {dataset}")
     return Benchmark(
         x=torch.from_numpy(arrays.x_train).to(device),
         x_test=torch.from_numpy(arrays.x_test).to(device),
-        to_input=_to_input(scale, mean, std, arrays.x_train.shape[1:], device, dtype),
+        to_input=to_input(scale, device, dtype, mean, std, arrays.x_train.shape[1:]),
         curriculum=lambda seed: _curriculum(arrays, seed, n_tasks, cuts, device),
         n_tasks=n_tasks,
         n_classes=n_classes,
@@ -103,48 +97,18 @@ def class_permutation(n_classes: int, seed: int) -> np.ndarray:
     return np.random.RandomState(seed).permutation(n_classes)
 
 
-def _to_input(
-    scale: float,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    shape: Sequence[int],
-    device: str | torch.device,
-    dtype: torch.dtype,
-) -> Callable[[Tensor], Tensor]:
-    # Divisors on the device: CUDA multiplies by the reciprocal of a host scalar, which can be one rounding off.
-    divisor = torch.tensor(scale, dtype=dtype, device=device)
-    if mean is None and std is None:
-        return lambda x: x.to(dtype, copy=True).div_(divisor)
-    n = shape[0] if len(shape) == 3 else 0
-    for key, values in (("mean", mean), ("std", std)):
-        if not (isinstance(values, list | tuple) and len(values) == n > 0 and all(map(_is_finite, values))):
-            rule = f"{n} finite numbers, one for each channel" if n else "null, as the images have no channels"
-            raise UserError(f"benchmark.{key}={values}: must be {rule} (mean and std may both be null)")
-        if key == "std" and min(values) <= 0:
-            raise UserError(f"benchmark.std={values}: must be above 0")
-    shift, spread = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] for values in (mean, std))
-    return lambda x: x.to(dtype, copy=True).div_(divisor).sub_(shift).div_(spread)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def _curriculum(
     arrays: Arrays, seed: int, n_tasks: int, cuts: Mapping[str, int | None], device: str | torch.device
 ) -> Curriculum:
     p = class_permutation(int(arrays.y_train.max()) + 1, seed)
     y, y_test = p[arrays.y_train], p[arrays.y_test]
 
-    def rows(split: str, labels: np.ndarray, classes: np.ndarray, k: int) -> Tensor:
-        own = torch.from_numpy(np.flatnonzero(np.isin(labels, classes)))
-        if cuts[split] is not None:
-            shuffled = torch.randperm(len(own), generator=rng.stream(seed, f"{split}_per_task", k))
-            own = own[shuffled[: cuts[split]].sort().values]
-        return own.to(device)
+    def own(split: str, labels: np.ndarray, classes: np.ndarray, k: int) -> Tensor:
+        whole = torch.from_numpy(np.flatnonzero(np.isin(labels, classes)))
+        return rows.keep(whole, cuts[split], seed, split, k).to(device)
 
     tasks = tuple(
-        Task(rows("train", y, classes, k), rows("test", y_test, classes, k), tuple(classes.tolist()))
+        Task(own("train", y, classes, k), own("test", y_test, classes, k), tuple(classes.tolist()))
         for k, classes in enumerate(np.arange(len(p)).reshape(n_tasks, -1))
     )
     return Curriculum(torch.from_numpy(y).to(device), torch.from_numpy(y_test).to(device), tasks)

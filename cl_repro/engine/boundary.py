@@ -9,24 +9,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_repro import rng, tree
-from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, lower, raise_axis
+from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, look, lower, raise_axis
 from cl_repro.errors import UserError
 from cl_repro.runtime import clock
 from cl_repro.types import Estimator, Tree
 
 
 def measure(experiment: Experiment, stack: Stack, task: int, estimators: Sequence[Estimator]) -> Tree:
-    """Importances [K, ...] of the task just learned, each replica by its own estimator.
+    """Importances [K, ...] of the task just learned, each replica by its own estimator, of protected parameters.
 
     Replicas of one seed and estimator see the same examples and are estimated together.
     """
     began = clock(experiment.device)
-    result = tree.zeros_like(stack.params)
+    result = tree.zeros_like(experiment.protected(stack.params))
     for seed, estimator, rows in groups(stack, estimators):
         for part in [rows] if estimator.vectorises else rows.split(1):
             chosen = tree.select(stack.params, part), tree.select(stack.buffers, part)
-            for name, value in estimate(experiment, *chosen, estimator, seed, task).items():
-                result[name][part] = value
+            made = estimate(experiment, *chosen, estimator, seed, task)
+            for name, value in result.items():
+                value[part] = made[name]
     stack.seconds.fisher += clock(experiment.device) - began
     return result
 
@@ -50,12 +51,13 @@ def estimate(experiment: Experiment, params: Tree, buffers: Tree, estimator: Est
 
     def add(at: Tensor) -> None:
         nonlocal total
-        x = experiment.benchmark.to_input(experiment.benchmark.x[own.rows[at]])
+        x = look(experiment.benchmark, experiment.benchmark.x[own.rows[at]], own.pixels)
         part = total_of(lower(params, k), lower(buffers, k), x, label[at], noise[at])
         total = tree.add(total, part) if total else part
 
     in_parts(add, order, estimator.batch_size or experiment.rows_per_pass, halves=estimator.batch_size is None)
-    return raise_axis(tree.divide(total, estimator.divisor(n)), k)
+    mean = tree.divide(total, estimator.divisor(n))
+    return raise_axis({name: estimator.finish(value) for name, value in mean.items()}, k)
 
 
 def in_parts(f: Callable[[Tensor], None], rows: Tensor, size: int, halves: bool = True) -> None:
@@ -102,13 +104,19 @@ def evaluate(experiment: Experiment, stack: Stack, trained: int, split: str = "t
                 raise ValueError(f"the benchmark has no {split} rows for task {asked}")
             active = active_mask(experiment, curriculum, trained, asked)
             label = experiment.scenario.label(y[rows], task)
-            result[replicas.cpu(), asked] = accuracy(experiment, *chosen, x[rows], label, active).cpu()
+            result[replicas.cpu(), asked] = accuracy(experiment, *chosen, x[rows], label, active, task.pixels).cpu()
     stack.seconds.evaluate += clock(experiment.device) - began
     return result.numpy()
 
 
 def accuracy(
-    experiment: Experiment, params: Tree, buffers: Tree, images: Tensor, label: Tensor, active: Tensor
+    experiment: Experiment,
+    params: Tree,
+    buffers: Tree,
+    images: Tensor,
+    label: Tensor,
+    active: Tensor,
+    pixels: Tensor | None,
 ) -> Tensor:
     """Fraction [k] of examples [N, *shape] whose active logit is largest at the label, for k replicas."""
     k = len(next(iter(params.values())))
@@ -116,7 +124,7 @@ def accuracy(
     right = torch.zeros(k, dtype=torch.float64, device=images.device)
 
     def count(at: Tensor) -> None:
-        x = experiment.benchmark.to_input(images[at])
+        x = look(experiment.benchmark, images[at], pixels)
         z = raise_axis(logits(lower(params, k), lower(buffers, k), x), k)
         guess = z.masked_fill(~active, float("-inf")).argmax(-1)
         right.add_((guess == label[at]).sum(1))

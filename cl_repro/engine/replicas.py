@@ -54,29 +54,34 @@ def run(
     """
     seeds, k = sorted({r.seed for r in replicas}), len(replicas)
     slot = torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
-    trunk = first_task(experiment, seeds, trunks) if experiment.share_first_task else None
+    shares = experiment.share_first_task and not method.observe  # what is observed differs from method to method
+    trunk = first_task(experiment, seeds, trunks) if shares else None
     stack = fork(experiment, trunk.stack if trunk else start(experiment, seeds), slot)
     accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [on_all_splits(experiment, stack, 0)]
     lam = torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
     estimators = [r.estimator for r in replicas if r.estimator]
     state, traces = None, []
+    if method.observe and method.init:
+        state = lift(method.init, k)(lower(experiment.protected(stack.params), k), lower(lam, k))
     for task in range(experiment.benchmark.n_tasks):
         if not (trunk and task == 0):
-            learn(experiment, stack, task, method, state, report)
+            state = learn(experiment, stack, task, method, state, report)
             accuracy.append(on_all_splits(experiment, stack, task))
         if method.init is None or method.end_task is None or task == experiment.benchmark.n_tasks - 1:
             continue
-        first = trunk if task == 0 else None
-        importance = (
-            shared_importance(experiment, stack, estimators, first)
-            if first
-            else measure(experiment, stack, task, estimators)
-        )
-        params = lower(stack.params, k)
+        importance: Tree = {}
+        if estimators:
+            first = trunk if task == 0 else None
+            importance = (
+                shared_importance(experiment, stack, estimators, first)
+                if first
+                else measure(experiment, stack, task, estimators)
+            )
+            traces.append(tree.traces(importance))
+        params = lower(experiment.protected(stack.params), k)
         if state is None:
             state = lift(method.init, k)(params, lower(lam, k))
         state = lift(method.end_task, k)(state, params, lower(importance, k))
-        traces.append(tree.traces(importance))
     return outcomes(stack, np.stack(accuracy, 1), traces, trunk)
 
 

@@ -22,13 +22,24 @@ class Experiment(NamedTuple):
     net: Net
     optimiser: Callable[[list[Tensor]], Optimizer]  # elementwise optimisers only: a stack is then K of them
     reset_optimiser: bool  # a new optimiser for every task
-    iterations: int  # per task
+    iterations: int | Sequence[int]  # of every task, or of each
     batch_size: int
     rows_per_pass: int  # examples per forward pass outside training: bounds memory
     share_first_task: bool
     dtype: torch.dtype
     device: str
-    tf32: bool = False  # on CUDA, training may round factors to TF32; importances and evaluation never do
+    tf32: bool = (
+        False  # on CUDA, training may round factors to TF32; importances, observed or not, and evaluation never do
+    )
+    reinit: bool = False  # protected parameters are drawn anew before every task but the first
+
+    def steps(self, task: int) -> int:
+        """Iterations of a task."""
+        return self.iterations if isinstance(self.iterations, int) else self.iterations[task]
+
+    def protected(self, of: Tree) -> Tree:
+        """What methods see of a tree."""
+        return tree.without(of, self.net.unprotected) if self.net.unprotected else of
 
 
 class Replica(NamedTuple):
@@ -98,6 +109,13 @@ def fork(experiment: Experiment, stack: Stack, rows: Tensor) -> Stack:
     return Stack([stack.seeds[i] for i in rows.tolist()], params, tree.select(stack.buffers, rows), optimiser)
 
 
+def redraw(experiment: Experiment, stack: Stack, task: int) -> None:
+    """Protected parameters as before any training, by a draw of the task's own, in place."""
+    drawn = {seed: experiment.net.init(rng.stream(seed, "init", task))[0] for seed in set(stack.seeds)}
+    for name, value in experiment.protected(stack.params).items():
+        value.copy_(torch.stack([drawn[seed][name] for seed in stack.seeds]))
+
+
 def groups(stack: Stack, kind: Sequence[Any]) -> list[tuple[int, Any, Tensor]]:
     """Replicas that share their examples: (seed, kind, rows [k]) for every distinct pair."""
     pairs = list(zip(stack.seeds, kind, strict=True))
@@ -106,6 +124,23 @@ def groups(stack: Stack, kind: Sequence[Any]) -> list[tuple[int, Any, Tensor]]:
         (*pair, torch.tensor([i for i, other in enumerate(pairs) if other == pair], device=device))
         for pair in dict.fromkeys(pairs)
     ]
+
+
+def look(benchmark: Benchmark, images: Tensor, pixels: Tensor | None) -> Tensor:
+    """What a network sees of images of the resident data.
+
+    Args:
+        benchmark: whose images they are.
+        images: [..., *shape] uint8.
+        pixels: [..., P] int64, the order of each image's pixels, or [P], the order of all; None: as they are.
+
+    Returns:
+        [..., *shape] float.
+    """
+    if pixels is not None:
+        flat = images.flatten(-benchmark.x[0].ndim)
+        images = flat.gather(-1, pixels.expand(flat.shape)).view(images.shape)
+    return benchmark.to_input(images)
 
 
 def active_mask(experiment: Experiment, curriculum: Curriculum, trained: int, asked: int) -> Tensor:

@@ -7,7 +7,15 @@ The diagonal Fisher of an example is sum_j (J^T s_j)^2 with J = dz/dtheta and co
     empirical   s = p - onehot(y)            the label
     predicted   s = p - onehot(argmax p)
 
-z [N, C] are the active logits and p = softmax(z). All columns are the gradient of -log p(y|x) by z.
+z [N, C] are the active logits and p = softmax(z). These columns are the gradient of -log p(y|x) by z.
+
+The sensitivities sum |J^T s_j| instead (Benzing 2022, section 4 and appendix H). Their columns are the gradient by z of
+
+    af          p_c, one column a class: p_c |d log p_c| = |d p_c|
+    mas         sum_c p_c^2
+    masx        (max_c p_c)^2
+    mas_logits  sum_c z_c^2
+    masx_logits (max_c z_c)^2
 """
 
 import torch
@@ -50,3 +58,35 @@ def draw(z: Tensor, noise: Tensor) -> Tensor:
     """
     cdf = z.double().softmax(1).cumsum(1)
     return (noise[:, None] >= cdf[:, :-1]).sum(1)
+
+
+def af(z: Tensor) -> Tensor:
+    """C columns dp_c/dz, [N, C, C]: the rows of diag(p) - p p^T.
+
+    Its diagonal is written p_c sum_{i != c} p_i: p_c (1 - p_c) loses it in float32 when the network is confident.
+    """
+    p = z.softmax(1)
+    own = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
+    products = (p[:, :, None] * p[:, None, :]).masked_fill(own, 0.0)
+    return torch.diag_embed(products.sum(2)) - products
+
+
+def mas(z: Tensor) -> Tensor:
+    """One column sum_c 2 p_c dp_c/dz, [N, 1, C]: 2 p_i (p_i - sum_c p_c^2) without cancelling."""
+    return 2 * z.softmax(1)[:, None, :] @ af(z)
+
+
+def masx(z: Tensor) -> Tensor:
+    """One column 2 p_m dp_m/dz = -2 p_m^2 (p - onehot(m)) with m = argmax p, [N, 1, C]."""
+    return -2 * z.softmax(1).amax(1).square()[:, None, None] * towards(z, z.argmax(1))
+
+
+def mas_logits(z: Tensor) -> Tensor:
+    """One column 2 z, [N, 1, C]."""
+    return 2 * z[:, None, :]
+
+
+def masx_logits(z: Tensor) -> Tensor:
+    """One column 2 z_m onehot(m) with m = argmax z, [N, 1, C]."""
+    largest, m = z.max(1, keepdim=True)
+    return torch.zeros_like(z).scatter(1, m, 2 * largest)[:, None, :]

@@ -40,13 +40,16 @@ def predicted(n: int | None = None, normalisation: str = "exact") -> Estimator:
     return of_columns(lambda z, y, noise: columns.towards(z, z.argmax(1)), n, normalisation)
 
 
-def of_columns(label: Label, n: int | None, normalisation: str) -> Estimator:
+def of_columns(
+    label: Label, n: int | None, normalisation: str, sum_of: Callable[..., Tree] = sum_of_squares
+) -> Estimator:
     """The estimator that squares what these columns backpropagate.
 
     Args:
         label: the columns s of -d log p(label) / dz.
         n: examples used, drawn without replacement; None: all.
         normalisation: `exact` or `reference` (module docstring).
+        sum_of: the squares, or other values (`squares`).
 
     Returns:
         The estimator.
@@ -59,7 +62,7 @@ def of_columns(label: Label, n: int | None, normalisation: str) -> Estimator:
     check_normalisation(normalisation)
 
     def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
-        return sum_of_squares(net, params, buffers, x, active, lambda z: label(z, y, noise))
+        return sum_of(net, params, buffers, x, active, lambda z: label(z, y, noise))
 
     rows, divisor = counts(n, normalisation)
     return Estimator(total, rows, divisor)

@@ -1,6 +1,6 @@
-"""Squared per-example gradients, layer by layer, of any columns of the logits."""
+"""Sums of squared or absolute per-example gradients, layer by layer, of any columns of the logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,9 @@ from cl_repro.models.layers import no_tap
 from cl_repro.tree import zeros_like
 from cl_repro.types import Layer, Net, Tree
 
+Columns = Callable[[Tensor], Tensor]  # z [N, A] -> s [N, J, A]
+Reduction = Callable[[Tensor, Sequence[Tensor]], Tree]  # as the fields of `Layer`
+
 
 def output_shapes(net: Net, params: Tree, buffers: Tree, x: Tensor) -> dict[str, tuple[int, ...]]:
     """Shape of one example's output of every tapped layer; costs a forward pass of one example."""
@@ -16,7 +19,7 @@ def output_shapes(net: Net, params: Tree, buffers: Tree, x: Tensor) -> dict[str,
 
     def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
         if name in shapes:
-            raise ValueError(f"layer {name!r} is applied twice in one forward pass: its squares would be wrong")
+            raise ValueError(f"layer {name!r} is applied twice in one forward pass: its importance would be wrong")
         shapes[name] = tuple(z.shape[1:])
         return no_tap(name, layer, a, z)
 
@@ -24,12 +27,29 @@ def output_shapes(net: Net, params: Tree, buffers: Tree, x: Tensor) -> dict[str,
     return shapes
 
 
-def sum_of_squares(
-    net: Net, params: Tree, buffers: Tree, x: Tensor, active: Tensor, columns: Callable[[Tensor], Tensor]
+def sum_of_squares(net: Net, params: Tree, buffers: Tree, x: Tensor, active: Tensor, columns: Columns) -> Tree:
+    r"""sum_n sum_j (d (s_nj . z_n) / d theta)^2, unit (nats/parameter)^2; arguments as `sum_over_examples`."""
+    return sum_over_examples(lambda layer: layer.squares, net, params, buffers, x, active, columns)
+
+
+def sum_of_absolutes(net: Net, params: Tree, buffers: Tree, x: Tensor, active: Tensor, columns: Columns) -> Tree:
+    r"""sum_n sum_j |d (s_nj . z_n) / d theta|, unit that of s . z per parameter; arguments as `sum_over_examples`."""
+    return sum_over_examples(lambda layer: layer.absolutes, net, params, buffers, x, active, columns)
+
+
+def sum_over_examples(
+    of: Callable[[Layer], Reduction],
+    net: Net,
+    params: Tree,
+    buffers: Tree,
+    x: Tensor,
+    active: Tensor,
+    columns: Columns,
 ) -> Tree:
-    r"""sum_n sum_j (d (s_nj . z_n) / d theta)^2, one forward and J backward passes, no per-example gradient.
+    r"""What layers make of d (s_nj . z_n) / d theta, summed; one forward and J backward passes.
 
     Args:
+        of: which sum of a layer, `squares` or `absolutes`.
         net: the network, evaluated (not training).
         params: {name: [*shape]}, one replica.
         buffers: the network's buffers, constants here.
@@ -38,7 +58,7 @@ def sum_of_squares(
         columns: z [N, A] -> s [N, J, A], constants of the differentiation.
 
     Returns:
-        {name: [*shape]}, non-negative, a SUM over examples, unit (nats/parameter)^2.
+        {name: [*shape]}, non-negative, a SUM over examples and columns.
 
     Raises:
         ValueError: if a layer is applied twice, if something changes a layer's input in place after it was used, or
@@ -69,7 +89,7 @@ def sum_of_squares(
     deltas = [vjp(s[:, j], retain_graph=True)[0] for j in range(s.shape[1])]
     total: Tree = {}
     for name, layer in kinds.items():
-        for suffix, value in layer.squares(inputs[name], [d[name] for d in deltas]).items():
+        for suffix, value in of(layer)(inputs[name], [d[name] for d in deltas]).items():
             total[f"{name}.{suffix}"] = value
     if missing := params.keys() - total.keys():
         raise ValueError(

@@ -12,6 +12,7 @@ from cl_repro.errors import UserError
 from cl_repro.models.layers import (
     batch_norm,
     channels_last,
+    check_images,
     convolution,
     init_batch_norm,
     init_convolution,
@@ -40,8 +41,7 @@ def convnet(channels: Sequence[int], hidden: Sequence[int], *, input_shape: Sequ
     for key, sizes in (("channels", channels), ("hidden", hidden)):
         if not all(isinstance(size, int) and size >= 1 for size in sizes) or (key == "channels" and not sizes):
             raise UserError(f"model.{key}={list(sizes)}: must list sizes of at least 1")
-    if len(input_shape) != 3:
-        raise UserError(f"model=convnet: needs images [colours, height, width], not {list(input_shape)}")
+    check_images("convnet", input_shape)
     height, width = (halved(size, len(channels) - 1) for size in input_shape[1:])
     convolutions = [f"conv{i}" for i in range(1, len(channels) + 1)]
     layers = [f"fc{i}" for i in range(1, len(hidden) + 1)] + ["head"]

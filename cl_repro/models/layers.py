@@ -1,31 +1,34 @@
-"""Layers as functions, and the squares of their per-example gradients.
+"""Layers as functions, and the squares and absolute values of their per-example gradients.
 
 A layer computes z = f(a; theta) and hands (name, kind, a, z) to `tap`, which is the identity in training.
 An importance pass taps the layers: it keeps a and, by adding zeros to z, obtains D_j = d s_j / d z for output
-column j. `squares` turns both into the sum over examples and columns of squared per-example gradients, without ever
-holding one gradient per example longer than it takes to square it:
+column j. `squares` turns both into the sum over examples and columns of squared per-example gradients, `absolutes` into
+that of their absolute values, without ever holding one gradient per example longer than that takes. With f either:
 
-    linear      d s_j / d W = D_j a^T                       sum_n sum_j (D_jn a_n^T)^2 = (sum_j D_j^2)^T (a^2)
-    convolution d s_j / d W = D_j U, U the window of a at each position        squared for a few examples at a time
+    linear      d s_j / d W = D_j a^T                       sum_n sum_j f(D_jn a_n^T) = (sum_j f(D_j))^T f(a)
+    convolution d s_j / d W = D_j U, U the window of a at each position     f of each, for a few examples at a time
     batch norm  d s_j / d gamma = sum_hw D_j (a - mu) / sqrt(var + eps), d s_j / d beta = sum_hw D_j; running mu, var
 
-A layer must be applied once per forward pass: two uses would need their gradients summed before squaring.
+A layer must be applied once per forward pass: two uses would need their gradients summed before f.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from cl_repro.errors import UserError
 from cl_repro.types import Layer, Tap, Tree
 
 MOMENTUM, EPS = 0.1, 1e-5  # of batch normalisation; PyTorch's defaults
 PAIRS_PAY = 4  # positions up to which convolution squares go by pairs of positions (measured: 4 pays, 16 does not)
 # Elements of per-example gradients held at a time: the second-level cache of a core; on CUDA, enough to fill it.
 HELD = {"cpu": 2**19, "cuda": 2**27}
+
+Elementwise = Callable[[Tensor], Tensor]  # torch.square or torch.abs; f(xy) = f(x) f(y)
 
 
 def no_tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
@@ -39,21 +42,33 @@ def uniform(generator: Generator, fan_in: int, *shape: int) -> Tensor:
     return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
 
 
-def sum_squared(deltas: Sequence[Tensor]) -> Tensor:
-    """sum_j D_j^2, elementwise."""
-    return torch.stack([d.square() for d in deltas]).sum(0) if len(deltas) > 1 else deltas[0].square()
+def glorot_uniform(generator: Generator, fan_in: int, fan_out: int, *shape: int) -> Tensor:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)): Glorot and Bengio (2010), the "normalized initialization"."""
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
+
+
+def check_images(model: str, input_shape: Sequence[int]) -> None:
+    """Refuse, for a network that convolves, examples that are not images [colours, height, width]."""
+    if len(input_shape) != 3:
+        raise UserError(f"model={model}: needs images [colours, height, width], not {list(input_shape)}")
+
+
+def sum_of(f: Elementwise, deltas: Sequence[Tensor]) -> Tensor:
+    """sum_j f(D_j), elementwise."""
+    return torch.stack([f(d) for d in deltas]).sum(0) if len(deltas) > 1 else f(deltas[0])
 
 
 # --- linear ----------------------------------------------------------------------------------------------------------
 
 
-def linear_squares(a: Tensor, deltas: Sequence[Tensor]) -> Tree:
-    """F_W = (sum_j D_j^2)^T (a^2), F_b = sum_n sum_j D_j^2; a [N, in], D_j [N, out]."""
-    d2 = sum_squared(deltas)
-    return {"weight": d2.mT @ a.square(), "bias": d2.sum(0)}
+def linear_sums(f: Elementwise, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
+    """W: (sum_j f(D_j))^T f(a), b: sum_n sum_j f(D_j); a [N, in], D_j [N, out]."""
+    d = sum_of(f, deltas)
+    return {"weight": d.mT @ f(a), "bias": d.sum(0)}
 
 
-LINEAR = Layer(linear_squares)
+LINEAR = Layer(partial(linear_sums, torch.square), partial(linear_sums, torch.abs))
 
 
 def linear(params: Tree, name: str, a: Tensor, tap: Tap = no_tap) -> Tensor:
@@ -66,6 +81,14 @@ def init_linear(name: str, n_in: int, n_out: int, generator: Generator) -> Tree:
     return {
         f"{name}.weight": uniform(generator, n_in, n_out, n_in),
         f"{name}.bias": uniform(generator, n_in, n_out),
+    }
+
+
+def glorot_linear(name: str, n_in: int, n_out: int, generator: Generator, *, fan_out: int | None = None) -> Tree:
+    """W [out, in] by `glorot_uniform`, b = 0 [out]; fan_out is `n_out` where it is not given."""
+    return {
+        f"{name}.weight": glorot_uniform(generator, n_in, fan_out or n_out, n_out, n_in),
+        f"{name}.bias": torch.zeros(n_out),
     }
 
 
@@ -90,24 +113,25 @@ def windows(a: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     return u.reshape(len(a), u.shape[1] * u.shape[2], -1)
 
 
-def convolution_squares(
-    a: Tensor, deltas: Sequence[Tensor], *, kernel: int, stride: int, padding: int, bias: bool
+def convolution_sums(
+    f: Elementwise, a: Tensor, deltas: Sequence[Tensor], *, kernel: int, stride: int, padding: int, bias: bool
 ) -> Tree:
-    """F_W = sum_n sum_j (D_jn U_n)^2, F_b = sum_n sum_j (sum_l D_jnl)^2; a [N, in, H, W], D_j [N, out, h, w]."""
+    """W: sum_n sum_j f(D_jn U_n), b: sum_n sum_j f(sum_l D_jnl); a [N, in, H, W], D_j [N, out, h, w]."""
     n, n_in = a.shape[:2]
     n_out, length = deltas[0].shape[1], deltas[0].shape[2] * deltas[0].shape[3]
-    squared = a.new_zeros(n_out, kernel * kernel * n_in)
-    at_once, square = max(1, HELD[a.device.type] // squared.numel()), squares_of_products
-    if length <= PAIRS_PAY:
-        at_once, square = n, squares_by_pairs
+    total = a.new_zeros(n_out, kernel * kernel * n_in)
+    at_once = max(1, HELD[a.device.type] // total.numel())
+    of_products = squares_of_products if f is torch.square else absolutes_of_products
+    if f is torch.square and length <= PAIRS_PAY:
+        at_once, of_products = n, squares_by_pairs
     for first in range(0, n, at_once):
         part = slice(first, first + at_once)
         u = windows(a[part], kernel, stride, padding)
         for d in deltas:
-            squared = squared + square(d[part].permute(0, 2, 3, 1).flatten(1, 2), u)
-    result = {"weight": squared.view(n_out, kernel, kernel, n_in).permute(0, 3, 1, 2).contiguous()}
+            total = total + of_products(d[part].permute(0, 2, 3, 1).flatten(1, 2), u)
+    result = {"weight": total.view(n_out, kernel, kernel, n_in).permute(0, 3, 1, 2).contiguous()}
     if bias:
-        result["bias"] = sum_squared([d.sum((2, 3)) for d in deltas]).sum(0)
+        result["bias"] = sum_of(f, [d.sum((2, 3)) for d in deltas]).sum(0)
     return result
 
 
@@ -115,6 +139,11 @@ def squares_of_products(d: Tensor, u: Tensor) -> Tensor:
     """sum_n (sum_l d_nlo u_nli)^2 [out, in]; d [n, L, out], u [n, L, in]."""
     g = d.mT @ u
     return g.mul_(g).sum(0)
+
+
+def absolutes_of_products(d: Tensor, u: Tensor) -> Tensor:
+    """sum_n |sum_l d_nlo u_nli| [out, in]."""
+    return (d.mT @ u).abs_().sum(0)
 
 
 def squares_by_pairs(d: Tensor, u: Tensor) -> Tensor:
@@ -132,10 +161,12 @@ def squares_by_pairs(d: Tensor, u: Tensor) -> Tensor:
 def convolution(params: Tree, name: str, a: Tensor, tap: Tap = no_tap, *, stride: int = 1, padding: int = 0) -> Tensor:
     """A square convolution, with a bias if `params` has one; a [N, in, H, W] -> z [N, out, h, w]."""
     weight, bias = params[f"{name}.weight"], params.get(f"{name}.bias")
-    squares = partial(
-        convolution_squares, kernel=weight.shape[-1], stride=stride, padding=padding, bias=bias is not None
+    squares, absolutes = (
+        partial(convolution_sums, f, kernel=weight.shape[-1], stride=stride, padding=padding, bias=bias is not None)
+        for f in (torch.square, torch.abs)
     )
-    return tap(name, Layer(squares), a, functional.conv2d(a, weight, bias, stride=stride, padding=padding))
+    z = functional.conv2d(a, weight, bias, stride=stride, padding=padding)
+    return tap(name, Layer(squares, absolutes), a, z)
 
 
 def init_convolution(name: str, n_in: int, n_out: int, kernel: int, generator: Generator, *, bias: bool) -> Tree:
@@ -145,15 +176,24 @@ def init_convolution(name: str, n_in: int, n_out: int, kernel: int, generator: G
     return result | ({f"{name}.bias": uniform(generator, fan_in, n_out)} if bias else {})
 
 
+def glorot_convolution(name: str, n_in: int, n_out: int, kernel: int, generator: Generator) -> Tree:
+    """W [out, in, kernel, kernel] by `glorot_uniform`, each fan a window's: kernel^2 channels; b = 0 [out]."""
+    shape, area = (n_out, n_in, kernel, kernel), kernel * kernel
+    return {
+        f"{name}.weight": glorot_uniform(generator, area * n_in, area * n_out, *shape),
+        f"{name}.bias": torch.zeros(n_out),
+    }
+
+
 # --- batch normalisation ---------------------------------------------------------------------------------------------
 
 
-def norm_squares(a: Tensor, deltas: Sequence[Tensor], *, mean: Tensor, var: Tensor) -> Tree:
-    """F_gamma = sum_n sum_j (sum_hw D_j (a - mu) / sqrt(var + eps))^2, F_beta = sum_n sum_j (sum_hw D_j)^2."""
+def norm_sums(f: Elementwise, mean: Tensor, var: Tensor, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
+    """Gamma: sum_n sum_j f(sum_hw D_j (a - mu) / sqrt(var + eps)), beta: sum_n sum_j f(sum_hw D_j)."""
     normalised = (a - mean[:, None, None]) / (var[:, None, None] + EPS).sqrt()
     return {
-        "weight": sum_squared([(d * normalised).sum((2, 3)) for d in deltas]).sum(0),
-        "bias": sum_squared([d.sum((2, 3)) for d in deltas]).sum(0),
+        "weight": sum_of(f, [(d * normalised).sum((2, 3)) for d in deltas]).sum(0),
+        "bias": sum_of(f, [d.sum((2, 3)) for d in deltas]).sum(0),
     }
 
 
@@ -177,7 +217,8 @@ def batch_norm(
     affine = params[f"{name}.weight"], params[f"{name}.bias"]
     if not train:
         z = functional.batch_norm(a, mean, var, *affine, training=False, eps=EPS)
-        return tap(name, Layer(partial(norm_squares, mean=mean, var=var)), a, z), {}
+        squares, absolutes = (partial(norm_sums, f, mean, var) for f in (torch.square, torch.abs))
+        return tap(name, Layer(squares, absolutes), a, z), {}
     mean, var = mean.clone(), var.clone()  # the caller's stay as they are
     z = functional.batch_norm(a, mean, var, *affine, training=True, momentum=MOMENTUM, eps=EPS)
     return z, {f"{name}.mean": mean, f"{name}.var": var}

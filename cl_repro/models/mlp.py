@@ -6,15 +6,26 @@ import torch
 from torch import Generator, Tensor
 
 from cl_repro.errors import UserError
-from cl_repro.models.layers import init_linear, linear, no_tap
+from cl_repro.models.layers import glorot_linear, init_linear, linear, no_tap
 from cl_repro.types import Net, Tap, Tree
 
+LAWS = {"torch": init_linear, "glorot_uniform": glorot_linear}
 
-def mlp(hidden: Sequence[int], *, input_shape: Sequence[int], n_outputs: int) -> Net:
+
+def mlp(
+    hidden: Sequence[int],
+    init: str | None = None,
+    bias: float | None = None,
+    *,
+    input_shape: Sequence[int],
+    n_outputs: int,
+) -> Net:
     """An MLP with ReLU units.
 
     Args:
         hidden: units of each hidden layer.
+        init: law of the initial weights: torch (as None) or glorot_uniform.
+        bias: every initial bias; None: by the law, which is 0 for glorot_uniform. The weights are the same.
         input_shape: shape of one example; it is flattened.
         n_outputs: C, logits.
 
@@ -22,17 +33,22 @@ def mlp(hidden: Sequence[int], *, input_shape: Sequence[int], n_outputs: int) ->
         The network; its layers are called fc1, fc2, ..., head.
 
     Raises:
-        UserError: if a layer has no unit.
+        UserError: if a layer has no unit, or the law is unknown.
     """
     if not all(isinstance(units, int) and units >= 1 for units in hidden):
         raise UserError(f"model.hidden={list(hidden)}: must list layer sizes of at least 1")
+    law = "torch" if init is None else init
+    if law not in LAWS:
+        raise UserError(f"model.init={init}: must be one of {', '.join(LAWS)}")
     sizes = [int(torch.Size(input_shape).numel()), *hidden, n_outputs]
     names = [f"fc{i}" for i in range(1, len(hidden) + 1)] + ["head"]
 
-    def init(generator: Generator) -> tuple[Tree, Tree]:
+    def draw(generator: Generator) -> tuple[Tree, Tree]:
         params: Tree = {}
         for name, n_in, n_out in zip(names, sizes, sizes[1:], strict=False):
-            params |= init_linear(name, n_in, n_out, generator)
+            params |= LAWS[law](name, n_in, n_out, generator)
+            if bias is not None:
+                params[f"{name}.bias"].fill_(bias)
         return params, {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
@@ -42,4 +58,4 @@ def mlp(hidden: Sequence[int], *, input_shape: Sequence[int], n_outputs: int) ->
             a = linear(params, name, a, tap).relu()
         return linear(params, "head", a, tap), buffers
 
-    return Net(init, apply)
+    return Net(draw, apply)

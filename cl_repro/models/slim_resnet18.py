@@ -12,6 +12,7 @@ from cl_repro.errors import UserError
 from cl_repro.models.layers import (
     batch_norm,
     channels_last,
+    check_images,
     convolution,
     init_batch_norm,
     init_convolution,
@@ -41,8 +42,7 @@ def slim_resnet18(channels: int, *, input_shape: Sequence[int], n_outputs: int) 
     """
     if not isinstance(channels, int) or channels < 1:
         raise UserError(f"model.channels={channels}: must be an integer of at least 1")
-    if len(input_shape) != 3:
-        raise UserError(f"model=slim_resnet18: needs images [colours, height, width], not {list(input_shape)}")
+    check_images("slim_resnet18", input_shape)
     widths = [channels * 2**stage for stage in range(STAGES)]
 
     def init(generator: Generator) -> tuple[Tree, Tree]:

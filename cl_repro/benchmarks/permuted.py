@@ -1,0 +1,105 @@
+"""Permuted benchmarks: every task is the whole data set, its pixels in an order of the task's own.
+
+The orders are those of the reference implementation of Benzing (2022) (freedbee/continual_regularisation,
+MNIST/worker_SI.py): successive permutations from NumPy's legacy generator, whose seed is the run's. The first task is
+permuted, too. Every task has all classes, so labels and logits are the same in every scenario.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_repro.benchmarks import rows
+from cl_repro.benchmarks.inputs import check_scale, to_input
+from cl_repro.data.arrays import CHECKSUMS, load
+from cl_repro.errors import UserError
+from cl_repro.types import Benchmark, Curriculum, Task
+
+
+def permuted(
+    dataset: str,
+    n_tasks: int,
+    scale: float,
+    skip_first: int = 0,
+    train_per_task: int | None = None,
+    test_per_task: int | None = None,
+    *,
+    data_dir: Path | str,
+    device: str | torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Benchmark:
+    """Tasks that differ in the order of their pixels alone; new orders for every seed.
+
+    Args:
+        dataset: digits, mnist, cifar10 or cifar100. A pixel is any entry of the flattened image: those of several
+            channels are permuted together.
+        n_tasks: at least 1.
+        scale: pixels are divided by it (255 for bytes, 16 for digits).
+        skip_first: training rows, from the first on, that no task has; of MNIST they are those of its files, of CIFAR
+            those of its canonical order.
+        train_per_task: random training rows that each task keeps, a function of seed and task; None: all.
+        test_per_task: the same of its test rows.
+        data_dir: the folder that holds the data set.
+        device: where the data live.
+        dtype: of the network's input.
+
+    Returns:
+        The benchmark, with the uint8 images resident on the device, once, in the order of the files.
+
+    Raises:
+        UserError: unknown, missing or wrong data; an argument out of range.
+    """
+    check_scale(scale)
+    if type(n_tasks) is not int or n_tasks < 1:
+        raise UserError(f"benchmark.n_tasks={n_tasks}: must be an integer of at least 1")
+    arrays = load(dataset, data_dir)
+    n_train, n_test = len(arrays.y_train), len(arrays.y_test)
+    if type(skip_first) is not int or not 0 <= skip_first < n_train:
+        raise UserError(
+            f"benchmark.skip_first={skip_first}: must be an integer from 0 to {n_train - 1}; "
+            f"{dataset} has {n_train} training rows"
+        )
+    rows.check("train", train_per_task, n_train - skip_first, f"every task of permuted {dataset}")
+    rows.check("test", test_per_task, n_test, f"every task of permuted {dataset}")
+    n_classes = int(arrays.y_train.max()) + 1
+    y, y_test = (torch.from_numpy(labels).to(device) for labels in (arrays.y_train, arrays.y_test))
+    train, test = torch.arange(skip_first, n_train, device=device), torch.arange(n_test, device=device)
+
+    def curriculum(seed: int) -> Curriculum:
+        tasks = [
+            Task(
+                rows.keep(train, train_per_task, seed, "train", k),
+                rows.keep(test, test_per_task, seed, "test", k),
+                tuple(range(n_classes)),
+                pixels=pixels.to(device),
+            )
+            for k, pixels in enumerate(pixel_orders(arrays.x_train[0].size, n_tasks, seed))
+        ]
+        return Curriculum(y, y_test, tuple(tasks))
+
+    return Benchmark(
+        x=torch.from_numpy(arrays.x_train).to(device),
+        x_test=torch.from_numpy(arrays.x_test).to(device),
+        to_input=to_input(scale, device, dtype),
+        curriculum=curriculum,
+        n_tasks=n_tasks,
+        n_classes=n_classes,
+        checksum=CHECKSUMS[dataset],
+    )
+
+
+def pixel_orders(n_pixels: int, n_tasks: int, seed: int) -> list[Tensor]:
+    """The order of the pixels in each task.
+
+    Args:
+        n_pixels: P.
+        n_tasks: T; the orders of fewer tasks are the first of more.
+        seed: of the run.
+
+    Returns:
+        T times [P] int64: input i is pixel order[i].
+    """
+    generator = np.random.RandomState(seed)
+    return [torch.from_numpy(generator.permutation(n_pixels)) for _ in range(n_tasks)]

@@ -1,0 +1,48 @@
+r"""The quadratic penalty of Benzing (2022), section 2, and the method that gets its importance from an estimator.
+
+    loss = cross-entropy + lam sum_i Omega_i (theta_i - theta*_i)^2
+    after a task:  Omega <- Omega + omega,   theta* <- theta
+
+omega is the importance of the task just learned. Prefactor: lam, no 1/2, so lam = 1 here is lam = 2 of `ewc`.
+SI, SOS and their kin observe omega during training; here it is what an estimator measures after it (MAS, AF, Fisher).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cl_repro import tree
+from cl_repro.types import Method, Tree
+
+
+class Pull(NamedTuple):
+    """State of the penalty."""
+
+    lam: Tensor  # []
+    anchor: Tree  # theta*
+    importance: Tree  # Omega
+    weight: Tree  # 2 lam Omega, precomputed: it changes once a task
+
+
+def no_pull(params: Tree, lam: Tensor) -> Pull:
+    """The penalty before the first task has ended: none."""
+    zeros = tree.zeros_like(params)
+    return Pull(lam, zeros, zeros, zeros)
+
+
+def gradient(pull: Pull, params: Tree) -> Tree:
+    """2 lam Omega (theta - theta*)."""
+    return {name: (p - pull.anchor[name]).mul_(pull.weight[name]) for name, p in params.items()}
+
+
+def tightened(pull: Pull, params: Tree, omega: Tree) -> Pull:
+    """The penalty after one more task, that ended at these weights."""
+    total = {name: old + omega[name] for name, old in pull.importance.items()}
+    weight = {name: pull.lam * (2 * value) for name, value in total.items()}
+    return Pull(pull.lam, {name: torch.clone(p) for name, p in params.items()}, total, weight)
+
+
+def quadratic() -> Method:
+    """The penalty with omega from the estimator of the configuration. Memory: three trees."""
+    return Method(no_pull, gradient, tightened)

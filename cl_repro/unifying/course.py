@@ -1,0 +1,143 @@
+"""Training on one task in slices: between two of them the network can be looked at.
+
+`begin` and `advance` are `engine.training.learn`, cut open: the same mini-batches, noise and steps, bit for bit.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cl_repro.engine import Experiment, Stack
+from cl_repro.engine.boundary import in_parts
+from cl_repro.engine.stack import active_mask, look, lower, redraw
+from cl_repro.engine.training import INDEPENDENT, Batches, batches, follow, loss_function, minibatch
+from cl_repro.runtime import tf32
+from cl_repro.types import Method, Tree
+
+
+class Course(NamedTuple):
+    """One task of one network: what it is trained on, and by what method."""
+
+    experiment: Experiment
+    stack: Stack  # one replica
+    task: int
+    method: Method
+    drawn: Batches  # one mini-batch more than is trained on: the loss at the end is one of examples to come
+    independent: Batches | None
+
+    @property
+    def steps(self) -> int:
+        """T, iterations of the task."""
+        return self.experiment.steps(self.task)
+
+    @property
+    def weights(self) -> Tree:
+        """Protected parameters as they are now, {name: [*shape]}, as views."""
+        return lower(self.experiment.protected(self.stack.params), 1)
+
+
+def begin(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any) -> tuple[Course, Any]:
+    """What happens before the first step of a task: optimiser, initial weights, mini-batches.
+
+    Args:
+        experiment: what trains.
+        stack: one replica.
+        task: 0, 1, ...
+        method: whose penalty pulls, and who may observe.
+        state: of the method.
+
+    Returns:
+        The task in training, and the state of the method.
+    """
+    if experiment.reset_optimiser:
+        stack.optimiser = experiment.optimiser(list(stack.params.values()))
+    if experiment.reinit and task:
+        redraw(experiment, stack, task)
+    one_more = experiment._replace(iterations=experiment.steps(task) + 1)
+    trains_on = method.trains_on(task)
+    course = Course(
+        experiment,
+        stack,
+        task,
+        method,
+        batches(one_more, stack.seeds, task, trains_on),
+        batches(one_more, stack.seeds, task, trains_on, INDEPENDENT) if INDEPENDENT in method.gradients else None,
+    )
+    return course, method.start_task(state, course.weights) if method.start_task else state
+
+
+def advance(course: Course, state: Any, first: int, last: int) -> Any:
+    """Take the steps `first` to `last - 1`; returns the state of the method."""
+
+    def part(drawn: Batches) -> Batches:
+        kept = slice(first, last)
+        return drawn._replace(rows=drawn.rows[:, kept], label=drawn.label[:, kept], owner=drawn.owner[:, kept])
+
+    with tf32(course.experiment.tf32):
+        return follow(
+            course.experiment,
+            course.stack,
+            part(course.drawn),
+            course.method,
+            state,
+            lambda done, loss: None,
+            part(course.independent) if course.independent else None,
+        )
+
+
+# --- the task's cross-entropy, without dropout and without the penalty ------------------------------------------------
+
+
+class Slope(NamedTuple):
+    """A mean cross-entropy where the network is now."""
+
+    loss: float  # nats
+    gradient: Tree  # of protected parameters, {name: [*shape]}
+
+
+def loss_of_batch(course: Course, i: int) -> float:
+    """The loss of mini-batch i, before it is trained on."""
+    with torch.no_grad():
+        data = minibatch(course.experiment.benchmark, course.drawn, 0, i)
+        return float(_mean(course, lower(course.stack.params, 1), *data))
+
+
+def slope_of_batch(course: Course, i: int) -> Slope:
+    """The loss of mini-batch i and its gradient."""
+    return _slope(course, *minibatch(course.experiment.benchmark, course.drawn, 0, i))
+
+
+def slope_of_task(course: Course) -> Slope:
+    """The loss of all training examples of the task and its gradient, in passes of a few examples each."""
+    experiment, seed = course.experiment, course.stack.seeds[0]
+    curriculum = experiment.benchmark.curriculum(seed)
+    own = curriculum.tasks[course.task]
+    label = experiment.scenario.label(curriculum.y[own.rows], own)
+    active = active_mask(experiment, curriculum, course.task, course.task)
+    loss, total = 0.0, {name: torch.zeros_like(p) for name, p in course.weights.items()}
+
+    def add(at: Tensor) -> None:
+        nonlocal loss
+        x = look(experiment.benchmark, experiment.benchmark.x[own.rows[at]], own.pixels)
+        part = _slope(course, x, label[at], active)
+        loss += part.loss * len(at) / len(label)
+        for name, g in part.gradient.items():
+            total[name].add_(g, alpha=len(at) / len(label))
+
+    in_parts(add, torch.arange(len(label), device=label.device), experiment.rows_per_pass)
+    return Slope(loss, total)
+
+
+def _slope(course: Course, x: Tensor, label: Tensor, active: Tensor) -> Slope:
+    leaves = {name: p.detach().requires_grad_() for name, p in lower(course.stack.params, 1).items()}
+    loss = _mean(course, leaves, x, label, active)
+    mine = course.experiment.protected(leaves)
+    gradient = dict(zip(mine, torch.autograd.grad(loss, list(mine.values())), strict=True))
+    return Slope(float(loss.detach()), gradient)
+
+
+def _mean(course: Course, params: Tree, x: Tensor, label: Tensor, active: Tensor) -> Tensor:
+    return loss_function(course.experiment.net, train=False)(params, lower(course.stack.buffers, 1), x, label, active)[
+        0
+    ]

@@ -1,0 +1,28 @@
+"""Draw the figures of Benzing (2022) and tabulate their values beside the published ones, from stored files alone.
+
+Folders of results that scripts/unifying.py has written; those of one scale share their figures.
+"""
+
+import argparse
+from pathlib import Path
+
+from cl_repro.analysis.command import run
+from cl_repro.analysis.unifying import by_scale, folders, open_figures
+from cl_repro.analysis.unifying_figures import plot_all
+from cl_repro.analysis.unifying_tables import write_tables
+from cl_repro.errors import UserError
+
+
+def make(arguments: argparse.Namespace) -> list[Path]:
+    """Figures to `out`, tables to tables/ beside the results; all that is there, or what is named."""
+    results = arguments.results_dir
+    names = arguments.names or folders(results)
+    if not names:
+        raise UserError(f"nothing to draw under {results}: run scripts/unifying.py first")
+    found = [open_figures(name, results) for name in names]
+    paths = [path for group in by_scale(found) for path in plot_all(group, arguments.out)]
+    return paths + [path for one in found for path in write_tables(one, results / "tables")]
+
+
+if __name__ == "__main__":
+    run(__doc__, "figures", make)
