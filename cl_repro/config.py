@@ -83,7 +83,8 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
 
     Args:
         group: the group's name, for messages.
-        node: `_target_` and the factory's arguments; `name` and the like are not passed on.
+        node: `_target_` and the factory's arguments; `name` and the like are not passed on. An argument that is such
+            a node itself is built first.
         given: arguments that only the running program knows.
 
     Returns:
@@ -93,7 +94,11 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
         UserError: a key that the factory does not take (the allowed ones are named), or a value it refuses.
     """
     factory = find(group, node["_target_"])
-    arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
+    arguments = {
+        key: build(f"{group}.{key}", value) if isinstance(value, Mapping) and "_target_" in value else value
+        for key, value in node.items()
+        if key not in NOT_ARGUMENTS
+    }
     allowed = [p for p in inspect.signature(factory).parameters if p not in given]
     for key in arguments:
         if key not in allowed:
@@ -134,6 +139,8 @@ def fits(value: Any, annotation: Any) -> bool:
     """Whether a value of a YAML file has an annotated type; a type that no YAML file can write says nothing."""
     if annotation in SCALARS:
         return SCALARS[annotation](value)
+    if hasattr(annotation, "_fields"):  # a NamedTuple, as a node of its own builds
+        return isinstance(value, annotation)
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (list, tuple, Sequence):
         return isinstance(value, list) and all(any(fits(v, one) for one in inner) for v in value)

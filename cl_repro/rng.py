@@ -7,15 +7,23 @@ device; only what every step draws anew (dropout) is drawn on the device itself.
 
 import hashlib
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 
 def stream(seed: int, name: str, task: int = 0, device: str = "cpu") -> Generator:
     """The generator of stream `name` for `seed` and `task`; what it draws is another on another kind of device."""
-    key = f"{seed}/{name}/{task}".encode()
-    number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
-    return Generator(device).manual_seed(number)
+    return Generator(device).manual_seed(int.from_bytes(_key(seed, name, task), "little", signed=True))
+
+
+def numpy_stream(seed: int, name: str, task: int = 0) -> np.random.Generator:
+    """NumPy's generator of a stream, for draws that depend on those before."""
+    return np.random.default_rng(int.from_bytes(_key(seed, name, task), "little"))
+
+
+def _key(seed: int, name: str, task: int) -> bytes:
+    return hashlib.blake2b(f"{seed}/{name}/{task}".encode(), digest_size=8).digest()
 
 
 def batches(generator: Generator, n: int, batch_size: int, iterations: int) -> Tensor:

@@ -93,6 +93,33 @@ class Estimator(NamedTuple):
     finish: Callable[[Tensor], Tensor] = lambda mean: mean  # elementwise, of what the division gives
 
 
+class Examples(NamedTuple):
+    """Examples of a training step, and what the network says of them."""
+
+    z: Tensor  # [B, C] logits, in training
+    label: Tensor  # [B] int64, logit indices
+    active: Tensor  # [B, C] bool, the logits that enter each example's softmax
+    target: Tensor | None = None  # [B, C] logits: of the teacher, or those that were stored with a recalled example
+
+
+class Step(NamedTuple):
+    """What the loss of a training step may depend on."""
+
+    batch: Examples  # of the task
+    recalled: Examples | None  # drawn from the memory, if there is one
+    old: Tensor  # [G, C] bool, the different sets of logits that the tasks before were told apart by
+
+
+class Memory(NamedTuple):
+    """Examples of earlier tasks that are kept; which ones depends on the seed alone, never on a network."""
+
+    size: int  # M, examples
+    offer: Callable[[Any, Any, float], int | None] | None
+    """(contents, item, uniform number) -> slot that a trained example goes to, or None; None: nothing is offered."""
+    settle: Callable[[Any, Sequence[Any], Sequence[float]], None] | None = None
+    """(contents, items of the task, a uniform number for each), when a task has been learned; changes the contents."""
+
+
 class Method(NamedTuple):
     """A continual-learning method, for one replica; state is a NamedTuple of tensors and Trees of fixed shape.
 
@@ -108,3 +135,8 @@ class Method(NamedTuple):
     """(state, gradients before a step by their names in `gradients`, change of the parameters) -> state, every step."""
     gradients: tuple[str, ...] = ()  # that `observe` reads: "batch" (the step's own), "independent" (of another batch)
     trains_on: Callable[[int], Sequence[int]] = lambda k: (k,)  # tasks whose examples are drawn at step k
+    loss: Callable[[Any, Step], Tensor] | None = None
+    """(state, step) -> what training minimises from task 2 on; None: the mean cross-entropy of the batch."""
+    memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
+    keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
+    teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"

@@ -141,7 +141,7 @@ class Workshop:
         outcomes = engine.run(experiment, method, replicas, self.trunks, self.report)
         rows: dict[str, list[Row]] = {"runs.csv": [], "accuracy.csv": [], "importance.csv": []}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
-            shared = experiment.share_first_task and not method.observe
+            shared = experiment.share_first_task and not engine.watches(method)
             rows["runs.csv"].append(run_row(job, cell, experiment, outcome, shared))
             rows["accuracy.csv"] += accuracy_rows(cell.run_id, "test", outcome.accuracy)
             if outcome.validation is not None:

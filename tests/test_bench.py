@@ -16,7 +16,8 @@ from cl_repro.bench import cuda, memory, reference, report, sweep, whole_study
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
 from cl_repro.config import build
 from cl_repro.engine import stack
-from cl_repro.engine.training import batches, follow
+from cl_repro.engine.batches import batches
+from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import State, ewc

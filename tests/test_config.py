@@ -5,6 +5,7 @@ from pathlib import Path
 import cli
 import made_cifar
 import made_data
+import made_tiny_imagenet
 import numpy as np
 import pytest
 
@@ -32,6 +33,7 @@ SMALL = {  # of every model: a small one, on data it can read
     "mlp": ["model.hidden=[6]"],
     "slim_resnet18": ["benchmark=split_cifar10", "model.channels=2", *UNCUT],
     "keras_cnn": ["benchmark=split_cifar10", "model.channels=[2,3]", "model.units=6", *UNCUT],
+    "vgg": ["benchmark=split_cifar10", "model.shrink=64", *UNCUT],
     "convnet": ["benchmark=split_cifar10", "model.channels=[2,3]", "model.hidden=[6]", *UNCUT],
 }
 
@@ -63,6 +65,8 @@ def rows_of(planned: study.Plan, folder: Path) -> list[dict]:
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_runs_two_steps(group: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made_sets(monkeypatch, tmp_path / "data", images=100)
+    if name == "tiny_imagenet":
+        made_tiny_imagenet.write(monkeypatch, folder, classes=100)
     cut = ["iterations=2", "seeds=[1]", "batch_size=8", *SMALL[name if group == "model" else "mlp"]]
     if group == "benchmark":
         cut += whole(name)
@@ -79,7 +83,8 @@ def test_every_choice_runs_two_steps(group: str, name: str, tmp_path: Path, monk
     if column:
         assert rows[0][column] == name.removesuffix("_large_batch")  # the same data, trained in another way
     (arm,) = planned.arms
-    assert arm.uses_lambda == (worker.Workshop(lambda *_: None).method(arm.cfg).penalty_grad is not None)
+    method = worker.Workshop(lambda *_: None).method(arm.cfg)
+    assert arm.uses_lambda == (method.penalty_grad is not None or method.loss is not None)
 
 
 # The rest is slow: large images, or one example at a time.
@@ -92,6 +97,9 @@ def test_every_study_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pyte
     folder = made_sets(monkeypatch, tmp_path / "data", images=280)
     first = cli.arms(f"study={name}")[0]
     arms_choose = any("iterations" in arm for arm in first["arms"] or ())
+    if name == "tiny_imagenet_search":
+        made_tiny_imagenet.write(monkeypatch, folder)
+        arms_choose = True  # what a batch of the Fisher is, and how many tasks
     cut = ["scale=smoke" if arms_choose else "iterations=2"]
     cut += ["seeds=[1]", "batch_size=8", "grid.lambdas=[0.001]", f"data_dir={folder}"]
     small = [override for override in SMALL[first["model"]["name"]] if not override.startswith("benchmark=")]

@@ -92,7 +92,7 @@ class Launch:
         return found
 
     def until(self, condition: Callable[[], object], pause: float = 0.005) -> None:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 600
         while not condition():
             assert self.process.poll() is None, f"it ended by itself: {self.process.communicate()}"
             assert time.monotonic() < limit
@@ -110,7 +110,7 @@ class Launch:
             assert self.process.returncode == 2
             assert err.startswith("error: a worker process died")
             assert len(err.splitlines()) == 1
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 600
         while any(map(processes.alive, workers)):  # no orphan goes on
             assert time.monotonic() < limit
             time.sleep(0.02)

@@ -10,7 +10,7 @@ from made_experiments import made_experiment
 
 from cl_repro import engine
 from cl_repro.benchmarks.split import split
-from cl_repro.engine import training
+from cl_repro.engine import batches, training
 from cl_repro.types import Method
 
 LOSSES = {1: 0.696396, 2: 0.636056, 3: 0.556556, 5: 0.371507, 10: 0.152217, 20: 0.010774, 50: 0.090933, 100: 0.008129}
@@ -54,9 +54,9 @@ def test_engine_follows_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     task = benchmark.curriculum(1).tasks[0]
     order = reference_streams.mini_batches(len(task.rows), 128, 100)
     assert order[0, :5].tolist() == [9263, 5543, 4105, 2806, 3723]
-    monkeypatch.setattr(training.rng, "batches", lambda *_: order)
+    monkeypatch.setattr(batches.rng, "batches", lambda *_: order)
     monkeypatch.setattr(training, "REPORT_EVERY", 1)
-    drawn = training.batches(experiment, [1], 0, [0])
+    drawn = batches.batches(experiment, [1], 0, [0])
     assert drawn.rows[0, 0, :5].tolist() == [47252, 28225, 20984, 14248, 19021]
     losses: list[float] = []
     training.follow(experiment, stack, drawn, Method(), None, lambda _, loss: losses.append(loss))

@@ -9,7 +9,7 @@ from made_experiments import digits, made_experiment
 
 from cl_repro import grid, study, worker
 from cl_repro.benchmarks.hold_out import hold_out
-from cl_repro.engine import boundary, training
+from cl_repro.engine import batches, boundary
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.types import Benchmark
@@ -44,7 +44,7 @@ def test_no_held_out_row_is_ever_trained_on(whole: Benchmark) -> None:
     held = {row for task in made.benchmark.curriculum(1).tasks for row in task.rows_val.tolist()}
     assert held
     for task in range(5):
-        seen = set(training.batches(made, [1], task, range(task + 1)).rows.flatten().tolist())
+        seen = set(batches.batches(made, [1], task, range(task + 1)).rows.flatten().tolist())
         assert not seen & held
 
 

@@ -16,11 +16,15 @@ from cl_repro.importance import fisher
 from cl_repro.importance import one_sample as slow
 from cl_repro.importance.batched import batched
 from cl_repro.importance.one_sample import one_sample
+from cl_repro.memory import end_of_task, reservoir, ring
 from cl_repro.methods.baselines import finetune, joint
+from cl_repro.methods.der import der
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline
 from cl_repro.methods.l2 import l2, magnitude
+from cl_repro.methods.lwf import lwf
 from cl_repro.methods.quadratic import quadratic
+from cl_repro.methods.replay import replay
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
 from cl_repro.types import Method, Tree
@@ -49,7 +53,18 @@ OF_WEIGHTS: dict[str, Callable[[], Method]] = {
     "l2-linear": partial(l2, growth="linear"),
     "magnitude": magnitude,
 }
-METHODS = NONE | ESTIMATED | OBSERVED | OF_WEIGHTS
+DISTILLING: dict[str, Callable[[], Method]] = {
+    "lwf": lwf,
+    "lwf-step": partial(lwf, teacher="step"),
+}
+REPLAYING: dict[str, Callable[[], Method]] = {
+    "replay": lambda: replay(end_of_task(20)),
+    "replay-equal": lambda: replay(reservoir(20), "equal"),
+    "der": lambda: der(reservoir(20)),
+    "der++": lambda: der(ring(20), 0.5),
+}
+OF_LOSS = [*DISTILLING, *REPLAYING]  # without a penalty
+METHODS = NONE | ESTIMATED | OBSERVED | OF_WEIGHTS | DISTILLING | REPLAYING
 PENALISING = [*ESTIMATED, *OBSERVED, *OF_WEIGHTS]  # lambda = 0 must make these finetune
 OF_DATA = [*ESTIMATED, *OBSERVED]
 
@@ -111,15 +126,16 @@ def moving(hook: Callable[..., Any]) -> Callable[..., Any]:
     return followed
 
 
-@pytest.mark.parametrize("name", PENALISING)
+@pytest.mark.parametrize("name", [*PENALISING, *OF_LOSS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_hooks_are_pure_and_deterministic(name, dtype):
     method = wrapped(METHODS[name](), twice)
     state = lived(method, 30.0, [(tree(seed, dtype), positive(2, dtype)) for seed in (3, 4)])
-    method.penalty_grad(state, tree(1, dtype))
+    if name in PENALISING:
+        method.penalty_grad(state, tree(1, dtype))
 
 
-@pytest.mark.parametrize("name", PENALISING)
+@pytest.mark.parametrize("name", [*PENALISING, *OF_LOSS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_state_shares_no_memory_with_weights_and_gradients(name, dtype):
     """The optimiser moves the weights in place; an anchor that moves along protects nothing."""
@@ -127,7 +143,7 @@ def test_state_shares_no_memory_with_weights_and_gradients(name, dtype):
     assert same(lived(wrapped(method, moving), 30.0, tasks), lived(method, 30.0, tasks))
 
 
-@pytest.mark.parametrize("name", PENALISING)
+@pytest.mark.parametrize("name", [*PENALISING, *OF_LOSS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_state_has_the_same_shapes_and_dtypes_after_every_hook(name, dtype):
     states: list[Any] = []
@@ -211,11 +227,11 @@ ESTIMATORS = {
 }
 # Each with what it is used with.
 PAIRS = [(name, estimator) for name in ESTIMATED for estimator in ESTIMATORS]
-PAIRS += [(name, None) for name in (*OBSERVED, *OF_WEIGHTS)]
+PAIRS += [(name, None) for name in (*OBSERVED, *OF_WEIGHTS, *DISTILLING)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", PENALISING)
+@pytest.mark.parametrize("name", [*PENALISING, *DISTILLING])
 def test_lambda_zero_is_finetune_bit_for_bit(name, dtype):
     experiment = made_experiment(dtype=dtype)
     estimators = list(ESTIMATORS.values()) if name in ESTIMATED else [None]
@@ -242,7 +258,7 @@ def test_lambda_zero_is_finetune_for_a_single_replica_and_lambda_matters(name, e
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["stack", "singles"])
-@pytest.mark.parametrize("name", PENALISING)
+@pytest.mark.parametrize("name", [*PENALISING, *OF_LOSS])
 def test_the_first_task_does_not_depend_on_lambda_bit_for_bit(name, together):
     experiment = made_experiment(dtype=torch.float32)._replace(benchmark=digits(2, torch.float32))
     estimator = ESTIMATORS["exact"] if name in ESTIMATED else None

@@ -12,7 +12,7 @@ from made_trees import after, copied, error, positive, same, single, tree
 from torch import Generator, Tensor
 
 from cl_repro import rng, scenarios
-from cl_repro.engine import Experiment, Replica, Stack, measure, replicas, training
+from cl_repro.engine import Experiment, Replica, Stack, batches, measure, replicas, training
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -98,7 +98,7 @@ def plain(experiment: Experiment, seed: int, lam: float, name: str) -> list[Lear
     result = []
     for t in range(experiment.benchmark.n_tasks):
         active = list(experiment.scenario.active(curriculum.tasks, t, t))
-        own, other = (training.batches(experiment, [seed], t, [t], stream) for stream in ("order", "independent"))
+        own, other = (batches.batches(experiment, [seed], t, [t], stream) for stream in ("order", "independent"))
         dropout = rng.stream(seed, "noise", t)
         s = {n: torch.zeros_like(p) for n, p in mine.items()}
         v = {n: torch.zeros_like(p) for n, p in mine.items()}
@@ -140,7 +140,7 @@ def plain_loss(
     experiment: Experiment,
     theta: Tree,
     buffers: Tree,
-    drawn: training.Batches,
+    drawn: batches.Batches,
     i: int,
     active: list[int],
     **given: Any,
@@ -359,11 +359,11 @@ def tree_at(stacked: Tree, k: int) -> Tree:
     return {name: value[k] for name, value in stacked.items()}
 
 
-def batches_of(experiment: Experiment, method: Method, rows: list[Replica]) -> list[list[training.Batches | None]]:
+def batches_of(experiment: Experiment, method: Method, rows: list[Replica]) -> list[list[batches.Batches | None]]:
     """Of every task: the mini-batches that are trained on, and the independent ones."""
     with mock.patch.object(training, "follow", wraps=training.follow) as follow:
         run(experiment, method, rows)
-    return [[call.args[2], call.args[6]] for call in follow.call_args_list]
+    return [[call.args[2], call.args[6].independent] for call in follow.call_args_list]
 
 
 def test_independent_batches_are_the_tasks_other_ones_and_paired_over_methods():
@@ -458,9 +458,9 @@ def test_tasks_that_see_their_pixels_as_they_are_stand_among_others_that_do_not(
 
     changed = experiment._replace(benchmark=benchmark._replace(curriculum=curriculum))
     for t, seeds in ((0, [1, 2]), (1, [1, 2]), (2, [2])):
-        drawn = training.batches(changed, seeds, t, [t])
+        drawn = batches.batches(changed, seeds, t, [t])
         take = torch.tensor([1, 0, 1]) if len(seeds) == 2 else 0
-        x, *_ = training.minibatch(changed.benchmark, drawn, take, 3)
+        x, *_ = batches.minibatch(changed.benchmark, drawn, take, 3)
         images = benchmark.x[drawn.rows[take, 3]].flatten(-2).double() / 16
         if t == 1:
             images = torch.stack([images[k][:, order.roll(seed)] for k, seed in enumerate((2, 1, 2))])

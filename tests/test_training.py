@@ -9,7 +9,7 @@ from made_experiments import digits, made_experiment, run
 from made_trees import error, same
 
 from cl_repro import rng, runtime, scenarios
-from cl_repro.engine import Experiment, Replica, replicas, training
+from cl_repro.engine import Experiment, Replica, batches, replicas, training
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -20,7 +20,7 @@ from cl_repro.types import Method
 SEEDS = [1, 2, 5]
 
 
-def drawn_by(experiment: Experiment, method: Method, rows: list[Replica]) -> list[training.Batches]:
+def drawn_by(experiment: Experiment, method: Method, rows: list[Replica]) -> list[batches.Batches]:
     """The mini-batches of every task of a run; their rows, labels and owners."""
     with mock.patch.object(training, "follow", wraps=training.follow) as follow:
         run(experiment, method, rows)
@@ -41,7 +41,7 @@ def test_finetune_and_ewc_train_on_the_same_batches_whatever_estimator_lambda_an
 def test_batches_are_the_streams_shuffles_of_the_tasks_own_rows():
     experiment = made_experiment(iterations=60)
     for task in range(5):
-        drawn = training.batches(experiment, SEEDS, task, [task])
+        drawn = batches.batches(experiment, SEEDS, task, [task])
         for s, seed in enumerate(SEEDS):
             curriculum = experiment.benchmark.curriculum(seed)
             own = curriculum.tasks[task]
@@ -56,7 +56,7 @@ def test_batches_are_the_streams_shuffles_of_the_tasks_own_rows():
 
 def test_a_batch_larger_than_the_task_is_refused_in_one_line():
     n = len(digits().curriculum(1).tasks[0].rows)
-    assert training.batches(made_experiment(batch_size=n), [1], 0, [0]).rows.shape == (1, 12, n)
+    assert batches.batches(made_experiment(batch_size=n), [1], 0, [0]).rows.shape == (1, 12, n)
     with pytest.raises(UserError) as caught:
         run(made_experiment(batch_size=n + 1), finetune(), [Replica(1, 0.0, None)])
     assert str(caught.value) == (
@@ -90,7 +90,7 @@ def test_a_step_is_the_gradient_of_the_mean_loss_plus_the_penalty():
     pull = Method(penalty_grad=lambda state, params: {key: state * p.square() for key, p in params.items()})
     state = torch.tensor([3.0, 0.5], dtype=torch.float64)
     training.learn(experiment, stack, 0, pull, state)
-    drawn = training.batches(experiment, [1, 2], 0, [0])
+    drawn = batches.batches(experiment, [1, 2], 0, [0])
     for k in range(2):
         leaves = {key: p[k].clone().requires_grad_() for key, p in before.items()}
         z = experiment.net.apply(leaves, {}, experiment.benchmark.x[drawn.rows[k, 0]].double() / 16)[0][:, :2]

@@ -27,9 +27,10 @@ from cl_repro.bench.measure import (
 from cl_repro.bench.modules import ConvNet, SlimResNet18
 from cl_repro.bench.workloads import SEED, experiment, random_data
 from cl_repro.engine import Experiment, Stack
+from cl_repro.engine.batches import batches
 from cl_repro.engine.boundary import estimate
 from cl_repro.engine.stack import start
-from cl_repro.engine.training import batches, follow
+from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
 from cl_repro.models.convnet import convnet
 from cl_repro.models.slim_resnet18 import slim_resnet18

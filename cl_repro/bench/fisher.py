@@ -5,9 +5,10 @@ from functools import partial
 from cl_repro.bench.measure import Row, Setting, cost, interleave, speedup, timed
 from cl_repro.bench.reference import importance_loop
 from cl_repro.bench.workloads import SEED, mnist, mnist_experiment
+from cl_repro.engine.batches import batches
 from cl_repro.engine.boundary import estimate
 from cl_repro.engine.stack import start
-from cl_repro.engine.training import batches, follow
+from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
 from cl_repro.types import Method
 

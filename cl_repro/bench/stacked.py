@@ -8,7 +8,7 @@ from cl_repro.bench import reference
 from cl_repro.bench.measure import Row, Setting, interleave, speedup, timed
 from cl_repro.bench.workloads import LAMBDAS, SEED, digits_experiment
 from cl_repro.engine import Experiment, Replica, run
-from cl_repro.engine.training import Batches, batches
+from cl_repro.engine.batches import Batches, batches
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
 from cl_repro.methods.ewc import ewc

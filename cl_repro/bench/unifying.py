@@ -12,9 +12,11 @@ from cl_repro import runtime, scenarios, tree
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, timed
 from cl_repro.bench.workloads import SEED, experiment, mnist
 from cl_repro.engine import Experiment
+from cl_repro.engine.aids import INDEPENDENT, Aids
+from cl_repro.engine.batches import batches
 from cl_repro.engine.boundary import estimate
 from cl_repro.engine.stack import lower, start
-from cl_repro.engine.training import INDEPENDENT, batches, follow
+from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
 from cl_repro.importance.sensitivity import af, mas, mas_logits, masx
 from cl_repro.methods.sos import sos
@@ -149,4 +151,4 @@ def observed_training(of: Experiment) -> tuple[Any, ...]:
     _, stack, drawn, _, _, silent = plain_training(of)
     weights = lower(stack.params, 1)
     state = method.start_task(method.init(weights, torch.zeros((), device=of.device)), weights)
-    return of, stack, drawn, method, state, silent, batches(of, [SEED], TASK, [TASK], INDEPENDENT)
+    return of, stack, drawn, method, state, silent, Aids(batches(of, [SEED], TASK, [TASK], INDEPENDENT))

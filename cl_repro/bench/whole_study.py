@@ -12,8 +12,8 @@ from cl_repro.bench import reference
 from cl_repro.bench.measure import Row, Setting, interleave, timed
 from cl_repro.bench.steps import METHODS, candidates, replica
 from cl_repro.bench.workloads import SEED, Work, mnist, mnist_experiment, second_task
+from cl_repro.engine.batches import batches
 from cl_repro.engine.boundary import estimate, evaluate
-from cl_repro.engine.training import batches
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
 

@@ -11,9 +11,9 @@ from cl_repro import scenarios
 from cl_repro.benchmarks.split import split
 from cl_repro.data.files import MissingDataError
 from cl_repro.engine import Experiment, Replica, Stack
+from cl_repro.engine.batches import Batches, batches
 from cl_repro.engine.boundary import measure
 from cl_repro.engine.stack import fork, lift, lower, start
-from cl_repro.engine.training import Batches, batches
 from cl_repro.models.mlp import mlp
 from cl_repro.types import Benchmark, Curriculum, Estimator, Method, Task
 

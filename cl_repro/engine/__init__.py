@@ -7,7 +7,7 @@ weights, mini-batches, orders and label noise: they are paired.
 """
 
 from cl_repro.engine.boundary import measure
-from cl_repro.engine.replicas import Outcome, Trunk, first_task, run
+from cl_repro.engine.replicas import Outcome, Trunk, first_task, run, watches
 from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
 
@@ -23,4 +23,5 @@ __all__ = [
     "measure",
     "run",
     "start",
+    "watches",
 ]

@@ -54,14 +54,15 @@ def run(
     """
     seeds, k = sorted({r.seed for r in replicas}), len(replicas)
     slot = torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
-    shares = experiment.share_first_task and not method.observe  # what is observed differs from method to method
+    # what is observed or stored differs from method to method
+    shares = experiment.share_first_task and not watches(method)
     trunk = first_task(experiment, seeds, trunks) if shares else None
     stack = fork(experiment, trunk.stack if trunk else start(experiment, seeds), slot)
     accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [on_all_splits(experiment, stack, 0)]
     lam = torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
     estimators = [r.estimator for r in replicas if r.estimator]
     state, traces = None, []
-    if method.observe and method.init:
+    if watches(method) and method.init:
         state = lift(method.init, k)(lower(experiment.protected(stack.params), k), lower(lam, k))
     for task in range(experiment.benchmark.n_tasks):
         if not (trunk and task == 0):
@@ -83,6 +84,11 @@ def run(
             state = lift(method.init, k)(params, lower(lam, k))
         state = lift(method.end_task, k)(state, params, lower(importance, k))
     return outcomes(stack, np.stack(accuracy, 1), traces, trunk)
+
+
+def watches(method: Method) -> bool:
+    """Whether a method needs a state before the first task ends."""
+    return bool(method.observe) or method.keeps_logits
 
 
 def on_all_splits(experiment: Experiment, stack: Stack, trained: int) -> NDArray[np.float64]:

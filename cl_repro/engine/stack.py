@@ -68,6 +68,7 @@ class Stack:
     buffers: Tree
     optimiser: Optimizer
     seconds: Seconds = field(default_factory=Seconds)
+    stored: Tensor | None = None  # [K, M + 1, C] logits of every slot of the memory; the last is for what is not kept
 
 
 def lift(f: Callable[..., Any], k: int, in_dims: Any = 0) -> Callable[..., Any]:

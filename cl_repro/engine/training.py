@@ -1,76 +1,21 @@
 """Training a stack on one task: mini-batches, losses, penalties, steps."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from cl_repro import rng
-from cl_repro.engine.stack import Experiment, Stack, active_mask, lift, look, lower, raise_axis, redraw
-from cl_repro.errors import UserError
+from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, aids, taught
+from cl_repro.engine.batches import Batches, batches, minibatch, slots, uniform
+from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis, redraw
 from cl_repro.losses import cross_entropy
 from cl_repro.runtime import clock, tf32
-from cl_repro.types import Benchmark, Curriculum, Method, Net, Tree
+from cl_repro.types import Examples, Method, Net, Step, Tree
 
-BATCH, INDEPENDENT = "batch", "independent"  # gradients a method may observe
 REPORT_EVERY = 50  # iterations between two progress reports
 
 Report = Callable[[int, int, float], None]  # (replica iterations done since the last report, task, loss)
-
-
-class Batches(NamedTuple):
-    """The mini-batches of one task for S seeds, as indices into the resident data."""
-
-    rows: Tensor  # [S, iterations, B] int64
-    label: Tensor  # [S, iterations, B] int64
-    owner: Tensor  # [S, iterations, B] int64, the task an example belongs to
-    masks: Tensor  # [T, C] bool, the active logits of each task's examples
-    pixels: Tensor | None  # [S, T, P] int64, the order of each task's pixels
-    noise: list[Generator]  # one a seed, for what a network draws in training
-
-
-def batches(
-    experiment: Experiment, seeds: Sequence[int], task: int, trains_on: Sequence[int], stream: str = "order"
-) -> Batches:
-    """Draw the mini-batches of `task`, from examples of the tasks `trains_on`, for each of S seeds."""
-    rows, labels, owners, pixels = [], [], [], []
-    for seed in seeds:
-        curriculum = experiment.benchmark.curriculum(seed)
-        tasks = [curriculum.tasks[t] for t in trains_on]
-        pool = torch.cat([t.rows for t in tasks])
-        label = torch.cat([experiment.scenario.label(curriculum.y[t.rows], t) for t in tasks])
-        owner = torch.cat([torch.full_like(t.rows, i) for i, t in zip(trains_on, tasks, strict=True)])
-        if len(pool) < experiment.batch_size:
-            raise UserError(
-                f"batch_size={experiment.batch_size}: task {task} of seed {seed} has {len(pool)} examples; "
-                "incomplete batches are dropped, so the batch must not be larger than the task"
-            )
-        order = rng.batches(
-            rng.stream(seed, stream, task), len(pool), experiment.batch_size, experiment.steps(task)
-        ).to(pool.device)
-        rows.append(pool[order])
-        labels.append(label[order])
-        owners.append(owner[order])
-        pixels += pixel_orders(experiment.benchmark, curriculum)
-    curriculum = experiment.benchmark.curriculum(seeds[0])
-    masks = [active_mask(experiment, curriculum, task, asked) for asked in range(experiment.benchmark.n_tasks)]
-    return Batches(
-        torch.stack(rows),
-        torch.stack(labels),
-        torch.stack(owners),
-        torch.stack(masks),
-        torch.stack(pixels).unflatten(0, (len(seeds), -1)) if pixels else None,
-        [rng.stream(seed, "noise", task, experiment.device) for seed in seeds],
-    )
-
-
-def pixel_orders(benchmark: Benchmark, curriculum: Curriculum) -> list[Tensor]:
-    """The order [P] of each task's pixels; none if all tasks have them as they are."""
-    if all(task.pixels is None for task in curriculum.tasks):
-        return []
-    as_they_are = torch.arange(benchmark.x[0].numel(), device=benchmark.x.device)
-    return [as_they_are if task.pixels is None else task.pixels for task in curriculum.tasks]
 
 
 def learn(
@@ -93,18 +38,14 @@ def learn(
     k, seeds = len(stack.seeds), sorted(set(stack.seeds))
     if experiment.reset_optimiser:
         stack.optimiser = experiment.optimiser(list(stack.params.values()))
+    drawn = batches(experiment, seeds, task, method.trains_on(task))
+    aid = aids(experiment, stack, task, method, drawn)
     if experiment.reinit and task:
         redraw(experiment, stack, task)
-    trains_on = method.trains_on(task)
-    drawn = batches(experiment, seeds, task, trains_on)
-    # DEVIATES: shuffled epochs of their own, as in Benzing's runs on MNIST; his code for CIFAR draws with replacement
-    independent = batches(experiment, seeds, task, trains_on, INDEPENDENT) if INDEPENDENT in method.gradients else None
     if method.start_task:
         state = lift(method.start_task, k)(state, lower(experiment.protected(stack.params), k))
     with tf32(experiment.tf32):
-        state = follow(
-            experiment, stack, drawn, method, state, lambda done, loss: report(done, task, loss), independent
-        )
+        state = follow(experiment, stack, drawn, method, state, lambda done, loss: report(done, task, loss), aid)
     stack.seconds.train += clock(experiment.device) - began
     return state
 
@@ -116,7 +57,7 @@ def follow(
     method: Method,
     state: Any,
     report: Callable[[int, float], None],
-    independent: Batches | None = None,
+    aid: Aids = NOTHING,
 ) -> Any:
     """Take one step per mini-batch; returns the state of the method.
 
@@ -127,10 +68,10 @@ def follow(
     leaves = {name: p.detach().requires_grad_() for name, p in lower(stack.params, k).items()}
     mine, targets = experiment.protected(leaves), experiment.protected(stack.params)
     each = 0 if isinstance(take, Tensor) else None
-    loss_of = lift(loss_function(net), k, (0, 0, *[each] * (4 if net.noise else 3)))
+    own = method.loss if aid.old is not None else None
     evaluated = lift(loss_function(net, train=False), k, (0, 0, each, each, each))
     # then the step's own gradient is one to observe
-    as_evaluated = not net.noise and not stack.buffers and not experiment.tf32
+    as_evaluated = not net.noise and not stack.buffers and not experiment.tf32 and not own
     penalty = lift(method.penalty_grad, k) if method.penalty_grad and state is not None else None
     observe = lift(method.observe, k) if method.observe else None
 
@@ -141,15 +82,17 @@ def follow(
 
     for i in range(drawn.rows.shape[1]):
         data = minibatch(benchmark, drawn, take, i)
-        noise = (uniform(drawn, take, net.noise, data[0]),) if net.noise else ()
-        losses, buffers = loss_of(leaves, lower(stack.buffers, k), *data, *noise)
+        batch, recalled = inputs(experiment, stack, drawn, aid, take, i, data)
+        dims = [{name: 0 if name == "target" else each for name in of} for of in (batch, recalled)]
+        value = lift(objective(net, own, aid.old), k, (0, 0, 0 if own else None, *dims))
+        losses, (buffers, z) = value(leaves, lower(stack.buffers, k), state if own else None, batch, recalled)
         grads = dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
         if observe:
             seen = {}
             if BATCH in method.gradients:
                 seen[BATCH] = {name: grads[name] for name in mine} if as_evaluated else task_gradient(data)
-            if independent:
-                seen[INDEPENDENT] = task_gradient(minibatch(benchmark, independent, take, i))
+            if aid.independent:
+                seen[INDEPENDENT] = task_gradient(minibatch(benchmark, aid.independent, take, i))
             before = {name: p.clone() for name, p in targets.items()}
         stack.buffers = raise_axis(buffers, k)
         with torch.no_grad():
@@ -167,42 +110,91 @@ def follow(
                     for (name, old), p in zip(before.items(), targets.values(), strict=True)
                 }
                 state = observe(state, seen, lower(change, k))
+            if method.keeps_logits and aid.slot is not None:
+                keep(stack, raise_axis(z, k), aid.slot[take, i], method)
         if (i + 1) % REPORT_EVERY == 0 or i + 1 == drawn.rows.shape[1]:
             report(k * (i % REPORT_EVERY + 1), losses.detach().mean().item())
     return state
 
 
-def slots(stack: Stack, drawn: Batches) -> int | Tensor:
-    """Where each replica's mini-batches are: 0 if all replicas have one seed and read one, else [K], its seed's."""
-    seeds = sorted(set(stack.seeds))
-    return 0 if len(seeds) == 1 else torch.tensor([seeds.index(s) for s in stack.seeds], device=drawn.rows.device)
+Inputs = dict[str, Tensor]
+"""A mini-batch by what it is for: x [B, *shape], label [B], active [B, C]; if there are any, noise, target."""
 
 
-def minibatch(benchmark: Benchmark, drawn: Batches, take: int | Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs [B, *shape], labels [B] and active logits [B, C] of mini-batch i; for each replica, if `take` is [K]."""
-    owner = drawn.owner[take, i]
-    pixels = None
-    if drawn.pixels is not None:
-        pixels = drawn.pixels[take if isinstance(take, int) else take[:, None], owner]
-    x = look(benchmark, benchmark.x[drawn.rows[take, i]], pixels)
-    return x, drawn.label[take, i], drawn.masks[owner]
+def inputs(
+    experiment: Experiment,
+    stack: Stack,
+    drawn: Batches,
+    aid: Aids,
+    take: int | Tensor,
+    i: int,
+    data: tuple[Tensor, ...],
+) -> tuple[Inputs, Inputs]:
+    """Everything that step i is given: of the task, and of the memory (empty without one)."""
+    k, each = len(stack.seeds), 0 if isinstance(take, Tensor) else None
+    batch = dict(zip(("x", "label", "active"), data, strict=True))
+    recalled: Inputs = {}
+    if aid.recalled:
+        recalled = dict(zip(batch, minibatch(experiment.benchmark, aid.recalled, take, i), strict=True))
+        if stack.stored is not None:
+            slot = aid.recalled.at[take, i].expand(k, -1)
+            recalled["target"] = lower(of_each(stack.stored, slot), k)
+    if experiment.net.noise:
+        for of, whose in ((batch, drawn), (recalled, aid.recalled)):
+            if whose is not None:
+                of["noise"] = uniform(whose, take, experiment.net.noise, data[0])
+    if aid.targets is not None:
+        batch["target"] = lower(of_each(aid.targets, drawn.at[take, i].expand(k, -1)), k)
+    elif aid.teacher:
+        batch["target"] = taught(experiment, aid.teacher, k, data[0], each)
+    return batch, recalled
 
 
-def uniform(drawn: Batches, take: int | Tensor, size: int, like: Tensor) -> Tensor:
-    """Noise [B, size] of one mini-batch, by seed; for each replica, if `take` is [K]."""
-    n = drawn.rows.shape[2]
-    of_seeds = [torch.rand(n, size, generator=g, dtype=like.dtype, device=like.device) for g in drawn.noise]
-    return torch.stack(of_seeds)[take] if len(of_seeds) > 1 else of_seeds[0]
+def of_each(table: Tensor, at: Tensor) -> Tensor:
+    """Rows `at` [K, B] of each replica's own part of a table [K, N, C]: [K, B, C]."""
+    return table.gather(1, at[..., None].expand(-1, -1, table.shape[-1]))
+
+
+def keep(stack: Stack, z: Tensor, slot: Tensor, method: Method) -> None:
+    """Store logits [K, B, C] in slots [B], or [K, B]."""
+    assert method.memory
+    if stack.stored is None:
+        stack.stored = z.new_zeros(len(z), method.memory.size + 1, z.shape[-1])
+    at = slot.expand(len(z), -1)[..., None].expand(-1, -1, z.shape[-1])
+    stack.stored.scatter_(1, at, z.detach())
+
+
+def objective(net: Net, own: Callable[[Any, Step], Tensor] | None, old: Tensor | None) -> Callable[..., Any]:
+    """What a training step minimises, of one replica: the method's own loss, or else the task loss.
+
+    Examples of the task and of the memory go through the network together.
+    """
+
+    def value(params: Tree, buffers: Tree, state: Any, batch: Inputs, recalled: Inputs) -> Any:
+        x, given = batch["x"], {"noise": batch["noise"]} if "noise" in batch else {}
+        if recalled:
+            x = torch.cat([x, recalled["x"]])
+            given = {name: torch.cat([value, recalled[name]]) for name, value in given.items()}
+        z, buffers = net.apply(params, buffers, x, train=True, **given)
+        mine = z[: len(batch["label"])] if recalled else z
+        if own is None or old is None:
+            return cross_entropy(mine, batch["label"], batch["active"]), (buffers, mine)
+        remembered = examples(z[len(mine) :], recalled) if recalled else None
+        return own(state, Step(examples(mine, batch), remembered, old)), (buffers, mine)
+
+    return value
+
+
+def examples(z: Tensor, of: Inputs) -> Examples:
+    """For a loss."""
+    return Examples(z, of["label"], of["active"], of.get("target"))
 
 
 def loss_function(net: Net, train: bool = True) -> Callable[..., tuple[Tensor, Tree]]:
     """The task loss of one replica: mean cross-entropy of a mini-batch on each example's active logits."""
 
-    def loss(
-        params: Tree, buffers: Tree, x: Tensor, label: Tensor, active: Tensor, *noise: Tensor
-    ) -> tuple[Tensor, Tree]:
-        given = {"noise": noise[0]} if noise else {}
-        z, buffers = net.apply(params, buffers, x, train=train, **given)
+    def loss(params: Tree, buffers: Tree, x: Tensor, label: Tensor, active: Tensor) -> tuple[Tensor, Tree]:
+        z, buffers = net.apply(params, buffers, x, train=train)
         return cross_entropy(z, label, active), buffers
 
     return loss

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from cl_repro.engine import Experiment, Stack
+from cl_repro.engine.aids import INDEPENDENT, Aids
+from cl_repro.engine.batches import Batches, batches, minibatch
 from cl_repro.engine.boundary import in_parts
 from cl_repro.engine.stack import active_mask, look, lower, redraw
-from cl_repro.engine.training import INDEPENDENT, Batches, batches, follow, loss_function, minibatch
+from cl_repro.engine.training import follow, loss_function
 from cl_repro.runtime import tf32
 from cl_repro.types import Method, Tree
 
@@ -72,7 +74,8 @@ def advance(course: Course, state: Any, first: int, last: int) -> Any:
 
     def part(drawn: Batches) -> Batches:
         kept = slice(first, last)
-        return drawn._replace(rows=drawn.rows[:, kept], label=drawn.label[:, kept], owner=drawn.owner[:, kept])
+        cut = {name: getattr(drawn, name)[:, kept] for name in ("at", "rows", "label", "owner")}
+        return drawn._replace(**cut)
 
     with tf32(course.experiment.tf32):
         return follow(
@@ -82,7 +85,7 @@ def advance(course: Course, state: Any, first: int, last: int) -> Any:
             course.method,
             state,
             lambda done, loss: None,
-            part(course.independent) if course.independent else None,
+            Aids(part(course.independent)) if course.independent else Aids(),
         )
 
 

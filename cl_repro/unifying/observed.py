@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from cl_repro.engine.training import BATCH, INDEPENDENT
+from cl_repro.engine.aids import BATCH, INDEPENDENT
 from cl_repro.types import Method, Tree
 
 

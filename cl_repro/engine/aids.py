@@ -1,0 +1,112 @@
+"""What a method wants beside the mini-batches of its task: others, examples of its memory, a teacher."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cl_repro import rng
+from cl_repro.engine.batches import Batches, batches
+from cl_repro.engine.recall import before, kept
+from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, look, lower
+from cl_repro.types import Method, Tree
+
+BATCH, INDEPENDENT = "batch", "independent"  # gradients a method may observe
+TEACHERS = ("task", "step")
+
+
+class Aids(NamedTuple):
+    """All that is drawn or computed before the first step of a task."""
+
+    independent: Batches | None = None
+    slot: Tensor | None = None  # [S, iterations, B], where the memory puts a trained example
+    recalled: Batches | None = None  # what the memory gives; `at` are its slots
+    old: Tensor | None = None  # [G, C] bool, the different sets of active logits of the tasks before
+    targets: Tensor | None = None  # [K, N, C], the teacher's logits of the examples that mini-batches are drawn from
+    teacher: tuple[Tree, Tree] | None = None  # its parameters and buffers, [K, ...]
+
+
+NOTHING = Aids()
+
+
+def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn: Batches) -> Aids:
+    """Whatever the method asks for."""
+    seeds, trains_on = sorted(set(stack.seeds)), method.trains_on(task)
+    independent = slot = recalled = old = targets = teacher = None
+    if INDEPENDENT in method.gradients:
+        # DEVIATES: shuffled epochs of their own, as in Benzing's runs on MNIST; on CIFAR his draw with replacement
+        independent = batches(experiment, seeds, task, trains_on, INDEPENDENT)
+    if method.memory and method.memory.size:
+        slot, recalled = memories(experiment, seeds, task, method, drawn)
+    if method.loss and task:
+        curriculum = experiment.benchmark.curriculum(seeds[0])
+        masks = [active_mask(experiment, curriculum, task - 1, asked) for asked in range(task)]
+        old = torch.stack(masks).unique(dim=0)
+    if method.teacher and task:
+        if method.teacher == "step":
+            teacher = copy(stack.params), copy(stack.buffers)
+        else:
+            targets = logits(experiment, stack, task, method)
+    return Aids(independent, slot, recalled, old, targets, teacher)
+
+
+def copy(of: Tree) -> Tree:
+    """That does not move along."""
+    return {name: value.clone() for name, value in of.items()}
+
+
+def memories(
+    experiment: Experiment, seeds: list[int], task: int, method: Method, drawn: Batches
+) -> tuple[Tensor, Batches | None]:
+    """Where the memories of S seeds put what is trained on, and the mini-batches that they give back."""
+    assert method.memory
+    earlier = [batches(experiment, seeds, k, method.trains_on(k)).rows.cpu() for k in range(task)]
+    found, labels = [], []
+    for s, seed in enumerate(seeds):
+        curriculum = experiment.benchmark.curriculum(seed)
+        contents = before(method.memory, curriculum, seed, [rows[s] for rows in earlier])
+        one = kept(method.memory, contents, curriculum, seed, task, drawn.rows[s].cpu(), draws=task > 0)
+        found.append(one)
+        rows, owner = one.items.to(drawn.rows.device).unbind(-1)
+        label = torch.zeros_like(rows)
+        for k in range(task + 1):
+            own = owner == k
+            label[own] = experiment.scenario.label(curriculum.y[rows[own]], curriculum.tasks[k])
+        labels.append(label)
+    slot = torch.stack([one.slot for one in found]).to(drawn.rows.device)
+    if any(one.recalled is None for one in found):  # before the second task
+        return slot, None
+    items = torch.stack([one.items for one in found]).to(drawn.rows.device)
+    at = torch.stack([one.recalled for one in found if one.recalled is not None]).to(drawn.rows.device)
+    noise = [rng.stream(seed, "recall_noise", task, experiment.device) for seed in seeds]
+    return slot, drawn._replace(at=at, rows=items[..., 0], label=torch.stack(labels), owner=items[..., 1], noise=noise)
+
+
+@torch.no_grad()
+def logits(experiment: Experiment, stack: Stack, task: int, method: Method) -> Tensor:
+    """Logits [K, N, C] of the networks as they are evaluated, of all examples that the task trains on.
+
+    Where seeds have unequally many, the rest is zero.
+    """
+    k, benchmark = len(stack.seeds), experiment.benchmark
+    result: list[Tensor] = [torch.empty(0)] * k
+    for seed, _, replicas in groups(stack, stack.seeds):
+        curriculum = benchmark.curriculum(seed)
+        tasks = [curriculum.tasks[t] for t in method.trains_on(task)]
+        for i in replicas.tolist():
+            params, buffers = ({name: v[i] for name, v in of.items()} for of in (stack.params, stack.buffers))
+            parts = [
+                experiment.net.apply(params, buffers, look(benchmark, benchmark.x[rows], of.pixels))[0]
+                for of in tasks
+                for rows in of.rows.split(experiment.rows_per_pass)
+            ]
+            result[i] = torch.cat(parts)
+    most = max(len(z) for z in result)
+    return torch.stack([torch.nn.functional.pad(z, (0, 0, 0, most - len(z))) for z in result])
+
+
+@torch.no_grad()
+def taught(experiment: Experiment, teacher: tuple[Tree, Tree], k: int, x: Tensor, each: int | None) -> Tensor:
+    """Logits [K, B, C] of the teacher of each replica, or [B, C] for one, of a mini-batch."""
+    out = lift(lambda p, b, given: experiment.net.apply(p, b, given)[0], k, (0, 0, each))
+    return out(*(lower(of, k) for of in teacher), x)

@@ -1,0 +1,140 @@
+r"""Memories of examples: which are kept of a stream (insertion), and at whose expense (eviction).
+
+    insert_all       every example is inserted; the victim is uniform: an item survives n insertions with (1 - 1/M)^n
+    reservoir        the n-th example is inserted with M / n; the victim is uniform (Vitter 1985)
+    ring             every example is inserted; the victim is the oldest item of the largest class, or of its own
+    class_balanced   an example of a class that is not the largest is inserted; the victim is a random item of the
+                     largest class (Prabhu et al. 2020, GDumb)
+    end_of_task      after a task, the M / (classes so far) of each class are drawn, older classes are thinned
+
+A class is one of a task: where tasks share their classes (permuted pixels), each has its own.
+
+What is kept depends on the order of the examples alone, so a seed's memory is the same for every network that is
+trained on that seed: it is computed beforehand, in numbers of rows of the resident data. An example is offered once,
+when it is first trained on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cl_repro.errors import UserError
+from cl_repro.types import Memory
+
+
+class Item(NamedTuple):
+    """One example."""
+
+    row: int  # of Benchmark.x
+    class_id: int
+    task: int
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """What equally many are kept of: a class of a task."""
+        return self.task, self.class_id
+
+
+@dataclass
+class Contents:
+    """What a memory holds."""
+
+    slots: list[Item] = field(default_factory=list)
+    seen: int = 0  # examples offered
+    when: list[int] = field(default_factory=list)  # `seen` at the insertion of each
+    of_kind: dict[tuple[int, int], list[int]] = field(default_factory=dict)  # kind -> its slots
+
+    def put(self, slot: int, item: Item) -> None:
+        """Write an item to a slot, or append it."""
+        if slot == len(self.slots):
+            self.slots.append(item)
+            self.when.append(self.seen)
+        else:
+            self.of_kind[self.slots[slot].kind].remove(slot)
+            self.slots[slot], self.when[slot] = item, self.seen
+        self.of_kind.setdefault(item.kind, []).append(slot)
+
+    def largest(self) -> tuple[int, int]:
+        """The kind with most items; of several, the one that came first."""
+        return max(self.of_kind, key=lambda kind: len(self.of_kind[kind]))
+
+    def count(self, kind: tuple[int, int]) -> int:
+        """Items of a kind."""
+        return len(self.of_kind.get(kind, ()))
+
+
+def insert_all(size: int) -> Memory:
+    """Every example is inserted, in the place of a random one. The far past is forgotten exponentially."""
+
+    def offer(contents: Contents, item: Item, u: float) -> int:
+        return int(u * size)
+
+    return filling(size, offer)
+
+
+def reservoir(size: int) -> Memory:
+    """A uniform sample of everything offered so far."""
+
+    def offer(contents: Contents, item: Item, u: float) -> int | None:
+        slot = int(u * contents.seen)
+        return slot if slot < size else None
+
+    return filling(size, offer)
+
+
+def ring(size: int) -> Memory:
+    """The latest examples of every class, equally many of each."""
+
+    def offer(contents: Contents, item: Item, u: float) -> int:
+        largest = contents.largest()
+        victim = largest if contents.count(item.kind) < contents.count(largest) else item.kind
+        return min(contents.of_kind[victim], key=contents.when.__getitem__)
+
+    return filling(size, offer)
+
+
+def class_balanced(size: int) -> Memory:
+    """The first examples of every class, equally many of each."""
+
+    def offer(contents: Contents, item: Item, u: float) -> int | None:
+        slots = contents.of_kind[contents.largest()]
+        return slots[int(u * len(slots))] if contents.count(item.kind) < len(slots) else None
+
+    return filling(size, offer)
+
+
+def end_of_task(size: int) -> Memory:
+    """Random examples of every class, equally many of each, chosen when a task has been learned."""
+    checked(size)
+
+    def settle(contents: Contents, items: Sequence[Item], u: Sequence[float]) -> None:
+        place = dict(zip(items, u, strict=True))
+        of_kind = {kind: [contents.slots[s] for s in slots] for kind, slots in contents.of_kind.items()}
+        for item in items:
+            of_kind.setdefault(item.kind, [])
+        for item in sorted(items, key=place.__getitem__):
+            of_kind[item.kind].append(item)
+        kept: list[Item] = []
+        for i, own in enumerate(of_kind.values()):
+            kept += own[: size // len(of_kind) + (i < size % len(of_kind))]
+        contents.slots, contents.when, contents.of_kind = [], [], {}
+        for item in kept:
+            contents.put(len(contents.slots), item)
+
+    return Memory(size, None, settle if size else None)
+
+
+def filling(size: int, full: Callable[[Contents, Item, float], int | None]) -> Memory:
+    """A memory that appends until it is full, and then asks."""
+    checked(size)
+
+    def offer(contents: Contents, item: Item, u: float) -> int | None:
+        return full(contents, item, u) if len(contents.slots) == size else len(contents.slots)
+
+    return Memory(size, offer if size else None)
+
+
+def checked(size: int) -> None:
+    """Refuse a memory of fewer than no examples; one of none is as if there were none."""
+    if size < 0:
+        raise UserError(f"method.memory.size={size}: must be at least 0, in examples")

@@ -1,0 +1,65 @@
+r"""Experience replay: examples of earlier tasks are trained on again.
+
+    balanced   loss = (1/k) CE(new) + lam (1 - 1/k) CE(memory) at task k = 2, 3, ...   (van de Ven & Tolias 2019)
+    equal      loss = CE(new) + lam CE(memory)
+    union      loss = (CE(new) + lam CE(memory)) / (1 + lam): for lam = 1 the mean over both mini-batches together
+
+Every step recalls as many examples as it is given of the task. Which are kept is the memory's (cl_repro/memory.py).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cl_repro.errors import UserError
+from cl_repro.losses import cross_entropy
+from cl_repro.types import Examples, Memory, Method, Step, Tree
+
+LOSSES = ("balanced", "equal", "union")
+
+
+class State(NamedTuple):
+    """State of replay."""
+
+    lam: Tensor  # []
+    tasks: Tensor  # [], learned so far
+
+
+def replay(memory: Memory, loss: str = "balanced") -> Method:
+    """Replay from a memory of fixed size.
+
+    Args:
+        memory: which examples are kept.
+        loss: how both means are combined: balanced, equal or union.
+
+    Returns:
+        The method. Memory: M examples.
+
+    Raises:
+        UserError: if the loss is none of them.
+    """
+    if loss not in LOSSES:
+        raise UserError(f"method.loss={loss}: must be one of {', '.join(LOSSES)}")
+
+    def init(params: Tree, lam: Tensor) -> State:
+        return State(lam, torch.zeros_like(lam))
+
+    def end_task(state: State, params: Tree, importance: Tree) -> State:
+        return state._replace(tasks=state.tasks + 1)
+
+    def total(state: State, step: Step) -> Tensor:
+        new = mean_of(step.batch)
+        if step.recalled is None:
+            return new
+        old, k = state.lam * mean_of(step.recalled), state.tasks + 1
+        if loss == "balanced":
+            return new / k + (1 - 1 / k) * old
+        return new + old if loss == "equal" else (new + old) / (1 + state.lam)
+
+    return Method(init, end_task=end_task, loss=total, memory=memory)
+
+
+def mean_of(examples: Examples) -> Tensor:
+    """Mean cross-entropy of a mini-batch."""
+    return cross_entropy(examples.z, examples.label, examples.active)
