@@ -348,5 +348,5 @@ def start_worker(progress: Any, counter: Any, device: str) -> None:
 def iterations(job: worker.Job) -> int:
     """Replica iterations that a chunk reports; a shared first task is not counted."""
     cfg = job.arms[job.chunk[0].arm].cfg
-    shares = cfg["share_first_task"] and not build("method", cfg["method"]).observe
+    shares = cfg["share_first_task"] and not engine.watches(build("method", cfg["method"]))
     return len(job.chunk) * sum(per_task(cfg["iterations"], cfg["benchmark"]["n_tasks"])[shares:])

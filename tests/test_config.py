@@ -174,12 +174,12 @@ def test_iterations_are_one_number_or_one_for_each_task(given: str, says: str) -
 
 
 @pytest.mark.parametrize("iterations", ["[2,60,1,3,4]", "7"])
-@pytest.mark.parametrize("method", ["si", "ewc", "finetune"])
+@pytest.mark.parametrize("method", ["si", "ewc", "der", "finetune"])
 @pytest.mark.parametrize("share", ["true", "false"])
 def test_the_progress_of_a_chunk_ends_at_what_it_announces(
     method: str, iterations: str, share: str, tmp_path: Path
 ) -> None:
-    """Of those who observe, and so share no first task, too."""
+    """Of those who observe or store, and so share no first task, too."""
     planned = study.plan(
         cli.arms(f"method={method}", f"iterations={iterations}", "seeds=[1,2]", f"share_first_task={share}")
     )

@@ -9,6 +9,7 @@ from cl_repro import rng
 from cl_repro.engine.batches import Batches, batches
 from cl_repro.engine.recall import before, kept
 from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, look, lower
+from cl_repro.runtime import tf32
 from cl_repro.types import Method, Tree
 
 BATCH, INDEPENDENT = "batch", "independent"  # gradients a method may observe
@@ -109,4 +110,5 @@ def logits(experiment: Experiment, stack: Stack, task: int, method: Method) -> T
 def taught(experiment: Experiment, teacher: tuple[Tree, Tree], k: int, x: Tensor, each: int | None) -> Tensor:
     """Logits [K, B, C] of the teacher of each replica, or [B, C] for one, of a mini-batch."""
     out = lift(lambda p, b, given: experiment.net.apply(p, b, given)[0], k, (0, 0, each))
-    return out(*(lower(of, k) for of in teacher), x)
+    with tf32(False):  # as the logits of a whole task
+        return out(*(lower(of, k) for of in teacher), x)
