@@ -83,8 +83,9 @@ def follow(
     for i in range(drawn.rows.shape[1]):
         data = minibatch(benchmark, drawn, take, i)
         batch, recalled = inputs(experiment, stack, drawn, aid, take, i, data)
-        dims = [{name: 0 if name == "target" else each for name in of} for of in (batch, recalled)]
-        value = lift(objective(net, own, aid.old), k, (0, 0, 0 if own else None, *dims))
+        if i == 0:  # then it is known what is given
+            dims = [{name: 0 if name == "target" else each for name in of} for of in (batch, recalled)]
+            value = lift(objective(net, own, aid.old), k, (0, 0, 0 if own else None, *dims))
         losses, (buffers, z) = value(leaves, lower(stack.buffers, k), state if own else None, batch, recalled)
         grads = dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
         if observe:
