@@ -4,6 +4,7 @@ The penalty is lambda F, so curves of estimators that differ by a factor fall on
 by the trace. The trace is that of the first task; later ones depend on lambda.
 """
 
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ def draw(found: Collapse, title: str) -> Figure:
         axes.set_title(f"rises within {interval_text(spread, sign='')} decades", loc="left", fontsize=11)
     panels[0].set_ylabel("Test accuracy after the last task (%)")
     if grid.window:
-        panels[0].set_xlabel(f"{X_LABELS[0]}\n{grid.window_note}")
+        panels[0].set_xlabel("\n".join([X_LABELS[0], *textwrap.wrap(grid.window_note, 62)]))
     figure.suptitle(title, x=0.012, ha="left", fontweight="bold", fontsize=12)
     lines, names = panels[0].get_legend_handles_labels()
     legend = figure.legend(
