@@ -192,7 +192,7 @@ def test_the_progress_of_a_chunk_ends_at_what_it_announces(
     (chunk,) = planned.chunks
     job = worker.Job(chunk, planned.arms, tmp_path, planned.device, provenance.Source("unknown", dirty=False))
     worker.Workshop(report).rows(job)
-    shared = method != "si" and share == "true"
+    shared = method not in ("si", "der") and share == "true"
     announced = 2 * (sum([60, 1, 3, 4]) + 2 * (not shared) if "," in iterations else 7 * (5 - shared))
     assert done == study.iterations(job) == announced
 
