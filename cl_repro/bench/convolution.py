@@ -1,6 +1,5 @@
 """The exact Fisher of convolutional networks: against training, against BackPACK, and the memory it takes."""
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -160,8 +159,7 @@ def one_pass(rows_per_pass: int) -> int:
     runtime.prepare()
     of, stack = made(SUBJECTS[0].net, 2 * LARGE, 1, 1)
     estimate(of._replace(rows_per_pass=rows_per_pass), stack.params, stack.buffers, exact(), SEED, 0)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return runtime.peak_memory("cpu")
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
