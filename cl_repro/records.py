@@ -12,7 +12,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -322,6 +322,40 @@ class Store:
             left = self.folder.glob(".*.tmp")  # of writers that were killed: who writes here holds this lock
             for path in [*spool, *left]:
                 path.unlink(missing_ok=True)
+
+    def unedited(self, names: Collection[str]) -> dict[str, bytes]:
+        """Files of a program that keeps no runs here, by name; those that do not exist yet are left out.
+
+        Raises:
+            UserError: the folder is a study's, or a file is missing or edited.
+        """
+        if (self.folder / "runs.csv").exists():
+            raise UserError(f"{self.folder}: is the folder of a study; set name= to another")
+        known, result = self.provenance(), {}
+        for name in names:
+            path = self.folder / name
+            if not path.exists():
+                if name in known["previous"]:  # the first time, the program may have been killed before it wrote it
+                    raise UserError(
+                        f"{path}: missing, though provenance.json knows it; restore it or move the folder away"
+                    )
+                continue
+            data = read_bytes(path)
+            if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
+                raise UserError(f"{path}: not as this program wrote it; restore it, or move the folder away")
+            result[name] = data
+        return result
+
+    def replace(self, files: Mapping[str, bytes]) -> None:
+        """Write such files, under `lock`. Killed at any moment, it leaves files that `unedited` accepts."""
+        known = self.provenance()
+        names = {*known["files"], *files}
+        there = {name: self.folder / name for name in names if (self.folder / name).exists()}
+        known["previous"] = {name: sha256(read_bytes(path)) for name, path in there.items()}
+        known["files"] = known["files"] | {name: sha256(data) for name, data in files.items()}
+        self.write_provenance(known)
+        for name, data in files.items():
+            write_atomically(self.folder / name, data)
 
     def tidy(self, chunks: Collection[str]) -> None:
         """Remove what finished chunks leave in the spool: their locks, and the marks of processes that were killed.

@@ -179,3 +179,30 @@ def test_chunk_locks_exclude_and_are_free_after_their_holder(tmp_path: Path) -> 
         other.chunk_lock("one").acquire(timeout=0)
     with other.chunk_lock("one").acquire(timeout=0):
         assert True
+
+
+def test_files_that_were_replaced_in_vain_twice_are_still_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between provenance.json and the file, twice: what lies there is what was written last."""
+    store = Store(tmp_path / "own")
+    store.create()
+    store.replace({"a.csv": b"1\n"})
+    with monkeypatch.context() as killed:
+        write = records.write_atomically
+
+        def until_the_file(path: Path, data: bytes) -> None:
+            if path.name == "a.csv":
+                raise KeyboardInterrupt
+            write(path, data)
+
+        killed.setattr(records, "write_atomically", until_the_file)
+        for data in (b"2\n", b"3\n"):
+            with pytest.raises(KeyboardInterrupt):
+                store.replace({"a.csv": data})
+            assert store.unedited(["a.csv"]) == {"a.csv": b"1\n"}
+    store.replace({"a.csv": b"4\n"})
+    assert store.unedited(["a.csv", "b.csv"]) == {"a.csv": b"4\n"}
+    (store.folder / "a.csv").write_bytes(b"5\n")
+    with pytest.raises(UserError, match=r"a\.csv: not as this program wrote it"):
+        store.unedited(["a.csv"])

@@ -16,7 +16,7 @@ from cl_repro.anatomy.measures import Confidence, Distance
 from cl_repro.anatomy.passes import NS, Subject, cells, measured
 from cl_repro.anatomy.weights import after_first_task
 from cl_repro.errors import UserError
-from cl_repro.records import Row, Store, from_csv, sha256, to_csv, write_atomically
+from cl_repro.records import Row, Store, from_csv, to_csv
 from cl_repro.types import Estimator
 from cl_repro.worker import Workshop
 
@@ -114,17 +114,9 @@ def earlier(store: Store, key: str) -> dict[str, list[Row]]:
     Raises:
         UserError: the folder is a study's, or of another configuration, or edited.
     """
-    known, rows = store.provenance(), {}
-    if (store.folder / "runs.csv").exists():
-        raise UserError(f"{store.folder}: is the folder of a study; set name= to another")
-    for name, columns in COLUMNS.items():
-        path = store.folder / name
-        if not path.exists():
-            continue
-        data = path.read_bytes()
-        if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
-            raise UserError(f"{path}: not as this program wrote it; restore it, or move the folder away")
-        rows[name] = from_csv(path, columns, data)
+    rows = {}
+    for name, data in store.unedited(COLUMNS).items():
+        rows[name] = from_csv(store.folder / name, COLUMNS[name], data)
         if any(row["config_id"] != key for row in rows[name]):
             raise UserError(f"{store.folder}: holds the anatomy of another configuration; set name= to another")
     return rows
@@ -138,8 +130,4 @@ def add(store: Store, key: str, seed: int, new: dict[str, list[Row]]) -> None:
             rows = [row for row in old.get(name, []) if int(row["seed"]) != seed]
             rows += [{column: row.get(column) for column in columns} for row in new[name]]
             files[name] = to_csv(columns, sorted(rows, key=lambda row: int(row["seed"])))
-        known = store.provenance()
-        known["previous"], known["files"] = known["files"], {name: sha256(data) for name, data in files.items()}
-        store.write_provenance(known)
-        for name, data in files.items():
-            write_atomically(store.folder / name, data)
+        store.replace(files)

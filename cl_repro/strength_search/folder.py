@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cl_repro import compose, config, grid, provenance, runtime, study
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm
-from cl_repro.records import Row, Store, from_csv, sha256, to_csv, write_atomically
+from cl_repro.records import Row, Store, from_csv, to_csv
 from cl_repro.strength_search.procedure import Patience, Rules
 from cl_repro.strength_search.training import Outcome
 from cl_repro.strength_search.training import run as through_all_tasks
@@ -188,20 +188,8 @@ def earlier(store: Store) -> dict[str, list[Row]]:
     Raises:
         UserError: the folder is a study's, or edited.
     """
-    known, rows = store.provenance(), {}
-    if (store.folder / "runs.csv").exists():
-        raise UserError(f"{store.folder}: is the folder of a study; set name= to another")
-    for name, columns in COLUMNS.items():
-        path = store.folder / name
-        if not path.exists():
-            if name in known["previous"]:  # the first time, this program may have been killed before it wrote it
-                raise UserError(f"{path}: missing, though provenance.json knows it; restore it or move the folder away")
-            continue
-        data = path.read_bytes()
-        if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
-            raise UserError(f"{path}: not as this program wrote it; restore it, or move the folder away")
-        rows[name] = from_csv(path, columns, data)
-    return rows
+    found = store.unedited(COLUMNS)
+    return {name: from_csv(store.folder / name, COLUMNS[name], data) for name, data in found.items()}
 
 
 def add(store: Store, search: Search, seed: int, new: dict[str, list[Row]]) -> None:
@@ -214,9 +202,4 @@ def add(store: Store, search: Search, seed: int, new: dict[str, list[Row]]) -> N
                 row for row in old.get(name, []) if (row["config_id"], row["seed"]) != (search.config_id, str(seed))
             ]
             files[name] = to_csv(columns, rows + [key | row for row in new[name]])
-        known = store.provenance()
-        known["previous"] = known["files"]
-        known["files"] = known["files"] | {name: sha256(data) for name, data in files.items()}
-        store.write_provenance(known)
-        for name, data in files.items():
-            write_atomically(store.folder / name, data)
+        store.replace(files)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cl_repro import compose, config, grid, provenance, runtime, study
 from cl_repro.engine import Experiment
 from cl_repro.errors import UserError
-from cl_repro.records import Row, Store, from_csv, sha256, to_csv, write_atomically
+from cl_repro.records import Row, Store, from_csv, to_csv
 from cl_repro.unifying.path import text
 from cl_repro.unifying.watch import Found, Settings, watch
 from cl_repro.worker import Workshop
@@ -163,22 +163,12 @@ def earlier(store: Store, shared: str) -> dict[str, list[Row]]:
     Raises:
         UserError: the folder is a study's, or of another configuration, or edited.
     """
-    known, rows = store.provenance(), {}
-    if (store.folder / "runs.csv").exists():
-        raise UserError(f"{store.folder}: is the folder of a study; set name= to another")
-    for name in (*COLUMNS, SCATTER):
-        path = store.folder / name
-        if not path.exists():
-            if name in known["previous"]:  # the first time, this program may have been killed before it wrote it
-                raise UserError(f"{path}: missing, though provenance.json knows it; restore it or move the folder away")
-            continue
-        data = path.read_bytes()
-        if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
-            raise UserError(f"{path}: not as this program wrote it; restore it, or move the folder away")
+    rows = {}
+    for name, data in store.unedited((*COLUMNS, SCATTER)).items():
         if name in COLUMNS:
-            rows[name] = from_csv(path, COLUMNS[name], data)
-            if name == "networks.csv" and any(row["config_id"] != shared for row in rows[name]):
-                raise UserError(f"{store.folder}: holds the figures of another configuration; set name= to another")
+            rows[name] = from_csv(store.folder / name, COLUMNS[name], data)
+    if any(row["config_id"] != shared for row in rows.get("networks.csv", [])):
+        raise UserError(f"{store.folder}: holds the figures of another configuration; set name= to another")
     return rows
 
 
@@ -202,12 +192,7 @@ def add(store: Store, group: Group, seed: int, found: Found, network: Row) -> No
             files[name] = to_csv(columns, sorted(rows, key=lambda row: place[row["run"], row["seed"]]))
         if found.scatter:
             files[SCATTER] = npz(found.scatter, group.run, seed)
-        known = store.provenance()
-        known["previous"] = known["files"]
-        known["files"] = known["files"] | {name: sha256(data) for name, data in files.items()}
-        store.write_provenance(known)
-        for name, data in files.items():
-            write_atomically(store.folder / name, data)
+        store.replace(files)
 
 
 def npz(scatter: dict[str, NDArray[np.float32]], run: str, seed: int) -> bytes:
