@@ -1,4 +1,4 @@
-"""The results store of one study: a folder with three CSVs, their provenance and their configurations.
+"""The results store of one study: a folder with four CSVs, their provenance and their configurations.
 
 A row of runs.csv whose run_id matches IS the finished cell. Workers write one spool file per chunk (temporary name,
 then rename); whoever holds the folder's lock merges spool files into the CSVs. runs.csv is replaced last and the
@@ -64,6 +64,7 @@ RUNS = [
 COLUMNS = {
     "accuracy.csv": ["run_id", "split", "after_task", "task", "accuracy"],
     "importance.csv": ["run_id", "after_task", "trace"],
+    "storage.csv": ["run_id", "kind", "bytes"],
     "runs.csv": RUNS,  # last: it decides what is finished
 }
 PROVENANCE = {"files": dict, "previous": dict, "data": dict, "invocations": list}
@@ -282,8 +283,9 @@ class Store:
         return {path.stem: from_json(path, FAILURE) for path in sorted(self.failures.glob("*.json"))}
 
     def put(self, chunk: str, rows: dict[str, list[Row]]) -> None:
-        """Spool the rows of a finished chunk."""
-        write_atomically(self.spool / f"{chunk}.json", json.dumps(rows).encode())
+        """Spool the rows of a finished chunk; files that are not named get none."""
+        complete = {name: rows.get(name, []) for name in COLUMNS}
+        write_atomically(self.spool / f"{chunk}.json", json.dumps(complete).encode())
 
     def spooled(self, path: Path) -> dict[str, list[Row]]:
         """The rows of one spool file, in text as in the CSVs."""
@@ -305,7 +307,7 @@ class Store:
             new = {}
             for name, columns in COLUMNS.items():
                 # A part may be in accuracy.csv already, if a merge was killed before it reached runs.csv.
-                key = [c for c in columns if c in ("run_id", "split", "after_task", "task")]
+                key = [c for c in columns if c in ("run_id", "split", "after_task", "task", "kind")]
                 rows = {tuple(r[c] for c in key): r for r in old.get(name, [])}
                 for part in parts:
                     for r in part[name]:

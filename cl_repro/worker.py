@@ -20,7 +20,7 @@ from cl_repro.config import build, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest, estimator_name
 from cl_repro.metrics import summary
-from cl_repro.records import LAUNCH, Row, Store
+from cl_repro.records import COLUMNS, LAUNCH, Row, Store
 from cl_repro.types import Benchmark, Estimator, Method
 
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
@@ -131,7 +131,7 @@ class Workshop:
         return DONE
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
-        """Train a chunk; its rows of the three CSVs."""
+        """Train a chunk; its rows of the CSVs."""
         arm = job.arms[job.chunk[0].arm]
         experiment = self.experiment(arm, job.device)
         replicas = [
@@ -139,7 +139,7 @@ class Workshop:
         ]
         method = self.method(arm.cfg)
         outcomes = engine.run(experiment, method, replicas, self.trunks, self.report)
-        rows: dict[str, list[Row]] = {"runs.csv": [], "accuracy.csv": [], "importance.csv": []}
+        rows: dict[str, list[Row]] = {name: [] for name in COLUMNS}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
             shared = experiment.share_first_task and not engine.watches(method)
             rows["runs.csv"].append(run_row(job, cell, experiment, outcome, shared))
@@ -149,6 +149,9 @@ class Workshop:
             rows["importance.csv"] += [
                 {"run_id": cell.run_id, "after_task": k, "trace": f"{value:.6g}"}
                 for k, value in enumerate(outcome.traces)
+            ]
+            rows["storage.csv"] += [
+                {"run_id": cell.run_id, "kind": kind, "bytes": n} for kind, n in outcome.storage.items()
             ]
         return rows
 

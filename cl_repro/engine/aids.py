@@ -13,7 +13,6 @@ from cl_repro.runtime import tf32
 from cl_repro.types import Method, Tree
 
 BATCH, INDEPENDENT = "batch", "independent"  # gradients a method may observe
-TEACHERS = ("task", "step")
 
 
 class Aids(NamedTuple):

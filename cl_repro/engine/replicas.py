@@ -11,6 +11,7 @@ from torch import Tensor
 from cl_repro import tree
 from cl_repro.engine.boundary import evaluate, measure
 from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, fork, lift, lower, start
+from cl_repro.engine.storage import storage
 from cl_repro.engine.training import Report, learn
 from cl_repro.types import Estimator, Method, Tree
 
@@ -30,6 +31,7 @@ class Outcome(NamedTuple):
     traces: list[float]  # of the importance estimated after each task but the last
     finite: bool  # nothing overflowed
     seconds: Seconds
+    storage: dict[str, int]  # bytes kept for the method, by kind
     validation: NDArray[np.float64] | None = None  # the same on validation rows, where there are any
 
 
@@ -83,7 +85,8 @@ def run(
         if state is None:
             state = lift(method.init, k)(params, lower(lam, k))
         state = lift(method.end_task, k)(state, params, lower(importance, k))
-    return outcomes(stack, np.stack(accuracy, 1), traces, trunk)
+    kept = storage(experiment, stack, method, state)
+    return outcomes(stack, np.stack(accuracy, 1), traces, kept, trunk)
 
 
 def watches(method: Method) -> bool:
@@ -113,7 +116,9 @@ def shared_importance(experiment: Experiment, stack: Stack, estimators: Sequence
     return tree.stack(picked)
 
 
-def outcomes(stack: Stack, accuracy: NDArray[np.float64], traces: list[Tensor], trunk: Trunk | None) -> list[Outcome]:
+def outcomes(
+    stack: Stack, accuracy: NDArray[np.float64], traces: list[Tensor], kept: dict[str, int], trunk: Trunk | None
+) -> list[Outcome]:
     """Take the stack apart; accuracy [K, T + 1, splits, T].
 
     Seconds are per replica; what a shared first task took counts for each that used it.
@@ -129,7 +134,7 @@ def outcomes(stack: Stack, accuracy: NDArray[np.float64], traces: list[Tensor], 
         evaluate=own.evaluate / k + shared.evaluate / n_shared,
     )
     return [
-        Outcome(of_split[0], by_replica[i], finite[i], seconds, *of_split[1:])
+        Outcome(of_split[0], by_replica[i], finite[i], seconds, kept, *of_split[1:])
         for i, of_split in enumerate(accuracy.swapaxes(1, 2))  # [splits, T + 1, T]
     ]
 

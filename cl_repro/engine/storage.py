@@ -1,0 +1,50 @@
+"""What a method keeps beside the network, its gradient and its optimiser, in bytes."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from cl_repro.engine.stack import Experiment, Stack
+from cl_repro.types import Method
+
+LABEL = 8  # bytes: class ids are int64
+
+
+def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) -> dict[str, int]:
+    """Bytes that one replica keeps for its method, as it is implemented here.
+
+    Args:
+        experiment: what the replica trains on.
+        stack: K replicas; each keeps as much.
+        method: whose needs are counted.
+        state: of the method, of all replicas; None if it has none.
+
+    Returns:
+        state: tensors of the method, e.g. importances and anchors. examples: of earlier tasks, with their labels,
+        as many as the memory may hold, or all that a method trains on again. logits: stored with examples.
+        teacher: its logits of the largest task, or a copy of the network. Kinds that a method has nothing of are
+        left out.
+    """
+    benchmark, k = experiment.benchmark, len(stack.seeds)
+    image = benchmark.x[0].numel() * benchmark.x.element_size() + LABEL
+    tasks, last = benchmark.curriculum(stack.seeds[0]).tasks, benchmark.n_tasks - 1
+    again = sum(len(tasks[t].rows) for t in method.trains_on(last) if t != last)
+    memory = method.memory.size if method.memory else 0
+    found = {
+        "state": sum(map(size, [] if state is None else tree_leaves(state))) // k,
+        "examples": image * (memory + again),
+    }
+    if stack.stored is not None:
+        found["logits"] = size(stack.stored[0, :memory])
+    if method.teacher == "step":
+        found["teacher"] = (sum(map(size, stack.params.values())) + sum(map(size, stack.buffers.values()))) // k
+    elif method.teacher == "task":
+        n_outputs = experiment.scenario.n_outputs(benchmark, tasks)
+        found["teacher"] = max(len(t.rows) for t in tasks[1:]) * n_outputs * experiment.dtype.itemsize
+    return {kind: n for kind, n in found.items() if n}
+
+
+def size(of: Tensor) -> int:
+    """Bytes of a tensor."""
+    return of.numel() * of.element_size()

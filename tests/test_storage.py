@@ -1,0 +1,42 @@
+"""Bytes that methods keep, against counts by hand."""
+
+import pytest
+import torch
+from made_experiments import digits, made_experiment
+
+from cl_repro import engine, scenarios
+from cl_repro.engine import Replica
+from cl_repro.importance.fisher import empirical
+from cl_repro.memory import end_of_task, reservoir
+from cl_repro.methods.baselines import finetune, joint
+from cl_repro.methods.der import der
+from cl_repro.methods.ewc import ewc
+from cl_repro.methods.l2 import l2
+from cl_repro.methods.lwf import lwf
+from cl_repro.methods.replay import replay
+
+LAM = 4  # bytes of float32
+D = 64 * 8 + 8 + 8 * 10 + 10  # parameters of 64-8-10
+IMAGE = 64 + 8  # uint8 pixels, int64 label
+BENCHMARK = digits(dtype=torch.float32)
+SIZES = [len(task.rows) for task in BENCHMARK.curriculum(1).tasks]
+KEPT = {
+    "finetune": (finetune(), {}),
+    "joint": (joint(), {"examples": IMAGE * sum(SIZES[:4])}),
+    "ewc": (ewc(), {"state": LAM + 4 * 3 * D}),  # anchor, importance, their product with lam
+    "l2": (l2(), {"state": LAM + 4 * 3 * D}),
+    "replay": (replay(end_of_task(30)), {"state": 2 * LAM, "examples": IMAGE * 30}),
+    "replay of nothing": (replay(end_of_task(0)), {"state": 2 * LAM}),
+    "der": (der(reservoir(30)), {"state": LAM, "examples": IMAGE * 30, "logits": 4 * 10 * 30}),
+    "lwf, a table": (lwf(), {"state": LAM, "teacher": 4 * 10 * max(SIZES[1:])}),
+    "lwf, a network": (lwf(teacher="step"), {"state": LAM, "teacher": 4 * D}),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("k", [1, 3])
+def test_bytes_of_a_replica(name, k):
+    method, expected = KEPT[name]
+    experiment = made_experiment(BENCHMARK, scenarios.task(), (8,), torch.float32, batch_size=4, iterations=2)
+    found = engine.run(experiment, method, [Replica(1, float(lam), empirical()) for lam in range(k)], {})
+    assert [outcome.storage for outcome in found] == [expected] * k
