@@ -21,6 +21,7 @@ class Task(NamedTuple):
     classes: tuple[int, ...]  # class ids after the seed's permutation
     rows_val: Tensor | None = None  # [V] int64, rows of Benchmark.x held out for choosing lambda; not in `rows`
     pixels: Tensor | None = None  # [P] int64: input i is pixel pixels[i] of the flattened image; None: as they are
+    first_class: int = 0  # added to the labels of its rows: where tasks share their rows, the classes are their own
 
 
 class Curriculum(NamedTuple):

@@ -8,13 +8,13 @@ from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Task
 
 
-def make_task(*classes: int) -> Task:
+def make_task(*classes: int, first_class: int = 0) -> Task:
     rows = torch.arange(0)
-    return Task(rows, rows, classes)
+    return Task(rows, rows, classes, first_class=first_class)
 
 
 SPLIT = (make_task(0, 1), make_task(5, 3), make_task(2, 4))
-PERMUTED = (make_task(0, 1, 2), make_task(0, 1, 2))
+PERMUTED = (make_task(0, 1, 2), make_task(3, 4, 5, first_class=3))  # y is 0, 1 or 2 in both
 BENCHMARK = Benchmark(
     x=torch.zeros(0, 2, dtype=torch.uint8),
     x_test=torch.zeros(0, 2, dtype=torch.uint8),
@@ -54,6 +54,8 @@ def test_domain_scenario_shares_all_outputs_between_tasks(tasks, size):
 def test_a_class_is_its_own_logit_in_the_task_and_class_scenarios(scenario):
     y = torch.tensor([3, 5, 5, 3])
     assert torch.equal(scenario.label(y, SPLIT[1]), y)
+    assert scenario.label(torch.tensor([2, 0]), PERMUTED[0]).tolist() == [2, 0]
+    assert scenario.label(torch.tensor([2, 0]), PERMUTED[1]).tolist() == [5, 3]
 
 
 def test_domain_label_is_the_position_among_the_sorted_classes():
@@ -69,7 +71,7 @@ def test_domain_label_is_the_position_among_the_sorted_classes():
 def test_every_label_of_a_task_is_an_active_logit_when_the_task_is_trained(factory, tasks):
     scenario = factory()
     for k, of in enumerate(tasks):
-        labels = scenario.label(torch.tensor(of.classes), of).tolist()
+        labels = scenario.label(torch.tensor(of.classes) - of.first_class, of).tolist()
         active = scenario.active(tasks, k, k)
         assert set(labels) <= set(active)
         assert list(active) == sorted(set(active))

@@ -23,6 +23,7 @@ from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.benchmarks.permuted import permuted, pixel_orders
 from cl_repro.data import arrays as data
 from cl_repro.engine import Experiment, Replica, Stack, boundary, training
+from cl_repro.engine.batches import batches
 from cl_repro.engine.stack import look, start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -72,16 +73,16 @@ def test_the_orders_of_seed_1_on_mnist() -> None:
 
 def test_every_task_has_all_rows_and_all_classes() -> None:
     benchmark, arrays = permuted_digits(), data.load("digits", ".")
-    assert (benchmark.n_tasks, benchmark.n_classes, benchmark.splits) == (T, 10, ("test",))
+    assert (benchmark.n_tasks, benchmark.n_classes, benchmark.splits) == (T, 10 * T, ("test",))
     assert benchmark.checksum == data.CHECKSUMS["digits"]
     assert np.array_equal(benchmark.x, arrays.x_train), "resident once, in the order of the files"
     curriculum = benchmark.curriculum(3)
     assert np.array_equal(curriculum.y, arrays.y_train)
     assert np.array_equal(curriculum.y_test, arrays.y_test)
-    for task in curriculum.tasks:
+    for k, task in enumerate(curriculum.tasks):
         assert task.rows.tolist() == list(range(N))
         assert task.rows_test.tolist() == list(range(450))
-        assert task.classes == tuple(range(10))
+        assert task.classes == tuple(range(10 * k, 10 * k + 10))
         assert task.rows_val is None
 
 
@@ -328,17 +329,24 @@ def test_the_identity_changes_no_bit(seeds: list[int], method: Method) -> None:
     assert not same(other.params, expected.params)
 
 
-def test_all_scenarios_are_one_where_every_task_has_all_classes() -> None:
-    rows = [Replica(seed, 100.0, fisher.exact(50)) for seed in (1, 2)]
-    runs = [
-        run(permuted_experiment()._replace(scenario=make()), ewc(), rows)
-        for make in (scenarios.domain, scenarios.task, scenarios.class_)
-    ]
-    for other in runs[1:]:
-        assert same(other.params, runs[0].params)
-        assert [(o.accuracy.tolist(), o.traces) for o in other.outcomes] == [
-            (o.accuracy.tolist(), o.traces) for o in runs[0].outcomes
-        ]
+@pytest.mark.parametrize(
+    ("make", "n_outputs", "trained"),
+    [
+        (scenarios.domain, 10, range(10)),
+        (scenarios.task, 10 * T, range(10, 20)),
+        (scenarios.class_, 10 * T, range(20)),
+    ],
+)
+def test_every_task_has_outputs_of_its_own_but_in_the_domain_incremental_scenario(make, n_outputs, trained) -> None:
+    """Which rows of the head the second task moves, and where its labels are."""
+    experiment = permuted_experiment()._replace(scenario=make())
+    drawn = batches(experiment, [1], 1, (1,))
+    task = experiment.benchmark.curriculum(1).tasks[1]
+    assert experiment.scenario.n_outputs(experiment.benchmark, experiment.benchmark.curriculum(1).tasks) == n_outputs
+    y = experiment.benchmark.curriculum(1).y[drawn.rows]
+    assert (drawn.label == y + (0 if n_outputs == 10 else 10)).all()
+    assert drawn.masks[1].nonzero()[:, 0].tolist() == list(trained)
+    assert set(task.classes) == set(range(10, 20))
 
 
 # --- Split CIFAR-10/100 ---------------------------------------------------------------------------------------------

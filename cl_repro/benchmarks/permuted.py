@@ -2,7 +2,8 @@
 
 The orders are those of the reference implementation of Benzing (2022) (freedbee/continual_regularisation,
 MNIST/worker_SI.py): successive permutations from NumPy's legacy generator, whose seed is the run's. The first task is
-permuted, too. Every task has all classes, so labels and logits are the same in every scenario.
+permuted, too. Every task has a version of every class of its own: task k of ten-class images has the classes 10 k to
+10 k + 9 (van de Ven & Tolias 2019, section 3), which a domain-incremental network tells apart by position alone.
 """
 
 from pathlib import Path
@@ -72,8 +73,9 @@ def permuted(
             Task(
                 rows.keep(train, train_per_task, seed, "train", k),
                 rows.keep(test, test_per_task, seed, "test", k),
-                tuple(range(n_classes)),
+                tuple(range(k * n_classes, (k + 1) * n_classes)),
                 pixels=pixels.to(device),
+                first_class=k * n_classes,
             )
             for k, pixels in enumerate(pixel_orders(arrays.x_train[0].size, n_tasks, seed))
         ]
@@ -85,7 +87,7 @@ def permuted(
         to_input=to_input(scale, device, dtype),
         curriculum=curriculum,
         n_tasks=n_tasks,
-        n_classes=n_classes,
+        n_classes=n_tasks * n_classes,
         checksum=CHECKSUMS[dataset],
     )
 
