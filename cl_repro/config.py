@@ -72,6 +72,14 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Schema)
     # ${upto:3} -> [1, 2, 3]
     OmegaConf.register_new_resolver("upto", lambda n: list(range(1, int(n) + 1)), replace=True)
+    # ${decades:3,1} -> [0.3, 3.0, 30.0]; of what is no number, the rule that refuses it tells
+    OmegaConf.register_new_resolver(
+        "decades",
+        lambda centre, n: (
+            [float(f"{centre * 10.0**i:.12g}") for i in range(-n, n + 1)] if is_number(centre) else [centre]
+        ),
+        replace=True,
+    )
     # ${label:exact,500} -> exact_500, ${label:exact,null} -> exact
     OmegaConf.register_new_resolver(
         "label", lambda *parts: "_".join(str(p) for p in parts if p is not None), replace=True
@@ -227,8 +235,8 @@ def check_folder(cfg: Mapping[str, Any]) -> None:
 def check_grid(grid: Mapping[str, Any]) -> None:
     """Refuse lambdas no run can have, and windows without a place or a width."""
     for key in grid:
-        if key not in ("lambdas", "window"):
-            raise UserError(f"grid.{key}: unknown key; allowed: lambdas, window")
+        if key not in ("lambdas", "window", "centre"):
+            raise UserError(f"grid.{key}: unknown key; allowed: lambdas, window, centre")
     lambdas, window = grid.get("lambdas"), grid.get("window")
     if lambdas is None and window:
         if set(window) != {"product", "decades"}:

@@ -170,7 +170,7 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
     for arm in arms:
         cfg = arm.cfg
         experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
-        workshop.method(cfg)
+        check_warm_up(experiment, workshop.method(cfg).warm_up)
         worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
         for seed in cfg["seeds"]:
             for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
@@ -183,6 +183,16 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
                 for key, value in needed.items():
                     if value > n:
                         raise UserError(f"{key}={value}: must be at most the {n} examples of task {k} of seed {seed}")
+
+
+def check_warm_up(experiment: engine.Experiment, steps: int) -> None:
+    """Refuse a warm-up of outputs that no task has, or of more mini-batches than a task has."""
+    tasks, active = experiment.benchmark.curriculum(0).tasks, experiment.scenario.active
+    for k in range(1, len(tasks) if steps else 0):
+        if set(active(tasks, k, k)) <= {c for asked in range(k) for c in active(tasks, k - 1, asked)}:
+            raise UserError(f"method.warm_up={steps}: must be 0 where a task brings no outputs of its own")
+        if steps > experiment.steps(k):
+            raise UserError(f"method.warm_up={steps}: must be at most the {experiment.steps(k)} iterations of a task")
 
 
 def check_networks(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:

@@ -71,7 +71,7 @@ class Layer(NamedTuple):
 
 
 class Net(NamedTuple):
-    """A network as pure functions of its parameters."""
+    """A network as pure functions of its parameters; its last layer is called head."""
 
     init: Callable[[Generator], tuple[Tree, Tree]]  # -> parameters, buffers
     apply: Callable[..., tuple[Tensor, Tree]]
@@ -141,3 +141,4 @@ class Method(NamedTuple):
     memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
     keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
     teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"
+    warm_up: int = 0  # steps, before those of a task but the first, in which only the outputs of its new classes learn

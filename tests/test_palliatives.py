@@ -5,19 +5,22 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import cli
 import pytest
 import torch
 from made_experiments import digits, made_experiment, run, thinned
-from made_trees import error, same, single
+from made_trees import copied, error, same, single
 from torch import Tensor
 from torch.nn import functional
 
 from cl_repro import provenance, rng, scenarios, study, worker
 from cl_repro.benchmarks.permuted import permuted
 from cl_repro.config import build
-from cl_repro.engine import Experiment, Replica, Trunk
+from cl_repro.engine import Experiment, Replica, Trunk, training
+from cl_repro.engine.batches import batches
+from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.grid import make_arm
 from cl_repro.memory import class_balanced, end_of_task, insert_all, reservoir, ring
@@ -313,6 +316,67 @@ def test_distillation_is_the_divergence_of_each_head(scenario, temperature):
     unseen = [c for c in range(n) if all(c not in head for head in HEADS[scenario])]
     assert (gradient[:, unseen] == 0).all()
     assert (gradient[:, : n - len(unseen)] != 0).all()
+
+
+@pytest.mark.parametrize("kind", ["task", "class"])
+@pytest.mark.parametrize("seeds", [[1], [2, 1]])
+def test_a_warm_up_is_plain_training_of_the_new_rows_of_the_head(kind, seeds):
+    experiment, steps = setting(kind), 4
+    drawn = batches(experiment, sorted(seeds), 1, (1,))
+    stack = start(experiment, seeds)
+    before = copied(stack.params)
+    own = sorted(experiment.benchmark.curriculum(1).tasks[1].classes)
+    new = torch.zeros(10, dtype=torch.bool)
+    new[own] = True
+    training.warm_up(experiment, stack, drawn, new, steps)
+    for r, seed in enumerate(seeds):
+        of_seed = sorted(seeds).index(seed)
+        body, head = (
+            {name: p[r] for name, p in before.items()},
+            [before[f"head.{part}"][r].clone() for part in ("weight", "bias")],
+        )
+        rows = [h[own].clone().requires_grad_() for h in head]
+        adam = torch.optim.Adam(rows, lr=1e-2)
+        for i in range(steps):
+            x = experiment.benchmark.to_input(experiment.benchmark.x[drawn.rows[of_seed, i]]).flatten(1)
+            features = functional.linear(x, body["fc1.weight"], body["fc1.bias"]).relu()
+            label = torch.tensor([own.index(c) for c in drawn.label[of_seed, i].tolist()])
+            adam.zero_grad()
+            functional.cross_entropy(functional.linear(features, *rows), label).backward()
+            adam.step()
+        with torch.no_grad():
+            for h, row in zip(head, rows, strict=True):
+                h[own] = row
+        assert same(
+            {n: p[r] for n, p in stack.params.items() if n.startswith("fc")},
+            {n: body[n] for n in body if n.startswith("fc")},
+        )
+        for part, expected in zip(("weight", "bias"), head, strict=True):
+            assert (stack.params[f"head.{part}"][r] - expected).abs().max() < 1e-12
+            assert not torch.equal(expected[own], before[f"head.{part}"][r][own])
+
+
+def test_a_run_warms_up_before_every_task_but_the_first():
+    experiment = setting("task")
+    with mock.patch.object(training, "warm_up", wraps=training.warm_up) as spy:
+        warmed = alone(experiment, lwf(warm_up=3), 1, 0.0)
+    assert [call.args[3].nonzero()[:, 0].tolist() for call in spy.call_args_list] == [
+        sorted(task.classes) for task in experiment.benchmark.curriculum(1).tasks[1:]
+    ]
+    assert not same(warmed, alone(experiment, lwf(), 1, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        (["scenario=domain", "method.warm_up=2"], "method.warm_up=2: must be 0 where a task brings no outputs"),
+        (["scenario=task", "method.warm_up=13"], "method.warm_up=13: must be at most the 12 iterations of a task"),
+        (["scenario=class", "method.warm_up=-1"], "method.warm_up=-1: must be at least 0"),
+    ],
+)
+def test_a_warm_up_that_cannot_be_is_refused_before_training(choices, told):
+    with pytest.raises(UserError, match=told):
+        study.plan(cli.arms("method=lwf", "iterations=12", "seeds=[1]", "batch_size=8", *choices))
 
 
 def test_distillation_has_its_minimum_at_the_teacher():

@@ -42,6 +42,8 @@ def learn(
     aid = aids(experiment, stack, task, method, drawn)
     if experiment.reinit and task:
         redraw(experiment, stack, task)
+    if method.warm_up and aid.old is not None:
+        warm_up(experiment, stack, drawn, drawn.masks[task] & ~aid.old.any(0), method.warm_up)
     if method.start_task:
         state = lift(method.start_task, k)(state, lower(experiment.protected(stack.params), k))
     with tf32(experiment.tf32):
@@ -116,6 +118,39 @@ def follow(
         if (i + 1) % REPORT_EVERY == 0 or i + 1 == drawn.rows.shape[1]:
             report(k * (i % REPORT_EVERY + 1), losses.detach().mean().item())
     return state
+
+
+def warm_up(experiment: Experiment, stack: Stack, drawn: Batches, new: Tensor, steps: int) -> None:
+    """Train outputs of the head alone, in place, by an optimiser of their own (Li & Hoiem 2018, section 3).
+
+    The network is as it is evaluated. No gradient reaches other outputs, so a new optimiser leaves them as they are.
+
+    Args:
+        experiment: what trains.
+        stack: K replicas.
+        drawn: mini-batches, of which the first are used.
+        new: [C] bool, the outputs, at least one, which compete among themselves.
+        steps: mini-batches, no more than there are.
+    """
+    k, take = len(stack.seeds), slots(stack, drawn)
+    each = 0 if isinstance(take, Tensor) else None
+    head = {name: p for name, p in stack.params.items() if name.startswith("head.")}
+    leaves = {name: p.detach().requires_grad_() for name, p in lower(head, k).items()}
+    rest = {name: p for name, p in lower(stack.params, k).items() if name not in head}
+    optimiser = experiment.optimiser(list(head.values()))
+
+    def of_head(own: Tree, others: Tree, buffers: Tree, x: Tensor, label: Tensor) -> Tensor:
+        z, _ = experiment.net.apply(others | own, buffers, x)
+        return cross_entropy(z, label, new.expand(len(z), -1))
+
+    value = lift(of_head, k, (0, 0, 0, each, each))
+    for i in range(steps):
+        x, label, _ = minibatch(experiment.benchmark, drawn, take, i)
+        losses = value(leaves, rest, lower(stack.buffers, k), x, label)
+        grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
+        for p, g in zip(head.values(), grads, strict=True):
+            p.grad = (g[None] if k == 1 else g).contiguous()
+        optimiser.step()
 
 
 Inputs = dict[str, Tensor]

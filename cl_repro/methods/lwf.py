@@ -24,23 +24,28 @@ class State(NamedTuple):
     lam: Tensor  # []
 
 
-def lwf(temperature: float = 2.0, teacher: str = "task") -> Method:
+def lwf(temperature: float = 2.0, teacher: str = "task", warm_up: int = 0) -> Method:
     """Self-distillation.
 
     Args:
         temperature: T, above 0.
         teacher: when its logits are computed, once a `task` for all its examples or at every `step`; they are the same.
+        warm_up: steps before those of a task in which only the outputs of its new classes learn (the paper's second
+            step); 0 where a task brings none, in the domain-incremental scenario.
 
     Returns:
         The method. Memory: N C logits for the N examples of a task, or one copy of the network.
 
     Raises:
-        UserError: a temperature or a teacher out of range.
+        UserError: a temperature, a teacher or a warm-up out of range.
     """
     if not 0 < temperature < math.inf:
         raise UserError(f"method.temperature={temperature}: must be a finite number above 0")
     if teacher not in ("task", "step"):
         raise UserError(f"method.teacher={teacher}: must be task or step")
+
+    if warm_up < 0:
+        raise UserError(f"method.warm_up={warm_up}: must be at least 0, in steps")
 
     def init(params: Tree, lam: Tensor) -> State:
         return State(lam)
@@ -51,7 +56,7 @@ def lwf(temperature: float = 2.0, teacher: str = "task") -> Method:
         distance = distillation(batch.z, batch.target, step.old, temperature)
         return cross_entropy(batch.z, batch.label, batch.active) + state.lam * (temperature**2 * distance)
 
-    return Method(init, end_task=lambda state, params, importance: state, loss=loss, teacher=teacher)
+    return Method(init, end_task=lambda state, params, importance: state, loss=loss, teacher=teacher, warm_up=warm_up)
 
 
 def distillation(z: Tensor, target: Tensor, heads: Tensor, temperature: float) -> Tensor:
