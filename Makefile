@@ -50,6 +50,7 @@ data: $(READY) ## download the real data sets (or DATA=mnist) into ./data (or th
 
 figures: $(READY) ## draw all figures again, from the CSVs alone
 	$(PY) scripts/plot_lambda_curves.py
+	$(PY) scripts/plot_comparison.py
 	$(PY) scripts/plot_anatomy.py
 	$(PY) scripts/plot_unifying.py
 

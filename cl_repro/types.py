@@ -141,4 +141,5 @@ class Method(NamedTuple):
     memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
     keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
     teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"
+    rebuild_every: int = 0  # steps of a task but the first, after which the state is made anew of all earlier tasks, now
     warm_up: int = 0  # steps, before those of a task but the first, in which only the outputs of its new classes learn

@@ -4,13 +4,14 @@ import argparse
 from pathlib import Path
 
 from cl_repro.analysis.command import make_tables, run
+from cl_repro.analysis.settings import COMPARISON
 from cl_repro.analysis.study import ARMS, CURVES, LISTING
 from cl_repro.analysis.tables import tables_of
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
-    """Accuracy, rise and width, gaps and paired differences; a plain listing for ad-hoc runs."""
-    return make_tables(arguments, (CURVES, ARMS, LISTING), tables_of)
+    """Accuracy, rise and width, gaps, paired differences; methods side by side; a plain listing for ad-hoc runs."""
+    return make_tables(arguments, (CURVES, ARMS, COMPARISON, LISTING), tables_of)
 
 
 if __name__ == "__main__":

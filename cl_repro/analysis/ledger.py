@@ -14,8 +14,9 @@ import pandas as pd
 
 from cl_repro.analysis.accuracy import OTHER_PROTOCOL, at_best, judge
 from cl_repro.analysis.arms import ONE_SAMPLE, grid_of, setting
+from cl_repro.analysis.comparison import compared
 from cl_repro.analysis.read import read_provenance
-from cl_repro.analysis.settings import companions, conf_dir
+from cl_repro.analysis.settings import COMPARISON, companions, conf_dir
 from cl_repro.analysis.study import (
     PLACE,
     TIMING,
@@ -109,7 +110,16 @@ def _numbers(study: Study) -> Iterator[Ours]:
 
 
 def _accuracies(study: Study) -> Iterator[Ours]:
-    """Every arm at its best lambda."""
+    """Every arm at its best lambda, or at that which a comparison chooses."""
+    if study.kind == COMPARISON:
+        for entry in compared(study):
+            own, ours = study.runs[study.runs["config_id"] == entry.arm.config_id], estimate(entry.accuracy)
+            place = {column: own[column].iloc[0] for column in ("benchmark", "scenario", "batch_size")}
+            if ours.n:
+                yield Ours(
+                    study, _identity(study, "accuracy", entry.arm.method, entry.arm.fisher, place), ours, entry.lam, own
+                )
+        return
     for (benchmark, scenario, _), runs in study.runs.groupby(PLACE):
         for arm, lam, values in at_best(grid_of(runs, study.folder)):
             own, ours = runs[runs["config_id"] == arm.config_id], estimate(values)

@@ -31,6 +31,7 @@ RUNS = {
 }  # fmt: skip
 ACCURACY = {"run_id": TEXT, "split": TEXT, "after_task": INT, "task": INT, "accuracy": FLOAT}
 IMPORTANCE = {"run_id": TEXT, "after_task": INT, "trace": FLOAT}
+STORAGE = {"run_id": TEXT, "kind": TEXT, "bytes": INT}
 PUBLISHED = {
     "study": TEXT, "source": TEXT, "benchmark": TEXT, "scenario": TEXT, "method": TEXT, "fisher": TEXT,
     "batch_size": FLOAT, "metric": TEXT, "value": FLOAT, "unit": TEXT, "spread": FLOAT, "spread_kind": TEXT,
@@ -77,10 +78,23 @@ def read_importance(folder: Path) -> pd.DataFrame:
 
     No rows if there is no such file and provenance.json lists none: no arm had an importance.
     """
-    path, provenance = folder / "importance.csv", read_provenance(folder)
+    return read_optional(folder / "importance.csv", IMPORTANCE)
+
+
+def read_storage(folder: Path) -> pd.DataFrame:
+    """storage.csv: one row per (run_id, kind). Raises UserError like `read_runs`.
+
+    No rows if there is no such file and provenance.json lists none: the runs were made before it was written.
+    """
+    return read_optional(folder / "storage.csv", STORAGE)
+
+
+def read_optional(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """As `read_table`; no rows if there is no such file and provenance.json lists none."""
+    provenance = read_provenance(path.parent)
     if not path.is_file() and path.name not in provenance.get("files", {}):
-        return pd.DataFrame({name: pd.Series(dtype=object) for name in IMPORTANCE})
-    return read_table(path, IMPORTANCE, provenance)
+        return pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
+    return read_table(path, columns, provenance)
 
 
 def read_published(path: Path) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from yaml import YAMLError
 from cl_repro.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent.parent
+COMPARISON = "comparison"
 KEYS = (
     "confidence",
     "delta_points",
@@ -20,6 +21,7 @@ KEYS = (
     "verdict_scales",
     "published_study",
     "pairs",
+    "kind",
 )
 
 
@@ -37,6 +39,7 @@ class Settings(NamedTuple):
     verdict_scales: tuple[str, ...]
     published_study: str
     pairs: tuple[tuple[str, str], ...]  # (minuend, subtrahend), labels of arms; empty: all pairs
+    kind: str | None  # comparison: methods side by side, by what they cost; None: what the runs allow
 
 
 def conf_dir() -> Path:
@@ -111,6 +114,7 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         verdict_scales=tuple(str(scale) for scale in tree["verdict_scales"]),
         published_study=str(tree["published_study"] or study),
         pairs=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["pairs"]),
+        kind=tree["kind"],
     )
     rules: dict[str, tuple[Any, bool, str]] = {
         "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),
@@ -118,6 +122,7 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         "width_points": (settings.width_points, settings.width_points > 0, "positive"),
         "bootstrap.resamples": (settings.resamples, settings.resamples >= 1, "at least 1"),
         "bootstrap.seed": (settings.seed, settings.seed >= 0, "at least 0"),
+        "kind": (settings.kind, settings.kind in (None, COMPARISON), f"null or {COMPARISON}"),
         "at_least.wilcoxon": (settings.wilcoxon_from, settings.wilcoxon_from >= 2, "at least 2"),
         "at_least.bootstrap": (settings.bootstrap_from, settings.bootstrap_from >= 2, "at least 2"),
     }

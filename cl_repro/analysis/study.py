@@ -27,7 +27,7 @@ class Study(NamedTuple):
     name: str  # of the folder
     folder: Path
     runs: pd.DataFrame
-    kind: str  # curves: accuracy against lambda; arms: one lambda each; timing; listing: anything else
+    kind: str  # curves: accuracy against lambda; arms: one lambda each; timing; comparison; listing: anything else
     settings: Settings
     published: pd.DataFrame  # of settings.published_study; no rows if there are none
 
@@ -55,7 +55,8 @@ def open_study(name: str, results_dir: Path) -> Study:
     settings = load(str(runs["study"].iloc[0]))
     published = all_published(results_dir)
     published = published[published["study"] == settings.published_study]
-    return Study(name, folder, runs, kind_of_runs(name, runs), settings, published)
+    kind = settings.kind or kind_of_runs(name, runs)
+    return Study(name, folder, runs, kind, settings, published)
 
 
 def all_published(results_dir: Path) -> pd.DataFrame:

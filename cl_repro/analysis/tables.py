@@ -21,10 +21,12 @@ from cl_repro.analysis.accuracy import (
     listing_table,
 )
 from cl_repro.analysis.arms import Arm, Grid, grid_of
+from cl_repro.analysis.comparison import comparison_tables
 from cl_repro.analysis.markup import MINUS, Table, write
 from cl_repro.analysis.pairs import pair_tables
 from cl_repro.analysis.read import read_importance
 from cl_repro.analysis.selection import optimism_table, selection_table, selections
+from cl_repro.analysis.settings import COMPARISON
 from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
 from cl_repro.analysis.study import ARMS, LISTING, Study, describe
 from cl_repro.stats import (
@@ -160,6 +162,8 @@ def tables_of(study: Study) -> list[Table]:
     """All tables of a study that is not a timing study, in reading order."""
     if study.kind == LISTING:
         return [listing_table(study)]
+    if study.kind == COMPARISON:
+        return comparison_tables(study)
     grid = grid_of(study.runs, study.folder)
     if study.kind == ARMS:
         return [accuracy_table(study, grid, accuracy_rows(study, grid)), *pair_tables(study, grid)]

@@ -69,6 +69,12 @@ def pixel_orders(benchmark: Benchmark, curriculum: Curriculum) -> list[Tensor]:
     return [as_they_are if task.pixels is None else task.pixels for task in curriculum.tasks]
 
 
+def part(drawn: Batches, first: int, last: int) -> Batches:
+    """The mini-batches `first` to `last - 1`."""
+    cut = {name: getattr(drawn, name)[:, first:last] for name in ("at", "rows", "label", "owner")}
+    return drawn._replace(**cut)
+
+
 def slots(stack: Stack, drawn: Batches) -> int | Tensor:
     """Where each replica's mini-batches are: 0 if all replicas have one seed and read one, else [K], its seed's."""
     seeds = sorted(set(stack.seeds))

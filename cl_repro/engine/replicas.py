@@ -1,7 +1,7 @@
 """Replicas through all tasks: the sequence of a continual-learning run."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,9 +66,13 @@ def run(
     state, traces = None, []
     if watches(method) and method.init:
         state = lift(method.init, k)(lower(experiment.protected(stack.params), k), lower(lam, k))
+
+    def anew(learned: int) -> Any:
+        return rebuilt(experiment, stack, learned, method, lam, estimators)
+
     for task in range(experiment.benchmark.n_tasks):
         if not (trunk and task == 0):
-            state = learn(experiment, stack, task, method, state, report)
+            state = learn(experiment, stack, task, method, state, report, anew)
             accuracy.append(on_all_splits(experiment, stack, task))
         if method.init is None or method.end_task is None or task == experiment.benchmark.n_tasks - 1:
             continue
@@ -87,6 +91,20 @@ def run(
         state = lift(method.end_task, k)(state, params, lower(importance, k))
     kept = storage(experiment, stack, method, state)
     return outcomes(stack, np.stack(accuracy, 1), traces, kept, trunk)
+
+
+def rebuilt(
+    experiment: Experiment, stack: Stack, learned: int, method: Method, lam: Tensor, estimators: Sequence[Estimator]
+) -> Any:
+    """The state of K replicas as if the first `learned` tasks had all ended at the weights of now."""
+    k = len(stack.seeds)
+    params = lower(experiment.protected(stack.params), k)
+    assert method.init and method.end_task
+    state = lift(method.init, k)(params, lower(lam, k))
+    for task in range(learned):
+        importance = measure(experiment, stack, task, estimators) if estimators else {}
+        state = lift(method.end_task, k)(state, params, lower(importance, k))
+    return state
 
 
 def watches(method: Method) -> bool:

@@ -22,14 +22,15 @@ def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) ->
 
     Returns:
         state: tensors of the method, e.g. importances and anchors. examples: of earlier tasks, with their labels,
-        as many as the memory may hold, or all that a method trains on again. logits: stored with examples.
+        as many as the memory may hold, or all that a method looks at again. logits: stored with examples.
         teacher: its logits of the largest task, or a copy of the network. Kinds that a method has nothing of are
         left out.
     """
     benchmark, k = experiment.benchmark, len(stack.seeds)
     image = benchmark.x[0].numel() * benchmark.x.element_size() + LABEL
     tasks, last = benchmark.curriculum(stack.seeds[0]).tasks, benchmark.n_tasks - 1
-    again = sum(len(tasks[t].rows) for t in method.trains_on(last) if t != last)
+    earlier = set(range(last) if method.rebuild_every else method.trains_on(last)) - {last}
+    again = sum(len(tasks[t].rows) for t in earlier)
     memory = method.memory.size if method.memory else 0
     found = {
         "state": sum(map(size, [] if state is None else tree_leaves(state))) // k,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, aids, taught
-from cl_repro.engine.batches import Batches, batches, minibatch, slots, uniform
+from cl_repro.engine.batches import Batches, batches, minibatch, part, slots, uniform
 from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis, redraw
 from cl_repro.losses import cross_entropy
 from cl_repro.runtime import clock, tf32
@@ -19,7 +19,13 @@ Report = Callable[[int, int, float], None]  # (replica iterations done since the
 
 
 def learn(
-    experiment: Experiment, stack: Stack, task: int, method: Method, state: Any, report: Report = lambda *_: None
+    experiment: Experiment,
+    stack: Stack,
+    task: int,
+    method: Method,
+    state: Any,
+    report: Report = lambda *_: None,
+    rebuilt: Callable[[int], Any] | None = None,
 ) -> Any:
     """Train the stack on one task, in place.
 
@@ -30,6 +36,7 @@ def learn(
         method: whose penalty pulls, and who may observe.
         state: of the method; None if it has none yet.
         report: told about progress.
+        rebuilt: of how many tasks -> the state made anew at the weights of the moment, for methods that ask for it.
 
     Returns:
         The state after what the method observed.
@@ -46,8 +53,16 @@ def learn(
         warm_up(experiment, stack, drawn, drawn.masks[task] & ~aid.old.any(0), method.warm_up)
     if method.start_task:
         state = lift(method.start_task, k)(state, lower(experiment.protected(stack.params), k))
-    with tf32(experiment.tf32):
-        state = follow(experiment, stack, drawn, method, state, lambda done, loss: report(done, task, loss), aid)
+    steps = experiment.steps(task)
+    every = method.rebuild_every if rebuilt and task else 0
+    for first in range(0, steps, every or steps):
+        if first and rebuilt:
+            stack.seconds.train += clock(experiment.device) - began
+            state = rebuilt(task)
+            began = clock(experiment.device)
+        own = part(drawn, first, min(first + every, steps)) if every else drawn
+        with tf32(experiment.tf32):
+            state = follow(experiment, stack, own, method, state, lambda done, loss: report(done, task, loss), aid)
     stack.seconds.train += clock(experiment.device) - began
     return state
 

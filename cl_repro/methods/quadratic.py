@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cl_repro import tree
+from cl_repro.errors import UserError
 from cl_repro.types import Method, Tree
 
 
@@ -43,6 +44,19 @@ def tightened(pull: Pull, params: Tree, omega: Tree) -> Pull:
     return Pull(pull.lam, {name: torch.clone(p) for name, p in params.items()}, total, weight)
 
 
-def quadratic() -> Method:
-    """The penalty with omega from the estimator of the configuration. Memory: three trees."""
-    return Method(no_pull, gradient, tightened)
+def quadratic(rebuild_every: int = 0) -> Method:
+    """The penalty with omega from the estimator of the configuration.
+
+    Args:
+        rebuild_every: steps after which theta* and Omega are made anew, of examples of all earlier tasks at the weights
+            of that moment (moskomule/ewc.pytorch does so every epoch); 0: never, theta* is where a task ended.
+
+    Returns:
+        The method. Memory: three trees, and all earlier examples if it rebuilds.
+
+    Raises:
+        UserError: if rebuild_every is negative.
+    """
+    if rebuild_every < 0:
+        raise UserError(f"method.rebuild_every={rebuild_every}: must be at least 0, in steps")
+    return Method(no_pull, gradient, tightened, rebuild_every=rebuild_every)

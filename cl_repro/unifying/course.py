@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cl_repro.engine import Experiment, Stack
 from cl_repro.engine.aids import INDEPENDENT, Aids
-from cl_repro.engine.batches import Batches, batches, minibatch
+from cl_repro.engine.batches import Batches, batches, minibatch, part
 from cl_repro.engine.boundary import in_parts
 from cl_repro.engine.stack import active_mask, look, lower, redraw
 from cl_repro.engine.training import follow, loss_function
@@ -71,21 +71,15 @@ def begin(experiment: Experiment, stack: Stack, task: int, method: Method, state
 
 def advance(course: Course, state: Any, first: int, last: int) -> Any:
     """Take the steps `first` to `last - 1`; returns the state of the method."""
-
-    def part(drawn: Batches) -> Batches:
-        kept = slice(first, last)
-        cut = {name: getattr(drawn, name)[:, kept] for name in ("at", "rows", "label", "owner")}
-        return drawn._replace(**cut)
-
     with tf32(course.experiment.tf32):
         return follow(
             course.experiment,
             course.stack,
-            part(course.drawn),
+            part(course.drawn, first, last),
             course.method,
             state,
             lambda done, loss: None,
-            Aids(part(course.independent)) if course.independent else Aids(),
+            Aids(part(course.independent, first, last)) if course.independent else Aids(),
         )
 
 

@@ -1,0 +1,201 @@
+"""What should a practitioner use? Methods side by side in each scenario: accuracy, memory, compute, stored data.
+
+Every method has the same number of candidates for lambda. The one of the highest mean accuracy on validation rows is
+taken, and its test accuracy reported; without validation rows the test set chooses, and the tables say so.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cl_repro.analysis.accuracy import NOTHING, estimate_text, interval_text, lambda_text
+from cl_repro.analysis.arms import Arm, arms_of, grid_of
+from cl_repro.analysis.markup import MINUS, TIMES, Table
+from cl_repro.analysis.read import read_accuracy, read_storage
+from cl_repro.analysis.selection import validation_accuracy
+from cl_repro.analysis.shape import best, complete, seed_mean
+from cl_repro.analysis.study import SCENARIOS, Study, origin
+from cl_repro.stats import Array, estimate, paired
+
+FINETUNE, JOINT = "finetune", "joint"
+NAMES = {"l2": "L2", "ewc": "EWC", "si": "SI", "mas": "MAS", "lwf": "LwF", "der": "DER", "der_plus_plus": "DER++"}
+PENALTY, DISTILLATION, STORING, BOUND = "penalty", "distillation", "replay", "bound"
+
+
+class Entry(NamedTuple):
+    """One method in one scenario, at the lambda chosen for it; arrays have one value per seed, NaN where lost."""
+
+    arm: Arm
+    scenario: str
+    lam: float  # NaN without one
+    at_edge: bool  # of its candidates
+    accuracy: Array  # [S], percent, mean over tasks after the last
+    forgetting: Array  # [S], points
+    plasticity: Array  # [S], percent, mean over tasks of the accuracy right after each was learned
+    storage: dict[str, int]  # bytes, by kind
+    compute: Array  # [S], seconds of training and importances, as a ratio to finetune's of the same seed
+
+    @property
+    def name(self) -> str:
+        """E.g. LwF; EWC, exact (n=500)."""
+        base = NAMES.get(self.arm.method, self.arm.method.replace("_", " "))
+        estimator, _, n = self.arm.fisher.rpartition("_")
+        detail = f"{estimator} (n={n})" if n.isdigit() else self.arm.fisher
+        return f"{base}, {detail}" if detail else base
+
+    @property
+    def bytes(self) -> int:
+        """All that is kept."""
+        return sum(self.storage.values())
+
+    @property
+    def family(self) -> str:
+        """By what it keeps: a bound, a penalty (numbers per parameter at most), distillation, or replay (examples)."""
+        if self.arm.method in (FINETUNE, JOINT):
+            return BOUND
+        return STORING if "examples" in self.storage else DISTILLATION if "teacher" in self.storage else PENALTY
+
+
+def compared(study: Study) -> list[Entry]:
+    """Every method in every scenario, scenarios in the order of `SCENARIOS`, methods in that of `arms_of`."""
+    runs = study.runs.assign(held_out=validation_accuracy(study), plasticity=plasticity(study))
+    storage = read_storage(study.folder).groupby("run_id")[["kind", "bytes"]]
+    kept = {run_id: dict(zip(of["kind"], of["bytes"].astype(int), strict=True)) for run_id, of in storage}
+    found = []
+    for scenario in [s for s in SCENARIOS if (runs["scenario"] == s).any()]:
+        part = runs[runs["scenario"] == scenario]
+        seeds = np.unique(part["seed"])
+        none = part[part["method"] == FINETUNE].set_index("seed")
+        base = (none["seconds_train"] + none["seconds_fisher"].fillna(0)).reindex(seeds).to_numpy(dtype=float)
+        for arm in arms_of(part, study.folder):
+            own = part[part["config_id"] == arm.config_id]
+            lam, at_edge = chosen(own, study)
+            rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
+            fine = rows[rows["status"] == "ok"].reindex(seeds)
+            seconds = (rows["seconds_train"] + rows["seconds_fisher"].fillna(0)).reindex(seeds).to_numpy(dtype=float)
+            accuracy, forgetting, plastic = (
+                100 * fine[c].to_numpy(dtype=float) for c in ("accuracy", "forgetting", "plasticity")
+            )
+            bytes_kept = kept.get(rows["run_id"].iloc[0], {})
+            found.append(Entry(arm, scenario, lam, at_edge, accuracy, forgetting, plastic, bytes_kept, seconds / base))
+    return found
+
+
+def chosen(own: pd.DataFrame, study: Study) -> tuple[float, bool]:
+    """The lambda of one arm's runs, NaN without one, and whether it is the first or last of several candidates."""
+    if own["lambda"].isna().all():
+        return np.nan, False
+    judged = own.assign(accuracy=own["held_out"]) if own["held_out"].notna().any() else own
+    grid = grid_of(judged, study.folder)
+    i = int(best(seed_mean(complete(grid.accuracy)))[0])
+    if i < 0:
+        return float(grid.lams[0]), False
+    return float(grid.lams[i]), grid.lams.size > 1 and i in (0, grid.lams.size - 1)
+
+
+def plasticity(study: Study) -> pd.Series:
+    """Mean over the tasks of the test accuracy right after each was learned, a fraction, in the order of runs."""
+    rows = read_accuracy(study.folder)
+    learned = rows[(rows["split"] == "test") & (rows["after_task"] == rows["task"])]
+    per_run = learned.groupby("run_id")["accuracy"].mean().reindex(study.runs["run_id"])
+    return pd.Series(per_run.to_numpy(dtype=float), index=study.runs.index)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def comparison_tables(study: Study) -> list[Table]:
+    """The overview, one table a scenario, and what storing examples is worth."""
+    found = compared(study)
+    return [overview(study, found), *(scenario_table(found, s) for s in scenarios_of(found)), worth(study, found)]
+
+
+def scenarios_of(found: list[Entry]) -> list[str]:
+    """Those that are there, in order."""
+    return list(dict.fromkeys(entry.scenario for entry in found))
+
+
+def overview(study: Study, found: list[Entry]) -> Table:
+    """One row per method, its accuracy in each scenario, and what it costs."""
+    scenarios = scenarios_of(found)
+    body = []
+    for name in dict.fromkeys(entry.name for entry in found):
+        own = {entry.scenario: entry for entry in found if entry.name == name}
+        cells = [estimate_text(estimate(own[s].accuracy)) if s in own else NOTHING for s in scenarios]
+        most = max(own.values(), key=lambda entry: entry.bytes)
+        ratio = estimate(np.concatenate([entry.compute for entry in own.values()]))
+        stores = "all" if most.arm.method == JOINT else "yes" if "examples" in most.storage else "no"
+        body.append((name, *cells, bytes_text(most.bytes), ratio_text(ratio.mean), stores))
+    header = ("Method", *(f"{SCENARIOS[s]}, %" for s in scenarios), "extra memory", "compute", "stores data")
+    most = study.runs.groupby("config_id")["lambda"].nunique().max()
+    by = "on held-out training rows" if study.runs["run_id"].isin(held_out(study)).any() else "ON THE TEST SET"
+    notes = (
+        "Test accuracy, mean over tasks after the last: mean ± SEM (n seeds), at the λ that is best, of "
+        f"at most {most} candidates, in the mean over seeds {by}; each scenario has its own.",
+        "Extra memory: bytes that the method keeps beside network, gradient and optimiser, as it is implemented here "
+        "(a penalty keeps anchor, importance and their product); the largest of the scenarios. Compute: processor "
+        "seconds of training and importances as a ratio to finetune's of the same seed, mean over seeds and scenarios.",
+        origin(study.runs),
+    )
+    return Table("comparison", "Methods in the three scenarios", header, tuple(body), notes)
+
+
+def held_out(study: Study) -> set[str]:
+    """Runs with validation accuracies."""
+    rows = read_accuracy(study.folder)
+    return set(rows["run_id"][rows["split"] == "val"])
+
+
+def scenario_table(found: list[Entry], scenario: str) -> Table:
+    """Everything of one scenario."""
+    body = []
+    for entry in (entry for entry in found if entry.scenario == scenario):
+        lam = lambda_text(entry.lam) + (" (edge)" if entry.at_edge else "")
+        numbers = [estimate_text(estimate(of)) for of in (entry.accuracy, entry.forgetting, entry.plasticity)]
+        kinds = ", ".join(f"{kind} {bytes_text(n)}" for kind, n in entry.storage.items()) or NOTHING
+        body.append((entry.name, lam, *numbers, kinds, ratio_text(estimate(entry.compute).mean)))
+    header = ("Method", "λ", "accuracy, %", "forgetting, points", "plasticity, %", "kept", "compute")
+    notes = (
+        "Forgetting: mean over old tasks of the best accuracy so far minus the last. Plasticity: mean over tasks of "
+        "the accuracy right after each was learned. Edge: the chosen λ is the first or last candidate.",
+    )
+    return Table(scenario, SCENARIOS[scenario].capitalize(), header, tuple(body), notes)
+
+
+def worth(study: Study, found: list[Entry]) -> Table:
+    """How much better each method that stores examples is than the best penalty, and than the best without examples."""
+    body = []
+    for scenario in scenarios_of(found):
+        there = [entry for entry in found if entry.scenario == scenario and np.isfinite(entry.accuracy).any()]
+        without = {
+            "penalty": [entry for entry in there if entry.family == PENALTY],
+            "of all without examples": [entry for entry in there if entry.family in (PENALTY, DISTILLATION)],
+        }
+        for entry in (entry for entry in there if entry.family == STORING):
+            for others in without.values():
+                if others:
+                    other = max(others, key=lambda one: np.nanmean(one.accuracy))
+                    gap = paired(entry.accuracy, other.accuracy, study.settings.confidence)
+                    body.append(
+                        (SCENARIOS[scenario], f"{entry.name} {MINUS} {other.name}", interval_text(gap), str(gap.n))
+                    )
+    header = ("Scenario", "best penalty, then best of all without examples", "points of accuracy", "seeds")
+    notes = (
+        f"Differences of test accuracy, {study.settings.confidence:.0%} t-intervals paired by seed; which method is "
+        "best is decided on the same seeds, in its favour.",
+    )
+    return Table("worth", "What storing examples is worth", header, tuple(dict.fromkeys(body)), notes)
+
+
+def bytes_text(n: int) -> str:
+    """E.g. 0, 480 kB, 5.7 MB."""
+    if n < 100:
+        return f"{n} B" if n else "0"
+    power = int(np.log10(n) / 3 + 1e-9)
+    return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def ratio_text(value: float) -> str:
+    """E.g. 1.43x."""
+    return f"{value:.2f}{TIMES}" if np.isfinite(value) else NOTHING
