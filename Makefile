@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile   # two processes, of one thread each, and of one test file each
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce status plan anatomy unifying data figures tables ledger check test test-all lint bench clean
+.PHONY: help install reproduce status plan anatomy unifying idea data figures tables ledger check test test-all lint bench clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -45,6 +45,9 @@ unifying: $(READY) ## all measures of the unifying study beside one run of SI (A
 	$(PY) scripts/unifying.py $(ARGS)
 	$(PY) scripts/plot_unifying.py
 
+idea: $(READY) ## two tasks and three methods in a plane of parameter space, measured and drawn
+	$(PY) scripts/idea.py $(ARGS)
+
 data: $(READY) ## download the real data sets (or DATA=mnist) into ./data (or the folder CL_REPRO_DATA)
 	$(PY) scripts/prepare_data.py $(DATA)
 
@@ -53,6 +56,7 @@ figures: $(READY) ## draw all figures again, from the CSVs alone
 	$(PY) scripts/plot_comparison.py
 	$(PY) scripts/plot_anatomy.py
 	$(PY) scripts/plot_unifying.py
+	$(PY) scripts/plot_idea.py
 
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(PY) scripts/table_accuracy.py

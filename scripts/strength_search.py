@@ -5,25 +5,17 @@ study=tiny_imagenet_search scale=cpu seeds=[1], or benchmark=split_digits val_fr
 lam is the strength at first. The same command again searches what is missing. It writes attempts.csv and final.csv.
 """
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from cl_repro import runtime, strength_search
-from cl_repro.config import register
-from cl_repro.errors import entry_point
+from cl_repro import strength_search
+from cl_repro.script import script
 
 
-def main(overrides: Sequence[str]) -> None:
-    """A user's mistake is one line, and exit status 2."""
-    if {"-h", "--help"} & set(overrides):
-        print(__doc__)
-        return
-    register()
-    runtime.prepare()
-    with entry_point():
-        folder = strength_search.run(overrides)
-        print(*sorted(folder.glob("*.csv")), sep="\n")
+def main(overrides: Sequence[str]) -> list[Path]:
+    """Search."""
+    return sorted(strength_search.run(overrides).glob("*.csv"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    script(__doc__, main)

@@ -5,25 +5,18 @@ study=unifying_figures_permuted_mnist scale=cpu seeds=[1,2]; with lam=0, or rein
 call adds rows, or replaces those of the same seeds and run. scripts/plot_unifying.py draws and tabulates them.
 """
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from cl_repro import runtime, unifying
-from cl_repro.config import register
-from cl_repro.errors import entry_point
+from cl_repro import unifying
+from cl_repro.script import script
 
 
-def main(overrides: Sequence[str]) -> None:
-    """A user's mistake is one line, and exit status 2."""
-    if {"-h", "--help"} & set(overrides):
-        print(__doc__)
-        return
-    register()
-    runtime.prepare()
-    with entry_point():
-        folder = unifying.run(overrides)
-        print(*sorted(folder.glob("*.csv")), *folder.glob("*.npz"), sep="\n")
+def main(overrides: Sequence[str]) -> list[Path]:
+    """Train and measure."""
+    folder = unifying.run(overrides)
+    return [*sorted(folder.glob("*.csv")), *folder.glob("*.npz")]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    script(__doc__, main)

@@ -1,0 +1,116 @@
+"""The plane of parameter space: its geometry, the paths that lead through it, and what is measured on it."""
+
+import csv
+
+import cli
+import pytest
+import torch
+from made_experiments import digits, made_experiment, run
+from made_trees import same
+
+from cl_repro import idea
+from cl_repro.analysis.idea import plot_idea
+from cl_repro.engine import Replica, boundary
+from cl_repro.engine.stack import start
+from cl_repro.engine.training import learn
+from cl_repro.errors import UserError
+from cl_repro.importance import fisher
+from cl_repro.methods.baselines import finetune
+from cl_repro.methods.ewc import ewc
+from cl_repro.types import Method
+
+D = 30
+SMALL = ("benchmark=split_digits", "benchmark.n_tasks=2", "scenario=task", "iterations=6", "seeds=[1]", "batch_size=16")
+IDEA = (*SMALL, "+benchmark.protocol.idea={points: 3, every: 2}", "model.hidden=[8]", "name=idea")
+
+
+def points(n: int) -> torch.Tensor:
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+
+
+def test_the_plane_goes_through_its_three_points_and_keeps_distances():
+    three = points(3)
+    plane = idea.through(*three)
+    xy, off = plane.coordinates(three)
+    assert off.max() < 1e-12
+    assert torch.cdist(xy, xy).sub(torch.cdist(three, three)).abs().max() < 1e-12
+    assert xy[0].abs().max() == 0
+    assert xy[1, 0] > 0
+    assert xy[1, 1].abs() < 1e-12
+    assert (plane.axes @ plane.axes.T - torch.eye(2)).abs().max() < 1e-14
+
+
+def test_coordinates_are_those_of_the_nearest_point_of_the_plane():
+    plane, others = idea.through(*points(3)), points(7)
+    xy, off = plane.coordinates(others)
+    nearest = plane.points(xy)
+    assert ((others - nearest).norm(dim=1) - off).abs().max() < 1e-12
+    assert ((others - nearest) @ plane.axes.T).abs().max() < 1e-12
+    assert plane.coordinates(nearest)[1].max() < 1e-12
+
+
+def test_three_points_on_a_line_make_no_plane():
+    origin, end = points(2)
+    with pytest.raises(UserError, match="lie on a line"):
+        idea.through(origin, end, origin + 0.3 * (end - origin))
+
+
+@pytest.mark.parametrize(("method", "estimator", "lam"), [(finetune(), None, 0.0), (ewc(), fisher.exact(), 100.0)])
+@pytest.mark.parametrize("every", [1, 5, 12])
+def test_a_path_begins_after_task_a_and_ends_where_the_run_of_that_method_ends(method, estimator, lam, every):
+    experiment = made_experiment(digits(2))
+    trunk = start(experiment, [3])
+    learn(experiment, trunk, 0, Method(), None)
+    path = idea.walk(experiment, trunk, method, estimator, lam, every)
+    assert len(path) == -(-12 // every) + 1
+    assert same(idea.shaped(path[:1], trunk.params), trunk.params)
+    expected = run(experiment, method, [Replica(3, lam, estimator)]).params
+    assert same(idea.shaped(path[-1:], trunk.params), expected)
+
+
+def test_accuracies_are_those_of_the_networks_with_these_weights():
+    experiment = made_experiment(digits(2))
+    stack = start(experiment, [1])
+    learn(experiment, stack, 0, Method(), None)
+    other = start(experiment, [1])
+    weights = torch.cat([idea.flat(stack.params), idea.flat(other.params)])
+    found = idea.accuracies(experiment, stack, weights)
+    for row, network in zip(found, (stack, other), strict=True):
+        assert row.tolist() == boundary.evaluate(experiment, network, 1)[0].tolist()
+    assert found[0, 0] > found[1, 0]
+
+
+def test_the_files_hold_every_path_and_the_lattice_around_them_and_are_drawn(tmp_path):
+    arms = "arms=[{method: finetune},{method: l2, lam: 0.1},{method: ewc, fisher: exact, lam: 100}]"
+    folder = idea.run([*IDEA, arms, f"results_dir={tmp_path}"])
+    paths, plane = (list(csv.DictReader((folder / name).read_text().splitlines())) for name in ("paths.csv", "plane.csv"))
+    assert [(row["arm"], row["step"]) for row in paths] == [
+        (arm, f"{step}") for arm in ("finetune", "l2", "ewc-exact") for step in (0, 2, 4, 6)
+    ]
+    assert [row["lambda"] for row in paths[::4]] == ["", "0.1", "100"]
+    for first in paths[::4]:
+        assert float(first["off_plane"]) < 1e-5
+        assert (first["accuracy_a"], first["accuracy_b"]) == (paths[0]["accuracy_a"], paths[0]["accuracy_b"])
+    ends = [float(paths[i]["off_plane"]) for i in (3, 7, 11)]
+    assert max(ends[0], ends[2]) < 1e-5 < ends[1]
+    assert len(plane) == 9
+    for axis in "xy":
+        at = [float(row[axis]) for row in plane]
+        assert min(at) < min(float(row[axis]) for row in paths)
+        assert max(at) > max(float(row[axis]) for row in paths)
+    assert [path.suffix for path in plot_idea(folder, tmp_path / "figures")] == [".png", ".svg"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("benchmark.n_tasks=5", "benchmark.n_tasks=5 with"),
+        ("seeds=[1,2]", r"with seeds=\[1, 2\]"),
+        ("+benchmark.protocol.idea={points: 1}", "benchmark.protocol.idea.points=1: must be an integer of at least 2"),
+        ("+benchmark.protocol.idea={every: 0}", "benchmark.protocol.idea.every=0: must be an integer of at least 1"),
+    ],
+)
+def test_what_is_no_picture_of_two_tasks_is_refused(tmp_path, change, told):
+    cli.arms(*SMALL)
+    with pytest.raises(UserError, match=told):
+        idea.run([*SMALL, change, "arms=[{method: finetune},{method: ewc}]", f"results_dir={tmp_path}", "name=idea"])
