@@ -83,7 +83,8 @@ def test_accuracies_are_those_of_the_networks_with_these_weights():
 def test_the_files_hold_every_path_and_the_lattice_around_them_and_are_drawn(tmp_path):
     arms = "arms=[{method: finetune},{method: l2, lam: 0.1},{method: ewc, fisher: exact, lam: 100}]"
     folder = idea.run([*IDEA, arms, f"results_dir={tmp_path}"])
-    paths, plane = (list(csv.DictReader((folder / name).read_text().splitlines())) for name in ("paths.csv", "plane.csv"))
+    texts = [(folder / name).read_text().splitlines() for name in ("paths.csv", "plane.csv")]
+    paths, plane = (list(csv.DictReader(text)) for text in texts)
     assert [(row["arm"], row["step"]) for row in paths] == [
         (arm, f"{step}") for arm in ("finetune", "l2", "ewc-exact") for step in (0, 2, 4, 6)
     ]
