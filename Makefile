@@ -57,6 +57,7 @@ figures: $(READY) ## draw all figures again, from the CSVs alone
 	$(PY) scripts/plot_anatomy.py
 	$(PY) scripts/plot_unifying.py
 	$(PY) scripts/plot_idea.py
+	$(PY) scripts/plot_survival.py
 
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(PY) scripts/table_accuracy.py

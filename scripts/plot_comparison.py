@@ -1,4 +1,7 @@
-"""Draw accuracy against memory and compute (PNG and SVG) of studies that put methods side by side."""
+"""Draw studies that put methods side by side (PNG and SVG): accuracy against memory and compute.
+
+Where arms differ in how many examples they store, accuracy against that number instead.
+"""
 
 import argparse
 from pathlib import Path

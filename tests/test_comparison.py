@@ -8,9 +8,12 @@ import pytest
 from made_results import row, write, write_provenance
 from scipy import stats
 
+from cl_repro.analysis import replay_curves
 from cl_repro.analysis.comparison import bytes_text, compared, comparison_tables
 from cl_repro.analysis.comparison_figure import draw
+from cl_repro.analysis.replay_claims import claims_table
 from cl_repro.analysis.study import open_study
+from cl_repro.survival import left, survival
 
 SEEDS, T = (1, 2, 3), 5
 STUDY = {"study": "palliatives_split_mnist"}
@@ -87,7 +90,7 @@ def test_compute_is_a_ratio_to_finetune_of_the_same_seed_and_plasticity_a_mean_o
 
 
 def test_what_storing_is_worth_is_a_paired_interval_against_the_best_penalty(study):
-    worth = next(table for table in comparison_tables(study) if table.name == "worth")
+    worth = next(table for table in comparison_tables(study, compared(study)) if table.name == "worth")
     assert [cells[:2] for cells in worth.rows] == [
         ("task-incremental", "replay \N{MINUS SIGN} SI"),
         ("domain-incremental", "replay \N{MINUS SIGN} SI"),
@@ -99,7 +102,7 @@ def test_what_storing_is_worth_is_a_paired_interval_against_the_best_penalty(stu
 
 
 def test_the_overview_has_every_method_once(study):
-    overview = comparison_tables(study)[0]
+    overview = comparison_tables(study, compared(study))[0]
     rows = {cells[0]: cells[1:] for cells in overview.rows}
     assert rows["SI"][-3:] == ("4 kB", "1.40×", "no")  # noqa: RUF001
     assert rows["replay"][-3:] == ("79.2 kB", "1.80×", "yes")  # noqa: RUF001
@@ -120,6 +123,63 @@ def test_the_figure_puts_each_method_at_its_memory_compute_and_accuracy(study):
     assert places >= {4000, 79208}
     assert min(places) < 4000  # nothing is drawn at the left of the least that is kept
     assert below.get_xlabel().startswith("processor time")
+
+
+# --- examples stored ------------------------------------------------------------------------------------------------
+
+REPLAYED = {("", 1): 0.60, ("", 10): 0.80, ("", 100): 0.85, ("insert_all", 10): 0.50}
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory):
+    """Replay of 1, 10 and 100 examples a class beside EWC, class-incremental; seed s adds s / 100, replay s / 50."""
+    root, rows = tmp_path_factory.mktemp("results"), []
+    own = {"study": "replay_vs_ewc", "scenario": "class"}
+    for seed in SEEDS:
+        rows.append(row("finetune", "finetune", "", None, seed, 0.2 + seed / 100, **own))
+        rows.append(row("ewc-exact", "ewc", "exact", 1.0, seed, 0.3 + seed / 100, **own))
+        for (policy, n), accuracy in REPLAYED.items():
+            label = "replay-" + "_".join([*([policy] if policy else []), f"{n}_a_class"])
+            rows.append(row(label, "replay", "", 1.0, seed, accuracy + seed / 50, **own))
+    write(root / "replay_vs_ewc", rows)
+    return open_study("replay_vs_ewc", root)
+
+
+def test_gains_are_over_the_size_before_and_differences_are_to_ewc_of_the_same_seed(sizes):
+    table = claims_table(sizes.settings, compared(sizes))
+    found = {(("inserted" in cells[0]), int(cells[1])): cells[2:] for cells in table.rows}
+    assert [key for key in found if not key[0]] == [(False, 1), (False, 10), (False, 100)]
+    assert found[False, 1][0] == ""
+    assert found[False, 10][0].startswith("+20.00")
+    assert found[False, 100][0].startswith("+5.00")
+    for (policy, n), accuracy in REPLAYED.items():
+        gaps = np.array([100 * (accuracy + s / 50 - 0.3 - s / 100) for s in SEEDS])
+        half = stats.t.ppf(0.975, 2) * stats.sem(gaps)
+        text = found[bool(policy), n][1]
+        assert text.startswith(f"+{gaps.mean():.2f}")
+        assert f"{gaps.mean() + half:.2f}" in text
+
+
+def test_the_figure_of_sizes_has_one_point_a_size_and_a_line_for_what_stores_nothing(sizes):
+    figure = replay_curves.draw(compared(sizes), "title")
+    (axes,) = figure.axes
+    curves = {tuple(line.get_xdata()): line.get_ydata() for line in axes.lines if len(line.get_xdata()) == 3}
+    assert np.allclose(curves[1, 10, 100], [64, 84, 89])
+    flat = {round(line.get_ydata()[0], 6) for line in axes.lines if list(line.get_xdata()) == [0, 1]}
+    assert flat == {22, 32}
+
+
+@pytest.mark.parametrize("size", [20, 200])
+def test_memories_keep_what_their_laws_say(size):
+    """Within five standard deviations of the mean of 40 memories, as if the items of one were independent."""
+    n, runs = 3 * size, 40
+    laws = {"insert_all": (1 - 1 / size) ** n, "reservoir": size / (size + n)}
+    for policy, law in laws.items():
+        kept = [survival(policy, size, n, seed)[1] for seed in range(runs)]
+        assert all(one[0] == 1 and (np.diff(one) <= 0).all() and len(one) == n + 1 for one in kept)
+        spread = np.sqrt(law * (1 - law) / (size * runs))
+        assert abs(np.mean([one[-1] for one in kept]) - law) < 5 * spread
+    assert left(size, n) == pytest.approx(laws["insert_all"], rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,13 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """E.g. LwF; EWC, exact (n=500)."""
+        """E.g. LwF; EWC, exact (n=500); replay [20 a class]."""
         base = NAMES.get(self.arm.method, self.arm.method.replace("_", " "))
         estimator, _, n = self.arm.fisher.rpartition("_")
         detail = f"{estimator} (n={n})" if n.isdigit() else self.arm.fisher
-        return f"{base}, {detail}" if detail else base
+        _, bracket, own = self.arm.label.partition(" [")  # what tells apart arms of one method and estimator
+        base = f"{base}, {detail}" if detail else base
+        return f"{base}{bracket}{own}".replace("_", " ")
 
     @property
     def bytes(self) -> int:
@@ -105,9 +107,8 @@ def plasticity(study: Study) -> pd.Series:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def comparison_tables(study: Study) -> list[Table]:
+def comparison_tables(study: Study, found: list[Entry]) -> list[Table]:
     """The overview, one table a scenario, and what storing examples is worth."""
-    found = compared(study)
     return [overview(study, found), *(scenario_table(found, s) for s in scenarios_of(found)), worth(study, found)]
 
 

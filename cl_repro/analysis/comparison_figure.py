@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from cl_repro.analysis import replay_curves
 from cl_repro.analysis.comparison import (
     BOUND,
     DISTILLATION,
@@ -22,6 +23,7 @@ from cl_repro.analysis.comparison import (
 )
 from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.figures import save
+from cl_repro.analysis.replay_claims import with_sizes
 from cl_repro.analysis.study import SCENARIOS, Study, benchmark_name, commits, describe
 from cl_repro.stats import estimate
 
@@ -38,10 +40,14 @@ GAP = 0.7  # decades between nothing and the least that is kept
 
 
 def plot_comparison(study: Study, out: Path) -> list[Path]:
-    """Draw <out>/<name>.png and .svg; returns their paths."""
+    """Draw <out>/<name>.png and .svg: what accuracy costs, or examples stored where arms differ in that; the paths."""
     style: Any = {**STYLE, "svg.hashsalt": study.name}  # with a salt, the ids in the SVG repeat
     with mpl.rc_context(style):
-        figure = draw(compared(study), f"{benchmark_name(study.runs['benchmark'].iloc[0])}: what accuracy costs")
+        found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
+        if with_sizes(found):
+            figure = replay_curves.draw(found, f"{benchmark}: stored examples beside EWC")
+        else:
+            figure = draw(found, f"{benchmark}: what accuracy costs")
         title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"
         return save(figure, title, source, out / study.name)
 

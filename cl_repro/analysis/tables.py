@@ -21,10 +21,11 @@ from cl_repro.analysis.accuracy import (
     listing_table,
 )
 from cl_repro.analysis.arms import Arm, Grid, grid_of
-from cl_repro.analysis.comparison import comparison_tables
+from cl_repro.analysis.comparison import compared, comparison_tables
 from cl_repro.analysis.markup import MINUS, Table, write
 from cl_repro.analysis.pairs import pair_tables
 from cl_repro.analysis.read import read_importance
+from cl_repro.analysis.replay_claims import claims_table, with_sizes
 from cl_repro.analysis.selection import optimism_table, selection_table, selections
 from cl_repro.analysis.settings import COMPARISON
 from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
@@ -163,7 +164,9 @@ def tables_of(study: Study) -> list[Table]:
     if study.kind == LISTING:
         return [listing_table(study)]
     if study.kind == COMPARISON:
-        return comparison_tables(study)
+        entries = compared(study)
+        claims = [claims_table(study.settings, entries)] if with_sizes(entries) else []
+        return comparison_tables(study, entries) + claims
     grid = grid_of(study.runs, study.folder)
     if study.kind == ARMS:
         return [accuracy_table(study, grid, accuracy_rows(study, grid)), *pair_tables(study, grid)]

@@ -1,0 +1,63 @@
+"""How many stored examples of each class are worth as much as EWC: the claims of surveys, in numbers."""
+
+import re
+from typing import NamedTuple
+
+from cl_repro.analysis.accuracy import interval_text
+from cl_repro.analysis.comparison import Entry
+from cl_repro.analysis.markup import MINUS, Table
+from cl_repro.analysis.settings import Settings
+from cl_repro.analysis.study import SCENARIOS
+from cl_repro.stats import Array, paired
+
+LABEL = re.compile(r"\[(?P<policy>.*?)_?(?P<n>\d+)_a_class\]$")
+NAMES = {"": "replay, end-of-task memory", "insert_all": "replay, everything inserted"}
+
+
+class Curve(NamedTuple):
+    """Replay with one kind of memory in one scenario."""
+
+    policy: str  # empty: the study's own
+    sizes: list[int]  # examples a class
+    entries: list[Entry]
+
+
+def curves_of(found: list[Entry], scenario: str) -> list[Curve]:
+    """The curves of a scenario, by the labels <policy>_<n>_a_class of their arms."""
+    parts: dict[str, dict[int, Entry]] = {}
+    for entry in (entry for entry in found if entry.scenario == scenario):
+        if match := LABEL.search(entry.arm.label):
+            parts.setdefault(match["policy"], {})[int(match["n"])] = entry
+    return [Curve(policy, sorted(of), [of[n] for n in sorted(of)]) for policy, of in parts.items()]
+
+
+def with_sizes(found: list[Entry]) -> bool:
+    """Whether there are arms that differ in how many examples they store."""
+    return any(LABEL.search(entry.arm.label) for entry in found)
+
+
+def claims_table(settings: Settings, found: list[Entry]) -> Table:
+    """What each step in examples a class gains, and each size against EWC, paired by seed."""
+    body = []
+    for scenario in SCENARIOS:
+        ewc = [entry.accuracy for entry in found if (entry.scenario, entry.arm.method) == (scenario, "ewc")]
+        for curve in curves_of(found, scenario):
+            before: Array | None = None
+            for n, entry in zip(curve.sizes, curve.entries, strict=True):
+                gain = gap(settings, entry.accuracy, before) if before is not None else ""
+                beside = gap(settings, entry.accuracy, ewc[0]) if ewc else ""
+                body.append((f"{SCENARIOS[scenario]}, {NAMES[curve.policy]}", str(n), gain, beside))
+                before = entry.accuracy
+    header = ("Scenario and memory", "examples a class", "gain over the row above", f"replay {MINUS} EWC")
+    notes = (
+        "Points of test accuracy; brackets: "
+        f"{settings.confidence:.0%} t-intervals paired by seed. EWC: exact Fisher, best of five λ on held-out rows.",
+    )
+    return Table(
+        "claims", "Do gains diminish beyond 20 examples a class, and do 10 to 20 beat EWC?", header, tuple(body), notes
+    )
+
+
+def gap(settings: Settings, first: Array, second: Array) -> str:
+    """A paired difference in words."""
+    return interval_text(paired(first, second, settings.confidence))

@@ -1,0 +1,46 @@
+"""Draw how long items stay in a memory (PNG and SVG): the memories themselves, beside the law of random eviction."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from cl_repro.analysis.command import run
+from cl_repro.analysis.curves import STYLE
+from cl_repro.analysis.figures import save
+from cl_repro.survival import left, survival
+
+NAME = "memory_survival"
+SIZE, OFFERED = 500, 4000  # M, and examples offered after the memory is full
+COLOURS = {"insert_all": "#7A4F9E", "reservoir": "#D55E00"}
+
+
+def make(arguments: argparse.Namespace) -> list[Path]:
+    """There is one such figure; names of studies change nothing."""
+    style: Any = {**STYLE, "svg.hashsalt": NAME}
+    with mpl.rc_context(style):
+        return save(draw(), NAME, "cl_repro/memory.py, seed 0", arguments.out / NAME)
+
+
+def draw() -> Figure:
+    """Which fraction of the first M items is left after n more have been offered."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")  # inches
+    axes, n = figure.add_subplot(), np.linspace(0, OFFERED, 201)
+    axes.plot(n, left(SIZE, n), color="#444444", linestyle="--", linewidth=1.2, label="law: (1 \N{MINUS SIGN} 1/M)ⁿ")
+    axes.plot(n, SIZE / (SIZE + n), color="#444444", linestyle=":", linewidth=1.2, label="law: M / (M + n)")
+    for policy, colour in COLOURS.items():
+        at, kept = survival(policy, SIZE, OFFERED)
+        axes.plot(at[:: OFFERED // 25], kept[:: OFFERED // 25], "o", color=colour, markersize=5, label=policy)
+    axes.set_title(f"What a memory of M = {SIZE} examples keeps", loc="left", fontweight="bold")
+    axes.set_xlabel("examples offered after it is full, n")
+    axes.set_ylabel("fraction of the first M items left")
+    axes.set_ylim(0, 1.03)
+    axes.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    run(__doc__, "figures", make)
