@@ -170,11 +170,14 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
     for arm in arms:
         cfg = arm.cfg
         experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
-        check_warm_up(experiment, workshop.method(cfg).warm_up)
-        worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
+        method = workshop.method(cfg)
+        check_warm_up(experiment, method.warm_up)
+        optimiser = worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
+        if method.project:
+            check_projected(cfg, optimiser)
         for seed in cfg["seeds"]:
             for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
-                n, needed = len(task.rows), {"batch_size": cfg["batch_size"]}
+                n, needed = len(task.rows), {"batch_size": cfg["batch_size"], "method.n": method.inspects}
                 if n == 0:
                     raise UserError(f"val_fraction={cfg['val_fraction']}: leaves no example of task {k} of seed {seed}")
                 if estimator:
@@ -193,6 +196,17 @@ def check_warm_up(experiment: engine.Experiment, steps: int) -> None:
             raise UserError(f"method.warm_up={steps}: must be 0 where a task brings no outputs of its own")
         if steps > experiment.steps(k):
             raise UserError(f"method.warm_up={steps}: must be at most the {experiment.steps(k)} iterations of a task")
+
+
+def check_projected(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
+    """Refuse optimisers whose step leaves the space that projected gradients lie in."""
+    [group] = optimiser.param_groups
+    plain = isinstance(optimiser, torch.optim.SGD) and not group["weight_decay"]
+    if not plain or (group["momentum"] and not cfg["optim"]["reset"]):
+        raise UserError(
+            f"method={cfg['method']['name']} with optim={cfg['optim']['name']}: needs SGD without weight decay, with "
+            "momentum only where it is reset for every task: optim=sgd or sgd_momentum"
+        )
 
 
 def check_networks(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:

@@ -68,6 +68,8 @@ class Layer(NamedTuple):
     of output column j by the layer's output, [N, ...]."""
     absolutes: Callable[[Tensor, Sequence[Tensor]], Tree]
     """The same with sum_n sum_j |d s_j / d theta|."""
+    sees: Callable[[Tensor], Tensor] | None = None
+    """a -> [M, in], the rows that the weight, as [out, in], is multiplied with; None: it is no such layer."""
 
 
 class Net(NamedTuple):
@@ -134,6 +136,13 @@ class Method(NamedTuple):
     start_task: Callable[[Any, Tree], Any] | None = None  # (state, params) -> state, before the first step of a task
     observe: Callable[[Any, dict[str, Tree], Tree], Any] | None = None
     """(state, gradients before a step by their names in `gradients`, change of the parameters) -> state, every step."""
+    project: Callable[[Any, Tree], Tree] | None = (
+        None  # (state, gradient) -> the gradient that is followed, from task 2
+    )
+    inspect: Callable[..., Any] | None = None
+    """(state, net, params, buffers, x [N, *shape], label [N], active [C] bool) -> state, after a task but the last and
+    after `end_task`, on `inspects` examples of it; tensors may grow in their last dimension."""
+    inspects: int = 0  # N
     gradients: tuple[str, ...] = ()  # that `observe` reads: "batch" (the step's own), "independent" (of another batch)
     trains_on: Callable[[int], Sequence[int]] = lambda k: (k,)  # tasks whose examples are drawn at step k
     loss: Callable[[Any, Step], Tensor] | None = None
@@ -141,5 +150,7 @@ class Method(NamedTuple):
     memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
     keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
     teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"
-    rebuild_every: int = 0  # steps of a task but the first, after which the state is made anew of all earlier tasks, now
+    rebuild_every: int = (
+        0  # steps of a task but the first, after which the state is made anew of all earlier tasks, now
+    )
     warm_up: int = 0  # steps, before those of a task but the first, in which only the outputs of its new classes learn

@@ -21,8 +21,10 @@ from cl_repro.methods.baselines import finetune, joint
 from cl_repro.methods.der import der
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline
+from cl_repro.methods.gpm import gpm
 from cl_repro.methods.l2 import l2, magnitude
 from cl_repro.methods.lwf import lwf
+from cl_repro.methods.ogd import ogd
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.replay import replay
 from cl_repro.methods.sos import sos
@@ -63,8 +65,12 @@ REPLAYING: dict[str, Callable[[], Method]] = {
     "der": lambda: der(reservoir(20)),
     "der++": lambda: der(ring(20), 0.5),
 }
+PROJECTING: dict[str, Callable[[], Method]] = {  # test_projection.py
+    "gpm": partial(gpm, n=20),
+    "ogd": partial(ogd, n=5),
+}
 OF_LOSS = [*DISTILLING, *REPLAYING]  # without a penalty
-METHODS = NONE | ESTIMATED | OBSERVED | OF_WEIGHTS | DISTILLING | REPLAYING
+METHODS = NONE | ESTIMATED | OBSERVED | OF_WEIGHTS | DISTILLING | REPLAYING | PROJECTING
 PENALISING = [*ESTIMATED, *OBSERVED, *OF_WEIGHTS]  # lambda = 0 must make these finetune
 OF_DATA = [*ESTIMATED, *OBSERVED]
 

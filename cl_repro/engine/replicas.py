@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cl_repro import tree
 from cl_repro.engine.boundary import evaluate, measure
+from cl_repro.engine.inspection import inspected
 from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, fork, lift, lower, start
 from cl_repro.engine.storage import storage
 from cl_repro.engine.training import Report, learn
@@ -89,6 +90,8 @@ def run(
         if state is None:
             state = lift(method.init, k)(params, lower(lam, k))
         state = lift(method.end_task, k)(state, params, lower(importance, k))
+        if method.inspect:
+            state = inspected(experiment, stack, task, method, state)
     kept = storage(experiment, stack, method, state)
     return outcomes(stack, np.stack(accuracy, 1), traces, kept, trunk)
 

@@ -90,6 +90,7 @@ def follow(
     # then the step's own gradient is one to observe
     as_evaluated = not net.noise and not stack.buffers and not experiment.tf32 and not own
     penalty = lift(method.penalty_grad, k) if method.penalty_grad and state is not None else None
+    project = lift(method.project, k) if method.project and state is not None else None
     observe = lift(method.observe, k) if method.observe else None
 
     def task_gradient(data: tuple[Tensor, ...]) -> Tree:
@@ -118,6 +119,8 @@ def follow(
                 for name, extra in penalty(state, mine).items():
                     # what a method observes is the task's own
                     grads[name] = grads[name] + extra if observe else grads[name].add_(extra)
+            if project:
+                grads |= project(state, {name: grads[name] for name in mine})
             for name, target in stack.params.items():
                 # contiguous: the fused optimiser reads memory in order, whatever the strides say
                 target.grad = (grads[name][None] if k == 1 else grads[name]).contiguous()

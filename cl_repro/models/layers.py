@@ -68,7 +68,7 @@ def linear_sums(f: Elementwise, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
     return {"weight": d.mT @ f(a), "bias": d.sum(0)}
 
 
-LINEAR = Layer(partial(linear_sums, torch.square), partial(linear_sums, torch.abs))
+LINEAR = Layer(partial(linear_sums, torch.square), partial(linear_sums, torch.abs), lambda a: a)
 
 
 def linear(params: Tree, name: str, a: Tensor, tap: Tap = no_tap) -> Tensor:
@@ -165,8 +165,13 @@ def convolution(params: Tree, name: str, a: Tensor, tap: Tap = no_tap, *, stride
         partial(convolution_sums, f, kernel=weight.shape[-1], stride=stride, padding=padding, bias=bias is not None)
         for f in (torch.square, torch.abs)
     )
+
+    def sees(a: Tensor) -> Tensor:
+        """Windows of a [N, in, H, W], [N L, in kernel kernel]."""
+        return functional.unfold(a, weight.shape[-1], stride=stride, padding=padding).mT.flatten(0, 1)
+
     z = functional.conv2d(a, weight, bias, stride=stride, padding=padding)
-    return tap(name, Layer(squares, absolutes), a, z)
+    return tap(name, Layer(squares, absolutes, sees), a, z)
 
 
 def init_convolution(name: str, n_in: int, n_out: int, kernel: int, generator: Generator, *, bias: bool) -> Tree:

@@ -1,0 +1,136 @@
+r"""Gradient projection memory: steps orthogonal to the inputs that layers had in earlier tasks (Saha et al. 2021).
+
+    G <- G - (G M) M^T            for the gradient G [out, in] of every weight that is multiplied with layer inputs
+    after a task: R [N, in] are inputs of the layer for N of its examples; with R_ = R - (R M) M^T and its right
+    singular vectors v_1, v_2, ... to singular values s_1 >= s_2 >= ..., M gets v_1, ..., v_k, the fewest with
+        ||R||^2 - ||R_||^2 + s_1^2 + ... + s_k^2 >= threshold ||R||^2
+
+A bias is a weight of an input that is 1. Outputs of the head that no earlier task has used are free: with separate
+heads the current one is trained as it is, a common head is projected. Parameters that no layer input is multiplied with
+(batch normalisation) stay as the first task left them. The guarantee holds for plain SGD, or momentum from zero at the
+start of a task (optim.reset): other optimisers leave the space the projected gradients lie in.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cl_repro.errors import UserError
+from cl_repro.types import Layer, Method, Net, Tree
+
+HEAD = "head"
+
+
+class State(NamedTuple):
+    """State of gradient projection memory."""
+
+    basis: Tree  # M by layer, [in (+ 1 for the bias), r], orthonormal columns, and zeros
+    used: Tensor  # [C] 1 for outputs of the head that a task has used, else 0
+    tasks: Tensor  # [], learned so far
+
+
+def gpm(threshold: float | list[float] = 0.97, increase: float = 0.0, n: int = 300) -> Method:
+    """Gradient projection memory.
+
+    Args:
+        threshold: fraction of the squared norm of a layer's inputs to be spanned, in (0, 1]; one, or one a layer.
+        increase: of the threshold with each task learned, at least 0.
+        n: examples of a task that are looked at.
+
+    Returns:
+        The method; lambda plays no part. Memory: at most in^2 numbers a layer.
+
+    Raises:
+        UserError: a threshold, an increase or a number out of range.
+    """
+    listed = threshold if isinstance(threshold, list) else [threshold]
+    if not listed or not all(0 < one <= 1 for one in listed):
+        raise UserError(f"method.threshold={threshold}: must be above 0 and at most 1")
+    if not 0 <= increase < math.inf or n < 1:
+        raise UserError(f"method.increase={increase} with method.n={n}: must be at least 0, and at least 1 example")
+
+    def init(params: Tree, lam: Tensor) -> State:
+        basis = {name: p.new_zeros(width(params, name), 0) for name, p in weights(params).items()}
+        return State(basis, torch.zeros_like(params[f"{HEAD}.bias"]), torch.zeros_like(lam))
+
+    def inspect(state: State, net: Net, params: Tree, buffers: Tree, x: Tensor, label: Tensor, active: Tensor) -> State:
+        rows = layer_inputs(net, params, buffers, x)
+        if len(listed) not in (1, len(rows)):
+            raise UserError(f"method.threshold={threshold}: must be one, or one for each of {', '.join(rows)}")
+        limits = [min(1.0, one + increase * int(state.tasks)) for one in listed * (len(rows) // len(listed))]
+        basis = {
+            name: grown(state.basis[name], r, limit) for (name, r), limit in zip(rows.items(), limits, strict=True)
+        }
+        return State(basis, torch.maximum(state.used, active.to(state.used)), state.tasks + 1)
+
+    def project(state: State, grads: Tree) -> Tree:
+        result = {name: torch.zeros_like(g) for name, g in grads.items()}
+        for name, m in state.basis.items():
+            g = joined(grads, name)
+            along = (g @ m) @ m.mT  # (G M) M^T
+            if name == HEAD:
+                along = along * state.used[:, None]
+            result |= parted(g - along, grads, name)
+        return result
+
+    return Method(
+        init,
+        end_task=lambda state, params, importance: state,
+        project=project,
+        inspect=inspect,
+        inspects=n,
+    )
+
+
+def weights(params: Tree) -> Tree:
+    """By layer, those that layer inputs are multiplied with: matrices and kernels."""
+    found = {name.removesuffix(".weight"): p for name, p in params.items() if name.endswith(".weight")}
+    return {layer: p for layer, p in found.items() if p.dim() > 1}
+
+
+def width(params: Tree, layer: str) -> int:
+    """Inputs of a layer, one of them 1 if it has a bias."""
+    return params[f"{layer}.weight"][0].numel() + (f"{layer}.bias" in params)
+
+
+def joined(of: Tree, layer: str) -> Tensor:
+    """Weight and bias of a layer as [out, in]."""
+    weight, bias = of[f"{layer}.weight"].flatten(1), of.get(f"{layer}.bias")
+    return weight if bias is None else torch.cat([weight, bias[:, None]], 1)
+
+
+def parted(both: Tensor, like: Tree, layer: str) -> Tree:
+    """The inverse of `joined`."""
+    weight = like[f"{layer}.weight"]
+    n = weight[0].numel()
+    result = {f"{layer}.weight": both[:, :n].reshape(weight.shape)}
+    return result | ({f"{layer}.bias": both[:, n]} if f"{layer}.bias" in like else {})
+
+
+@torch.no_grad()
+def layer_inputs(net: Net, params: Tree, buffers: Tree, x: Tensor) -> Tree:
+    """R by layer, [N or more, in], of the network as it is evaluated."""
+    rows: Tree = {}
+
+    def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
+        if layer.sees is not None:
+            seen = layer.sees(a)
+            rows[name] = torch.cat([seen, seen.new_ones(len(seen), 1)], 1) if f"{name}.bias" in params else seen
+        return z
+
+    net.apply(params, buffers, x, tap=tap)
+    return rows
+
+
+def grown(m: Tensor, r: Tensor, threshold: float) -> Tensor:
+    """The basis M [in, r] and the right singular vectors it needs to span a fraction of R [N, in]; in float64."""
+    known, rows = m.double(), r.double()
+    rest = rows - (rows @ known) @ known.mT
+    _, s, v = torch.linalg.svd(rest, full_matrices=False)
+    total, left = rows.square().sum(), rest.square().sum()
+    spanned = (total - left + s.square().cumsum(0)) / total
+    already = bool((total - left) / total >= threshold)
+    k = 0 if already else min(int((spanned < threshold).sum()) + 1, len(s))
+    return torch.cat([m, v[:k].mT.to(m.dtype)], 1)
