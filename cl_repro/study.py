@@ -175,6 +175,8 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
         optimiser = worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
         if method.project:
             check_projected(cfg, optimiser)
+        if experiment.net.columns:
+            check_columns(cfg, experiment, optimiser)
         for seed in cfg["seeds"]:
             for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
                 n, needed = len(task.rows), {"batch_size": cfg["batch_size"], "method.n": method.inspects}
@@ -206,6 +208,22 @@ def check_projected(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> No
         raise UserError(
             f"method={cfg['method']['name']} with optim={cfg['optim']['name']}: needs SGD without weight decay, with "
             "momentum only where it is reset for every task: optim=sgd or sgd_momentum"
+        )
+
+
+def check_columns(cfg: dict[str, Any], experiment: engine.Experiment, optimiser: torch.optim.Optimizer) -> None:
+    """Refuse columns that are not one for each task, and optimisers that would move those of earlier tasks."""
+    tasks, size = experiment.benchmark.curriculum(0).tasks, experiment.net.columns
+    [group] = optimiser.param_groups
+    own = [experiment.scenario.active(tasks, k, k) for k in range(len(tasks))]
+    each = sum(map(len, own)) // len(tasks)
+    if size != len(tasks) or own != [tuple(range(k * each, (k + 1) * each)) for k in range(len(tasks))]:
+        raise UserError(f"model={cfg['model']['name']}: needs scenario=task and columns=n_tasks, one for each task")
+    moves = not cfg["optim"]["reset"] and not (isinstance(optimiser, torch.optim.SGD) and not group["momentum"])
+    if moves or group.get("weight_decay"):
+        raise UserError(
+            f"model={cfg['model']['name']} with optim={cfg['optim']['name']}: needs an optimiser that is reset for "
+            "every task and has no weight decay, or it moves the columns of earlier tasks: optim=adam_reset"
         )
 
 

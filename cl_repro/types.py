@@ -80,6 +80,7 @@ class Net(NamedTuple):
     """(params, buffers, x, *, train=False, tap=no_tap) -> logits [N, C], buffers; if `noise`, also noise=[N, noise]."""
     noise: int = 0  # numbers, uniform in [0, 1), that training needs for each example (dropout)
     unprotected: frozenset[str] = frozenset()  # parameters that no importance, penalty or re-initialisation touches
+    columns: int = 0  # if the logits of each task are a column's of its own, which others' training must leave alone: T
 
 
 class Estimator(NamedTuple):

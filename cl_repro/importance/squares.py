@@ -62,7 +62,7 @@ def sum_over_examples(
 
     Raises:
         ValueError: if a layer is applied twice, if something changes a layer's input in place after it was used, or
-            if a parameter belongs to no tapped layer.
+            if a parameter belongs to no tapped layer, unless it is unprotected.
     """
     shapes = output_shapes(net, params, buffers, x)
     kinds: dict[str, Layer] = {}
@@ -91,7 +91,7 @@ def sum_over_examples(
     for name, layer in kinds.items():
         for suffix, value in of(layer)(inputs[name], [d[name] for d in deltas]).items():
             total[f"{name}.{suffix}"] = value
-    if missing := params.keys() - total.keys():
+    if missing := params.keys() - total.keys() - net.unprotected:
         raise ValueError(
             f"no tapped layer measures the parameters {sorted(missing)}; fisher=batched and fisher=one_sample/... "
             "measure any network"
