@@ -66,14 +66,11 @@ def gpm(threshold: float | list[float] = 0.97, increase: float = 0.0, n: int = 3
         return State(basis, torch.maximum(state.used, active.to(state.used)), state.tasks + 1)
 
     def project(state: State, grads: Tree) -> Tree:
-        result = {name: torch.zeros_like(g) for name, g in grads.items()}
-        for name, m in state.basis.items():
-            g = joined(grads, name)
-            along = (g @ m) @ m.mT  # (G M) M^T
-            if name == HEAD:
-                along = along * state.used[:, None]
-            result |= parted(g - along, grads, name)
-        return result
+        result: Tree = {}
+        for layer, m in state.basis.items():
+            result |= across(grads, layer, m, state.used if layer == HEAD else None)
+        # what no layer input is multiplied with stays
+        return {name: result[name] if name in result else torch.zeros_like(g) for name, g in grads.items()}
 
     return Method(
         init,
@@ -95,18 +92,26 @@ def width(params: Tree, layer: str) -> int:
     return params[f"{layer}.weight"][0].numel() + (f"{layer}.bias" in params)
 
 
-def joined(of: Tree, layer: str) -> Tensor:
-    """Weight and bias of a layer as [out, in]."""
-    weight, bias = of[f"{layer}.weight"].flatten(1), of.get(f"{layer}.bias")
-    return weight if bias is None else torch.cat([weight, bias[:, None]], 1)
+def across(grads: Tree, layer: str, m: Tensor, rows: Tensor | None) -> Tree:
+    """G - (G M) M^T of a layer, by name; G [out, in] is its weight's gradient and, as last column, its bias'.
 
+    Args:
+        grads: of all parameters.
+        layer: whose are projected.
+        m: M [in, r].
+        rows: [out], 1 for outputs that are projected, 0 for those that are free; None: all are.
 
-def parted(both: Tensor, like: Tree, layer: str) -> Tree:
-    """The inverse of `joined`."""
-    weight = like[f"{layer}.weight"]
-    n = weight[0].numel()
-    result = {f"{layer}.weight": both[:, :n].reshape(weight.shape)}
-    return result | ({f"{layer}.bias": both[:, n]} if f"{layer}.bias" in like else {})
+    Returns:
+        As `grads`, of this layer.
+    """
+    weight, bias = grads[f"{layer}.weight"], grads.get(f"{layer}.bias")
+    g = weight.flatten(1)
+    n = g.shape[1]
+    along = g @ m[:n] if bias is None else torch.addcmul(g @ m[:n], bias[:, None], m[n])  # G M [out, r]
+    if rows is not None:
+        along = along * rows[:, None]
+    result = {f"{layer}.weight": torch.addmm(g, along, m[:n].mT, alpha=-1).view(weight.shape)}
+    return result if bias is None else result | {f"{layer}.bias": bias - along @ m[n]}
 
 
 @torch.no_grad()
