@@ -1,0 +1,323 @@
+r"""The diagonal Fisher of any `torch.nn.Module`, and the penalty of EWC, for a trainer of one's own.
+
+Elastic Weight Consolidation (Kirkpatrick et al. 2017, equation 3) on `tasks`, pairs (x, y) of tensors, is:
+
+    importance, anchor = {}, {}
+    for x, y in tasks:
+        optimizer = torch.optim.Adam(model.parameters())
+        for rows in torch.randint(len(x), (iterations, 128)):
+            loss = functional.cross_entropy(model(x[rows]), y[rows])
+            (loss + quadratic_penalty(model, importance, anchor, lam)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        fisher = diagonal_fisher(model, (x, y))
+        importance = {name: importance.get(name, 0) + value for name, value in fisher.items()}
+        anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from cl_repro.errors import UserError
+from cl_repro.importance import columns
+from cl_repro.importance.module_squares import (
+    FLOAT,
+    FLOATS,
+    SINGLE,
+    Ways,
+    check_alone,
+    logits,
+    sum_of_squares,
+    trainable,
+    ways,
+)
+from cl_repro.runtime import tf32
+from cl_repro.types import Tree
+
+Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+Label = Callable[[Tensor, Tensor, Tensor], Tensor]  # (z [N, A], y [N], noise [N]) -> columns [N, J, A]
+
+LABELS: dict[str, Label] = {  # as in `fisher`
+    "exact": lambda z, y, noise: columns.exact(z),
+    "sample": lambda z, y, noise: columns.towards(z, columns.draw(z, noise)),
+    "empirical": lambda z, y, noise: columns.towards(z, y),
+    "predicted": lambda z, y, noise: columns.towards(z, z.argmax(1)),
+}
+BATCHED = "batched"
+
+
+def diagonal_fisher(
+    model: nn.Module,
+    data: Data,
+    estimator: str = "exact",
+    n: int | None = None,
+    active: Sequence[int] | None = None,
+    chunk: int | None = None,
+    *,
+    generator: Generator | None = None,
+) -> dict[str, Tensor]:
+    r"""The diagonal Fisher information of a classifier.
+
+        F_i = (1/N) sum_n E_y (d log p(y|x_n) / d theta_i)^2          (van de Ven, ICLR blog post 2025)
+
+    Scale: the MEAN over examples of squared per-example gradients of log p, no prefactor, unit (nats/parameter)^2.
+    `batched` is (1/M) sum_B ((1/|B|) sum_{n in B} d log p(y_n|x_n) / d theta_i)^2, the mean over M mini-batches of the
+    squared gradient of their mean loss: `fisher=batched` with `reduction: mean`.
+
+    The model is evaluated in eval mode, without autocast and TF32. Its modes, gradients, buffers, attributes and hooks
+    and the random numbers of torch are afterwards as they were, also after an error; what its forward pass changes
+    elsewhere (a list it appends to) is not known here.
+
+    Args:
+        model: maps x [N, *in] to logits [N, C], of each example for itself; parameters in float32 or float64.
+        data: (x [N, *in], y [N] int64), or an iterable of such pairs, on any device.
+        estimator: whose label the gradient has: `exact` (all, weighted by p(y|x): C - 1 backward passes), `sample` (one
+            drawn from the model), `empirical` (the data's), `predicted` (the most probable); or `batched`, whose
+            mini-batches are those of an iterable: `zip(x.split(128), y.split(128))`.
+        n: examples used: of a pair drawn without replacement; of an iterable the first ones. None: all.
+        active: class ids that enter the softmax; None: all C.
+        chunk: examples per pass. It bounds the memory and changes the result by no more than rounding. None: what takes
+            about 128 MB on a CPU, 2 GB elsewhere. Two examples are needed at a time whatever it says.
+        generator: of the examples of a pair and the labels of `sample`; None: one with seed 0.
+
+    Returns:
+        {name: [*shape]} of the parameters that require a gradient, in the order of `model.named_parameters()`, in
+        their dtype: in float32 the square of a gradient below about 1e-19 loses digits, and below 1e-23 it is 0.
+
+    Raises:
+        UserError: if an argument is outside these rules, or the model is one whose Fisher cannot be right.
+
+    Cost: for all parameters of Linear, Conv1d, Conv2d, BatchNorm, LayerNorm, GroupNorm and Embedding modules that are
+    called once, about C - 1 backward passes of each chunk. Others (a weight that is tied, or used outside its module;
+    other layers) take a gradient per example, with `torch.vmap` or, where it refuses the model, one at a time. Two
+    examples are computed one at a time first, and a parameter that comes out otherwise goes the slower way.
+    """
+    if estimator not in LABELS and estimator != BATCHED:
+        raise UserError(f"estimator={estimator}: must be one of {', '.join([*LABELS, BATCHED])}")
+    for name, value in (("n", n), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value}: must be at least 1, or None")
+    check_model(model)
+    classes = active_classes(active)
+    generator = generator or torch.Generator().manual_seed(0)
+    with evaluated(model):
+        parts = batches(data, n, estimator, generator, next(iter(model.parameters())).device)
+        if estimator == BATCHED:
+            return batched(model, parts, classes, chunk)
+        return mean_of_squares(model, parts, LABELS[estimator], classes, chunk, generator)
+
+
+def quadratic_penalty(
+    model: nn.Module, importance: Mapping[str, Tensor], anchor: Mapping[str, Tensor], lam: float
+) -> Tensor:
+    r"""(lam/2) sum_i F_i (theta_i - theta*_i)^2, to be added to the loss; prefactor lam/2, as in `methods.ewc`.
+
+    Args:
+        model: its parameters are theta.
+        importance: F by parameter name; parameters that it does not name are free. Empty: no penalty yet.
+        anchor: theta* by parameter name, at least those of F.
+        lam: the strength.
+
+    Returns:
+        [], on the device of the first parameter.
+
+    Raises:
+        UserError: if the model has no such parameter, or a shape differs.
+    """
+    params = dict(model.named_parameters())
+    device = next(iter(params.values())).device
+    total = torch.zeros((), device=device)
+    for name, f in importance.items():
+        if name not in params or name not in anchor:
+            raise UserError(f"importance[{name!r}]: there is no such {'anchor' if name in params else 'parameter'}")
+        if not f.shape == anchor[name].shape == params[name].shape:
+            shapes = [list(t.shape) for t in (f, anchor[name], params[name])]
+            raise UserError(f"{name}: shapes of importance, anchor and parameter differ: {shapes}")
+        total = total + (f * (params[name] - anchor[name]).square()).sum().to(device)
+    return lam / 2 * total
+
+
+# --- what is asked of the arguments ----------------------------------------------------------------------------------
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse models whose Fisher would be wrong, by the name of the parameter or layer."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UserError(f"model={type(model).__name__}: pass the module inside, `model.module`")
+    for name, p in model.named_parameters():
+        if nn.parameter.is_lazy(p):
+            raise UserError(f"parameter {name!r} has no shape yet: call the model once")
+        if p.dtype not in FLOAT and (p.is_floating_point() or p.is_complex()):
+            raise UserError(
+                f"parameter {name!r} is {p.dtype}: the Fisher needs float32 or float64; pass a copy in float32"
+            )
+        if p._backward_hooks:
+            raise UserError(f"parameter {name!r} has a gradient hook: remove it, it would change the Fisher")
+    if not trainable(model):
+        raise UserError("model: no parameter requires a gradient")
+    for name, module in model.named_modules():
+        if module._compiled_call_impl is not None or hasattr(module, "_orig_mod"):
+            raise UserError(f"layer {name!r} is compiled: pass the model as it was before torch.compile")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise UserError(
+                f"layer {name!r} normalises with the statistics of the batch: there is no Fisher of an example"
+            )
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            for option in ("max_norm", "scale_grad_by_freq", "sparse"):
+                if getattr(module, option):
+                    raise UserError(f"layer {name!r} has {option}={getattr(module, option)}: there is no rule for it")
+
+
+def active_classes(active: Sequence[int] | None) -> Tensor | None:
+    """[A] int64, ascending."""
+    if active is None:
+        return None
+    ids = torch.as_tensor(active)
+    if ids.dim() != 1 or not len(ids) or ids.is_floating_point() or len(ids.unique()) < len(ids) or ids.min() < 0:
+        raise UserError(f"active={active}: must be different class ids, at least one")
+    return ids.long().sort().values
+
+
+def positions(y: Tensor, z: Tensor, active: Tensor | None) -> Tensor:
+    """Class ids -> where they are in z [N, A]."""
+    classes = torch.arange(z.shape[1]) if active is None else active
+    y, classes = y.to(z.device), classes.to(z.device)
+    found = torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
+    if (wrong := y[classes[found] != y]).numel():
+        rule = f"0 to {z.shape[1] - 1}" if active is None else f"one of active={active.tolist()}"
+        raise UserError(f"data: label {int(wrong[0])}: must be {rule}")
+    return found
+
+
+def batches(
+    data: Data, n: int | None, estimator: str, generator: Generator, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The examples that are used, in the data's batches, x on the device.
+
+    Raises:
+        UserError: if they are no such pairs, none, or fewer than n.
+    """
+    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        if estimator == BATCHED:
+            raise UserError(
+                "estimator=batched: needs an iterable of mini-batches, such as zip(x.split(128), y.split(128))"
+            )
+        x, y = checked(data)
+        if n is not None and n <= len(x):
+            rows = torch.randperm(len(x), generator=generator, device=generator.device)[:n]
+            x, y = x[rows.to(x.device)], y[rows.to(y.device)]
+        data = [(x, y)]
+    used = 0
+    for batch in data:
+        x, y = checked(batch)
+        x, y = x[: None if n is None else n - used], y[: None if n is None else n - used]
+        if len(x):
+            used += len(x)
+            yield x.detach().to(device), y
+        if used == n:
+            return
+    if not used:
+        raise UserError("data: there are no examples")
+    if n is not None:
+        raise UserError(f"n={n}: the data have {used} examples; n must not be larger")
+
+
+def checked(batch: object) -> tuple[Tensor, Tensor]:
+    """A pair (x, y) that is one."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise UserError(f"data: a batch is a {type(batch).__name__}; must be a pair of tensors (x, y)")
+    x, y = batch
+    if y.dim() != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise UserError(f"data: y is {y.dtype} {list(y.shape)}; must be class ids [N], integers")
+    if not x.dim() or len(x) != len(y):
+        raise UserError(f"data: x is {list(x.shape)} and y {list(y.shape)}; must have one example for each label")
+    # Tensors of inference mode cannot be part of a graph.
+    return (x.clone() if x.is_inference() else x), y.long()
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Meanwhile the model is in eval mode and autograd on; afterwards its state and torch's random numbers are back."""
+    attributes = {module: dict(vars(module)) for module in model.modules()}
+    buffers = {
+        module: {name: (b, b._version, b.detach().clone()) for name, b in module._buffers.items() if b is not None}
+        for module in attributes
+    }
+    devices = {p.device for p in model.parameters()}
+    cuda = [device.index for device in devices if device.type == "cuda"]
+    was, fast = model.training, torch.backends.mha.get_fastpath_enabled()
+    with torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad(), tf32(False):
+        try:
+            model.eval()
+            torch.backends.mha.set_fastpath_enabled(False)  # it has no derivative, and under vmap does not know it
+            with torch.autocast(next(iter(devices)).type, enabled=False):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+            model.train(was)
+            for module, before in attributes.items():  # `training`, and what the forward pass has put there
+                vars(module).clear()
+                vars(module).update(before)
+                for name, (buffer, version, value) in buffers[module].items():
+                    module._buffers[name] = buffer
+                    if buffer._version != version:
+                        with torch.no_grad():
+                            buffer.copy_(value)
+
+
+# --- the means -------------------------------------------------------------------------------------------------------
+
+
+def mean_of_squares(
+    model: nn.Module,
+    parts: Iterable[tuple[Tensor, Tensor]],
+    label: Label,
+    active: Tensor | None,
+    chunk: int | None,
+    generator: Generator,
+) -> Tree:
+    """The estimators that square the gradients of examples."""
+    plan, total, count = None, {name: torch.zeros_like(p) for name, p in trainable(model).items()}, 0
+    for x, y in parts:
+        plan = plan or planned(model, x[:2], active)
+        size = chunk or max(1, FLOATS.get(x.device.type, FLOATS["cuda"]) // max(1, plan.each))
+        for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+            noise = torch.rand(len(x_part), generator=generator, dtype=torch.float64, device=generator.device)
+
+            def of_logits(z: Tensor, y: Tensor = y_part, noise: Tensor = noise) -> Tensor:
+                return label(z, positions(y, z, active), noise.to(z.device))
+
+            found = sum_of_squares(model, plan.of, x_part, active, of_logits)
+            total = {name: value + found[name] for name, value in total.items()}
+            count += len(x_part)
+    return {name: value / count for name, value in total.items()}
+
+
+def planned(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
+    """How each parameter is measured; says which are slow."""
+    plan = ways(model, x, active)
+    if slow := [name for name, way in plan.of.items() if way == SINGLE]:
+        warnings.warn(f"parameters measured one example at a time, slowly: {', '.join(slow)}", stacklevel=4)
+    return plan
+
+
+def batched(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], active: Tensor | None, chunk: int | None) -> Tree:
+    """The mean over mini-batches of the squared gradient of their mean loss."""
+    params, count = trainable(model), 0
+    total = {name: torch.zeros_like(p) for name, p in params.items()}
+    for x, y in parts:
+        gradient = {name: torch.zeros_like(p) for name, p in params.items()}
+        for x_part, y_part in zip(x.split(chunk or len(x)), y.split(chunk or len(y)), strict=True):
+            z = logits(model, x_part, active)
+            check_alone(model, x_part, active, z)
+            loss = functional.cross_entropy(z, positions(y_part, z, active), reduction="sum") / len(x)
+            grads = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
+            gradient = {name: gradient[name] + g for name, g in zip(params, grads, strict=True)}
+        total = {name: value + gradient[name].square() for name, value in total.items()}
+        count += 1
+    return {name: value / count for name, value in total.items()}
