@@ -104,6 +104,7 @@ class Examples(NamedTuple):
     label: Tensor  # [B] int64, logit indices
     active: Tensor  # [B, C] bool, the logits that enter each example's softmax
     target: Tensor | None = None  # [B, C] logits: of the teacher, or those that were stored with a recalled example
+    hidden: Tensor | None = None  # [B, units] what the head reads, if the method asks for it
 
 
 class Step(NamedTuple):
@@ -148,6 +149,8 @@ class Method(NamedTuple):
     trains_on: Callable[[int], Sequence[int]] = lambda k: (k,)  # tasks whose examples are drawn at step k
     loss: Callable[[Any, Step], Tensor] | None = None
     """(state, step) -> what training minimises from task 2 on; None: the mean cross-entropy of the batch."""
+    from_start: bool = False  # that loss is the first task's, too, which replicas of different lambda then do not share
+    hidden: bool = False  # that loss depends on what the head reads
     memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
     keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
     teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"

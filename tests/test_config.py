@@ -35,6 +35,7 @@ SMALL = {  # of every model: a small one, on data it can read
     "keras_cnn": ["benchmark=split_cifar10", "model.channels=[2,3]", "model.units=6", *UNCUT],
     "vgg": ["benchmark=split_cifar10", "model.shrink=64", *UNCUT],
     "progressive": ["model.hidden=[6]", "optim=adam_reset"],
+    "winners": ["model.hidden=[6]"],
     "convnet": ["benchmark=split_cifar10", "model.channels=[2,3]", "model.hidden=[6]", *UNCUT],
 }
 
@@ -80,7 +81,7 @@ def test_every_choice_runs_two_steps(group: str, name: str, tmp_path: Path, monk
     cut = ["iterations=2", "seeds=[1]", "batch_size=8", *SMALL[name if group == "model" else "mlp"]]
     if group == "benchmark":
         cut += whole(name)
-    elif name not in SMALL or name in ("mlp", "progressive"):
+    elif name not in SMALL or name in ("mlp", "progressive", "winners"):
         cut += ["benchmark=split_mnist"]
     cut += NEEDS.get(name, []) if group == "method" else []
     if group == "fisher":

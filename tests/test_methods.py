@@ -27,6 +27,7 @@ from cl_repro.methods.lwf import lwf
 from cl_repro.methods.ogd import ogd
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.replay import replay
+from cl_repro.methods.sharpening import sharpening
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
 from cl_repro.types import Method, Tree
@@ -69,8 +70,11 @@ PROJECTING: dict[str, Callable[[], Method]] = {  # test_projection.py
     "gpm": partial(gpm, n=20),
     "ogd": partial(ogd, n=5),
 }
+FROM_START: dict[str, Callable[[], Method]] = {  # test_sparse.py
+    "sharpening": sharpening,
+}
 OF_LOSS = [*DISTILLING, *REPLAYING]  # without a penalty
-METHODS = NONE | ESTIMATED | OBSERVED | OF_WEIGHTS | DISTILLING | REPLAYING | PROJECTING
+METHODS = NONE | ESTIMATED | OBSERVED | OF_WEIGHTS | DISTILLING | REPLAYING | PROJECTING | FROM_START
 PENALISING = [*ESTIMATED, *OBSERVED, *OF_WEIGHTS]  # lambda = 0 must make these finetune
 OF_DATA = [*ESTIMATED, *OBSERVED]
 
@@ -233,11 +237,11 @@ ESTIMATORS = {
 }
 # Each with what it is used with.
 PAIRS = [(name, estimator) for name in ESTIMATED for estimator in ESTIMATORS]
-PAIRS += [(name, None) for name in (*OBSERVED, *OF_WEIGHTS, *DISTILLING)]
+PAIRS += [(name, None) for name in (*OBSERVED, *OF_WEIGHTS, *DISTILLING, *FROM_START)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*PENALISING, *DISTILLING])
+@pytest.mark.parametrize("name", [*PENALISING, *DISTILLING, *FROM_START])
 def test_lambda_zero_is_finetune_bit_for_bit(name, dtype):
     experiment = made_experiment(dtype=dtype)
     estimators = list(ESTIMATORS.values()) if name in ESTIMATED else [None]

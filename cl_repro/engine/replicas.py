@@ -112,7 +112,7 @@ def rebuilt(
 
 def watches(method: Method) -> bool:
     """Whether a method needs a state before the first task ends."""
-    return bool(method.observe) or method.keeps_logits
+    return bool(method.observe) or method.keeps_logits or method.from_start
 
 
 def on_all_splits(experiment: Experiment, stack: Stack, trained: int) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from cl_repro.engine.batches import Batches, batches, minibatch, part, slots, un
 from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis, redraw
 from cl_repro.losses import cross_entropy
 from cl_repro.runtime import clock, tf32
-from cl_repro.types import Examples, Method, Net, Step, Tree
+from cl_repro.types import Examples, Layer, Method, Net, Step, Tree
 
 REPORT_EVERY = 50  # iterations between two progress reports
 
@@ -85,7 +85,7 @@ def follow(
     leaves = {name: p.detach().requires_grad_() for name, p in lower(stack.params, k).items()}
     mine, targets = experiment.protected(leaves), experiment.protected(stack.params)
     each = 0 if isinstance(take, Tensor) else None
-    own = method.loss if aid.old is not None else None
+    own = method.loss if aid.old is not None or method.from_start else None
     evaluated = lift(loss_function(net, train=False), k, (0, 0, each, each, each))
     # then the step's own gradient is one to observe
     as_evaluated = not net.noise and not stack.buffers and not experiment.tf32 and not own
@@ -103,7 +103,7 @@ def follow(
         batch, recalled = inputs(experiment, stack, drawn, aid, take, i, data)
         if i == 0:  # then it is known what is given
             dims = [{name: 0 if name == "target" else each for name in of} for of in (batch, recalled)]
-            value = lift(objective(net, own, aid.old), k, (0, 0, 0 if own else None, *dims))
+            value = lift(objective(net, own, aid.old, method.hidden), k, (0, 0, 0 if own else None, *dims))
         losses, (buffers, z) = value(leaves, lower(stack.buffers, k), state if own else None, batch, recalled)
         grads = dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
         if observe:
@@ -218,7 +218,9 @@ def keep(stack: Stack, z: Tensor, slot: Tensor, method: Method) -> None:
     stack.stored.scatter_(1, at, z.detach())
 
 
-def objective(net: Net, own: Callable[[Any, Step], Tensor] | None, old: Tensor | None) -> Callable[..., Any]:
+def objective(
+    net: Net, own: Callable[[Any, Step], Tensor] | None, old: Tensor | None, hidden: bool = False
+) -> Callable[..., Any]:
     """What a training step minimises, of one replica: the method's own loss, or else the task loss.
 
     Examples of the task and of the memory go through the network together.
@@ -229,12 +231,21 @@ def objective(net: Net, own: Callable[[Any, Step], Tensor] | None, old: Tensor |
         if recalled:
             x = torch.cat([x, recalled["x"]])
             given = {name: torch.cat([value, recalled[name]]) for name, value in given.items()}
-        z, buffers = net.apply(params, buffers, x, train=True, **given)
+        read: list[Tensor] = []
+
+        def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
+            if name == "head":
+                read.append(a)
+            return z
+
+        z, buffers = net.apply(params, buffers, x, train=True, **given, **({"tap": tap} if hidden else {}))
         mine = z[: len(batch["label"])] if recalled else z
-        if own is None or old is None:
+        if own is None:
             return cross_entropy(mine, batch["label"], batch["active"]), (buffers, mine)
         remembered = examples(z[len(mine) :], recalled) if recalled else None
-        return own(state, Step(examples(mine, batch), remembered, old)), (buffers, mine)
+        of_task = examples(mine, batch)._replace(hidden=read[0][: len(mine)] if hidden else None)
+        heads = mine.new_zeros(0, z.shape[1], dtype=torch.bool) if old is None else old
+        return own(state, Step(of_task, remembered, heads)), (buffers, mine)
 
     return value
 

@@ -1,0 +1,60 @@
+r"""Node sharpening: few units of a representation are active for an example, so that tasks overlap less (French 1991).
+
+    loss = CE(z, y) + lam (1/B) sum_n sum_i (h_ni - h*_ni)^2
+    h* = (sum_j h_j) softmax(s h / mean_j h)
+
+h are the activations that the head reads; h* is a constant, with the same sum as h, concentrated in its largest
+entries: the larger s, the fewer. Prefactor: lam, no 1/2. It acts from the first task on. DEVIATES from French's
+algorithm, which moves the k most active sigmoid units towards 1 and the others towards 0 by a step of its own, and from
+later accounts that let the head read h* itself, whose entries sum to 1 however many units there are.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cl_repro.errors import UserError
+from cl_repro.losses import cross_entropy
+from cl_repro.types import Method, Step, Tree
+
+
+class State(NamedTuple):
+    """State of sharpening."""
+
+    lam: Tensor  # []
+
+
+def sharpening(sharpness: float = 5.0) -> Method:
+    """Node sharpening.
+
+    Args:
+        sharpness: s, a finite number of at least 0; 0 pulls all units of an example to their mean.
+
+    Returns:
+        The method. Memory: none.
+
+    Raises:
+        UserError: if the sharpness is out of range.
+    """
+    if not 0 <= sharpness < math.inf:
+        raise UserError(f"method.sharpness={sharpness}: must be a finite number of at least 0")
+
+    def init(params: Tree, lam: Tensor) -> State:
+        return State(lam)
+
+    def loss(state: State, step: Step) -> Tensor:
+        batch = step.batch
+        assert batch.hidden is not None  # asked for
+        distance = (batch.hidden - sharpened(batch.hidden.detach(), sharpness)).square().sum(1).mean()
+        return cross_entropy(batch.z, batch.label, batch.active) + state.lam * distance
+
+    return Method(init, end_task=lambda state, params, importance: state, loss=loss, from_start=True, hidden=True)
+
+
+def sharpened(h: Tensor, sharpness: float) -> Tensor:
+    """h* [B, units] of activations h [B, units], not negative; zero where an example activates nothing."""
+    total = h.sum(1, keepdim=True)
+    mean = total.clamp(min=torch.finfo(h.dtype).tiny) / h.shape[1]
+    return total * torch.softmax(sharpness * h / mean, 1)
