@@ -1,6 +1,7 @@
-"""`python -m cl_repro`, also installed as `cl-repro`: the Hydra application, and two commands beside it.
+"""`python -m cl_repro`, also installed as `cl-repro`: the Hydra application, and three commands beside it.
 
-The first word `status` or `plan` is not Hydra's: it says how far a study is, or what it would cost.
+The first word `status` or `plan` is not Hydra's: it says how far a study is, or what it would cost. `translate` is a
+lambda in another code base's EWC.
 """
 
 import os
@@ -116,6 +117,10 @@ def main() -> None:
         with errors.entry_point():
             if sys.argv[1:2] in (["status"], ["plan"]):
                 beside_hydra(sys.argv[1], sys.argv[2:])
+            elif sys.argv[1:2] == ["translate"]:
+                from cl_repro import translate  # noqa: PLC0415
+
+                translate.main(sys.argv[2:])
             else:
                 application()
     except ConfigurationError as error:
