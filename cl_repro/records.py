@@ -1,4 +1,4 @@
-"""The results store of one study: a folder with four CSVs, their provenance and their configurations.
+"""The results store of one study: a folder with five CSVs, their provenance and their configurations.
 
 A row of runs.csv whose run_id matches IS the finished cell. Workers write one spool file per chunk (temporary name,
 then rename); whoever holds the folder's lock merges spool files into the CSVs. runs.csv is replaced last and the
@@ -65,6 +65,7 @@ COLUMNS = {
     "accuracy.csv": ["run_id", "split", "after_task", "task", "accuracy"],
     "importance.csv": ["run_id", "after_task", "trace"],
     "storage.csv": ["run_id", "kind", "bytes"],
+    "representation.csv": ["run_id", "measure", "value"],
     "runs.csv": RUNS,  # last: it decides what is finished
 }
 PROVENANCE = {"files": dict, "previous": dict, "data": dict, "invocations": list}
@@ -307,7 +308,7 @@ class Store:
             new = {}
             for name, columns in COLUMNS.items():
                 # A part may be in accuracy.csv already, if a merge was killed before it reached runs.csv.
-                key = [c for c in columns if c in ("run_id", "split", "after_task", "task", "kind")]
+                key = [c for c in columns if c in ("run_id", "split", "after_task", "task", "kind", "measure")]
                 rows = {tuple(r[c] for c in key): r for r in old.get(name, [])}
                 for part in parts:
                     for r in part[name]:

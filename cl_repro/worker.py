@@ -153,6 +153,11 @@ class Workshop:
             rows["storage.csv"] += [
                 {"run_id": cell.run_id, "kind": kind, "bytes": n} for kind, n in outcome.storage.items()
             ]
+            rows["representation.csv"] += [
+                {"run_id": cell.run_id, "measure": measure, "value": f"{value:.6g}"}
+                for measure, value in outcome.representation.items()
+                if math.isfinite(value)
+            ]
         return rows
 
 

@@ -54,6 +54,8 @@ def folder(root: Path) -> Path:
     new = pd.DataFrame([*learned, *last], columns=accuracy.columns)
     pd.concat([accuracy, new]).to_csv(where / "accuracy.csv", index=False)
     pd.DataFrame(kept, columns=["run_id", "kind", "bytes"]).to_csv(where / "storage.csv", index=False)
+    shared = [(r["run_id"], "overlap", 0.5 + r["seed"] / 10) for r in rows if r["method"] == "si"]
+    pd.DataFrame(shared, columns=["run_id", "measure", "value"]).to_csv(where / "representation.csv", index=False)
     write_provenance(where)
     return where
 
@@ -87,6 +89,8 @@ def test_compute_is_a_ratio_to_finetune_of_the_same_seed_and_plasticity_a_mean_o
         assert entry.plasticity == pytest.approx([(4 * (90 + s) + 70) / 5 for s in SEEDS])
         assert entry.forgetting == pytest.approx([1.0] * 3)
         assert entry.storage == KEPT.get(entry.arm.method, {})
+        expected = [0.5 + s / 10 for s in SEEDS] if entry.arm.method == "si" else [np.nan] * 3
+        assert entry.overlap == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_storing_is_worth_is_a_paired_interval_against_the_best_penalty(study):

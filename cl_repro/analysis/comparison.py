@@ -12,7 +12,7 @@ import pandas as pd
 from cl_repro.analysis.accuracy import NOTHING, estimate_text, interval_text, lambda_text
 from cl_repro.analysis.arms import Arm, arms_of, grid_of
 from cl_repro.analysis.markup import MINUS, TIMES, Table
-from cl_repro.analysis.read import read_accuracy, read_storage
+from cl_repro.analysis.read import read_accuracy, read_representation, read_storage
 from cl_repro.analysis.selection import validation_accuracy
 from cl_repro.analysis.shape import best, complete, seed_mean
 from cl_repro.analysis.study import SCENARIOS, Study, origin
@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     forgetting: Array  # [S], points
     plasticity: Array  # [S], percent, mean over tasks of the accuracy right after each was learned
     storage: dict[str, int]  # bytes, by kind
+    overlap: Array  # [S], of what the head reads of different tasks, 0 to 1; NaN where it was not measured
     compute: Array  # [S], seconds of training and importances, as a ratio to finetune's of the same seed
 
     @property
@@ -62,6 +63,9 @@ class Entry(NamedTuple):
 def compared(study: Study) -> list[Entry]:
     """Every method in every scenario, scenarios in the order of `SCENARIOS`, methods in that of `arms_of`."""
     runs = study.runs.assign(held_out=validation_accuracy(study), plasticity=plasticity(study))
+    measures = read_representation(study.folder)
+    overlaps = measures[measures["measure"] == "overlap"].set_index("run_id")["value"]
+    runs["overlap"] = overlaps.reindex(runs["run_id"]).to_numpy(dtype=float)
     storage = read_storage(study.folder).groupby("run_id")[["kind", "bytes"]]
     kept = {run_id: dict(zip(of["kind"], of["bytes"].astype(int), strict=True)) for run_id, of in storage}
     found = []
@@ -79,8 +83,11 @@ def compared(study: Study) -> list[Entry]:
             accuracy, forgetting, plastic = (
                 100 * fine[c].to_numpy(dtype=float) for c in ("accuracy", "forgetting", "plasticity")
             )
+            shared = fine["overlap"].to_numpy(dtype=float)
             bytes_kept = kept.get(rows["run_id"].iloc[0], {})
-            found.append(Entry(arm, scenario, lam, at_edge, accuracy, forgetting, plastic, bytes_kept, seconds / base))
+            found.append(
+                Entry(arm, scenario, lam, at_edge, accuracy, forgetting, plastic, bytes_kept, shared, seconds / base)
+            )
     return found
 
 
@@ -155,11 +162,13 @@ def scenario_table(found: list[Entry], scenario: str) -> Table:
         lam = lambda_text(entry.lam) + (" (edge)" if entry.at_edge else "")
         numbers = [estimate_text(estimate(of)) for of in (entry.accuracy, entry.forgetting, entry.plasticity)]
         kinds = ", ".join(f"{kind} {bytes_text(n)}" for kind, n in entry.storage.items()) or NOTHING
-        body.append((entry.name, lam, *numbers, kinds, ratio_text(estimate(entry.compute).mean)))
-    header = ("Method", "λ", "accuracy, %", "forgetting, points", "plasticity, %", "kept", "compute")
+        shared = estimate_text(estimate(entry.overlap)) if np.isfinite(entry.overlap).any() else NOTHING
+        body.append((entry.name, lam, *numbers, shared, kinds, ratio_text(estimate(entry.compute).mean)))
+    header = ("Method", "λ", "accuracy, %", "forgetting, points", "plasticity, %", "overlap", "kept", "compute")
     notes = (
         "Forgetting: mean over old tasks of the best accuracy so far minus the last. Plasticity: mean over tasks of "
-        "the accuracy right after each was learned. Edge: the chosen λ is the first or last candidate.",
+        "the accuracy right after each was learned. Edge: the chosen λ is the first or last candidate. Overlap: of "
+        "the units that the head reads, between tasks: 0 none in common, 1 the same.",
     )
     return Table(scenario, SCENARIOS[scenario].capitalize(), header, tuple(body), notes)
 

@@ -31,6 +31,7 @@ RUNS = {
 }  # fmt: skip
 ACCURACY = {"run_id": TEXT, "split": TEXT, "after_task": INT, "task": INT, "accuracy": FLOAT}
 IMPORTANCE = {"run_id": TEXT, "after_task": INT, "trace": FLOAT}
+REPRESENTATION = {"run_id": TEXT, "measure": TEXT, "value": FLOAT}
 STORAGE = {"run_id": TEXT, "kind": TEXT, "bytes": INT}
 PUBLISHED = {
     "study": TEXT, "source": TEXT, "benchmark": TEXT, "scenario": TEXT, "method": TEXT, "fisher": TEXT,
@@ -87,6 +88,11 @@ def read_storage(folder: Path) -> pd.DataFrame:
     No rows if there is no such file and provenance.json lists none: the runs were made before it was written.
     """
     return read_optional(folder / "storage.csv", STORAGE)
+
+
+def read_representation(folder: Path) -> pd.DataFrame:
+    """representation.csv: one row per (run_id, measure). No rows and errors as of `read_storage`."""
+    return read_optional(folder / "representation.csv", REPRESENTATION)
 
 
 def read_optional(path: Path, columns: dict[str, str]) -> pd.DataFrame:

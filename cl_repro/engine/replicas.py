@@ -11,6 +11,7 @@ from torch import Tensor
 from cl_repro import tree
 from cl_repro.engine.boundary import evaluate, measure
 from cl_repro.engine.inspection import inspected
+from cl_repro.engine.representation import representation
 from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, fork, lift, lower, start
 from cl_repro.engine.storage import storage
 from cl_repro.engine.training import Report, learn
@@ -33,6 +34,7 @@ class Outcome(NamedTuple):
     finite: bool  # nothing overflowed
     seconds: Seconds
     storage: dict[str, int]  # bytes kept for the method, by kind
+    representation: dict[str, float]  # measures of what the head reads, at the end
     validation: NDArray[np.float64] | None = None  # the same on validation rows, where there are any
 
 
@@ -92,8 +94,8 @@ def run(
         state = lift(method.end_task, k)(state, params, lower(importance, k))
         if method.inspect:
             state = inspected(experiment, stack, task, method, state)
-    kept = storage(experiment, stack, method, state)
-    return outcomes(stack, np.stack(accuracy, 1), traces, kept, trunk)
+    kept, read = storage(experiment, stack, method, state), representation(experiment, stack)
+    return outcomes(stack, np.stack(accuracy, 1), traces, kept, read, trunk)
 
 
 def rebuilt(
@@ -138,7 +140,12 @@ def shared_importance(experiment: Experiment, stack: Stack, estimators: Sequence
 
 
 def outcomes(
-    stack: Stack, accuracy: NDArray[np.float64], traces: list[Tensor], kept: dict[str, int], trunk: Trunk | None
+    stack: Stack,
+    accuracy: NDArray[np.float64],
+    traces: list[Tensor],
+    kept: dict[str, int],
+    read: list[dict[str, float]],
+    trunk: Trunk | None,
 ) -> list[Outcome]:
     """Take the stack apart; accuracy [K, T + 1, splits, T].
 
@@ -155,7 +162,7 @@ def outcomes(
         evaluate=own.evaluate / k + shared.evaluate / n_shared,
     )
     return [
-        Outcome(of_split[0], by_replica[i], finite[i], seconds, kept, *of_split[1:])
+        Outcome(of_split[0], by_replica[i], finite[i], seconds, kept, read[i], *of_split[1:])
         for i, of_split in enumerate(accuracy.swapaxes(1, 2))  # [splits, T + 1, T]
     ]
 
