@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile   # two processes, of one thread each, and of one test file each
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce status plan anatomy unifying idea data figures tables docs ledger check test test-all lint bench clean
+.PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs ledger check test test-all lint bench clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -62,6 +62,9 @@ figures: $(READY) ## draw all figures again, from the CSVs alone
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(PY) scripts/table_accuracy.py
 	$(PY) scripts/table_timing.py
+
+report: $(READY) ## one page with all results: results/report/index.html
+	$(PY) scripts/report.py
 
 docs: $(READY) ## write docs/methods.md from docstrings and configuration files
 	$(PY) scripts/document.py

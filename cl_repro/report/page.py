@@ -1,0 +1,113 @@
+"""The page: sections and ledger set in one HTML file that fetches nothing."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from cl_repro.errors import UserError
+from cl_repro.records import write_atomically
+from cl_repro.report.collect import Section, collect
+from cl_repro.report.ledger import Ledger, ledger
+from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
+
+LIMIT = 6_000_000  # bytes of a page
+TAG = 250  # bytes at most around a picture and its description
+WIDTH, QUALITY = 1400, 80  # of a picture in the page; its files are linked
+COLOURS = {AGREES: "good", DIFFERS: "bad", TOO_FEW: "open", "met": "good", "not met": "bad"}  # of verdicts
+FOLDED = ("points", "paired", "paired-none", "selection", "optimism", "layers")  # tables that are folded up at first
+
+
+def write_page(names: Sequence[str], results_dir: Path, out: Path) -> list[Path]:
+    """Write <out>/index.html.
+
+    Args:
+        names: folders under `results_dir`; empty: all.
+        results_dir: the folder of all results.
+        out: folder, made if missing.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: as `collect`, `ledger` and `page`.
+    """
+    path = out / "index.html"
+    write_atomically(path, page(collect(names, results_dir, out), ledger(results_dir)))
+    return [path]
+
+
+def page(sections: Sequence[Section], published: Ledger | None) -> bytes:
+    """The page. Pictures that do not fit below `LIMIT` are linked and not shown.
+
+    Args:
+        sections: in reading order.
+        published: the ledger, if there are published numbers.
+
+    Returns:
+        HTML, the same for the same files.
+
+    Raises:
+        UserError: it would be larger than `LIMIT` without any picture.
+    """
+    environment = Environment(
+        loader=PackageLoader("cl_repro.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(code=code, colour=colour)
+    environment.tests["folded"] = FOLDED.__contains__
+    template = environment.get_template("page.html.jinja")
+    groups: dict[str, list[Section]] = {}
+    for section in sections:
+        groups.setdefault(section.group, []).append(section)
+    shas = sorted({sha for section in sections for sha in section.commits.split("+")})
+    plotly = Markup(get_plotlyjs()) if any(section.charts for section in sections) else ""
+
+    def render(images: dict[Path, str]) -> bytes:
+        content = {"sections": sections, "groups": groups, "ledger": published, "commits": shas}
+        return template.render(**content, plotly=plotly, images=images).encode()
+
+    images: dict[Path, str] = {}
+    size = len(render(images))
+    if size > LIMIT:
+        raise UserError(f"the page would have {size:,} bytes, more than {LIMIT:,}: name fewer studies")
+    for picture in (picture for section in sections for picture in section.pictures):
+        image = shrunk(picture.path)
+        added = len(image) + len(picture.alt.encode()) + TAG
+        if size + added <= LIMIT:
+            images[picture.path] = image
+            size += added
+    return render(images)
+
+
+def shrunk(path: Path) -> str:
+    """The picture as WebP in a data URI, `WIDTH` pixels wide or less."""
+    data = io.BytesIO()
+    with Image.open(path) as image:
+        width = min(WIDTH, image.width)
+        small = image.convert("RGB").resize(
+            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
+        )
+    small.save(data, format="WEBP", quality=QUALITY, method=6)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def code(text: str) -> Markup:
+    """Escaped; what is between backticks is set as code."""
+    parts = [
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
+
+
+def colour(verdict: str) -> str:
+    """The class of a verdict's cell, by its first words; `plain` for those that decide nothing."""
+    return next((name for words, name in COLOURS.items() if verdict.startswith(words)), "plain")

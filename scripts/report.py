@@ -1,0 +1,16 @@
+"""Write one page that shows all results: <out>/index.html, static and self-contained, from stored files alone."""
+
+import argparse
+from pathlib import Path
+
+from cl_repro.analysis.command import run
+from cl_repro.report.page import write_page
+
+
+def make(arguments: argparse.Namespace) -> list[Path]:
+    """The page, of everything that is there or of what is named."""
+    return write_page(arguments.names, arguments.results_dir, arguments.out)
+
+
+if __name__ == "__main__":
+    run(__doc__, "report", make)

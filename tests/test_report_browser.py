@@ -1,0 +1,161 @@
+"""The page of results in a browser: no error, no fetch, arms and axes switch, hover tells mean, SEM and n."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import made_results
+import pytest
+
+pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
+pytest.importorskip("selenium", reason="selenium is not installed: pip install 'cl_repro[dev]'")
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from cl_repro.report.page import write_page
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+DRIVER = shutil.which("chromedriver") or ""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="no browser (Debian and Ubuntu: apt-get install chromium chromium-driver)"
+    ),
+]
+STUDY = "split_mnist_fisher"
+PATIENCE = 300  # seconds; a busy machine takes long to read 5 MB of JavaScript
+TRACES = "return arguments[0].data.map(t => [t.hovertemplate ?? '', t.visible !== false, t.x])"
+AXIS = "return [arguments[0].layout.xaxis.title.text, arguments[0]._fullLayout.xaxis.range]"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> str:
+    root: Path = tmp_path_factory.mktemp("results")
+    rows = made_results.fisher_rows()
+    rows[20] |= {"accuracy": math.nan, "status": "diverged"}
+    made_results.write(root / STUDY, rows)
+    made_results.write(root / "split_mnist_timing", made_results.timing_rows())
+    (path,) = write_page([], root, root / "report")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module", params=[(1366, 768), (390, 844)], ids=["laptop", "phone"])
+def driver(request, url) -> Iterator[Chrome]:
+    """The page at one size, drawn."""
+    width, height = request.param
+    options = ChromeOptions()
+    options.binary_location = BROWSER
+    options.page_load_strategy = "none"  # waited for below
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    metrics = {"width": width, "height": height, "pixelRatio": 1.0, "touch": width < 600}
+    options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+    with Chrome(options, ChromeService(DRIVER)) as browser:
+        browser.set_script_timeout(PATIENCE)
+        browser.command_executor.client_config.timeout = PATIENCE
+        browser.get(url)
+        drawn = "return document.readyState === 'complete' && !!document.querySelector('.plot .main-svg')"
+        WebDriverWait(browser, PATIENCE).until(lambda one: one.execute_script(drawn))
+        yield browser
+
+
+@pytest.fixture
+def chart(driver) -> Iterator[WebElement]:
+    """The only chart; afterwards as it was."""
+    found = driver.find_element(By.CSS_SELECTOR, ".chart")
+    yield found
+    press(driver, found.find_element(By.CSS_SELECTOR, "[data-all=true]"))
+    press(driver, found.find_element(By.CSS_SELECTOR, "input"))
+
+
+def press(driver: Chrome, element: WebElement) -> None:
+    """A click in the middle of the window, where nothing else is."""
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    element.click()
+
+
+def plot(chart: WebElement) -> WebElement:
+    return chart.find_element(By.CSS_SELECTOR, ".plot")
+
+
+def button(chart: WebElement, label: str) -> WebElement:
+    return next(one for one in chart.find_elements(By.CSS_SELECTOR, "[data-arm]") if one.text == label)
+
+
+def visible(driver: Chrome, chart: WebElement) -> dict[str, bool]:
+    """Whether the curve of each arm is drawn."""
+    names = {hover: seen for hover, seen, _ in driver.execute_script(TRACES, plot(chart)) if hover}
+    return {hover[3 : hover.index("</b>")]: seen for hover, seen in names.items()}
+
+
+def test_no_errors_nothing_fetched_and_no_overflow(driver) -> None:
+    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    fetched = driver.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
+    inner, page = driver.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    assert page <= inner
+    wide = driver.execute_script(
+        "return [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1"
+        " && !e.closest('.scroll') && e.checkVisibility()).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert wide == []
+
+
+def test_buttons_hide_and_show_their_arms(driver, chart) -> None:
+    everything = visible(driver, chart)
+    assert all(everything.values()) and {"None", "EXACT", "SAMPLE"} <= set(everything)
+    exact = button(chart, "EXACT")
+    press(driver, exact)
+    assert exact.get_attribute("aria-pressed") == "false"
+    assert visible(driver, chart) == everything | {"EXACT": False}
+    without = len(plot(chart).find_elements(By.CSS_SELECTOR, ".scatterlayer .trace"))
+    press(driver, exact)
+    assert visible(driver, chart) == everything and exact.get_attribute("aria-pressed") == "true"
+    drawn = len(plot(chart).find_elements(By.CSS_SELECTOR, ".scatterlayer .trace"))
+    assert drawn - without == 3  # the curve, its band, and the cross of a lost seed
+    press(driver, chart.find_element(By.CSS_SELECTOR, "[data-all=false]"))
+    assert not any(visible(driver, chart).values())
+
+
+def test_buttons_work_with_the_keyboard(driver, chart) -> None:
+    driver.execute_script("arguments[0].focus()", button(chart, "SAMPLE"))
+    driver.switch_to.active_element.send_keys(Keys.SPACE)
+    assert visible(driver, chart)["SAMPLE"] is False
+
+
+def test_the_axis_switches_title_and_data(driver, chart) -> None:
+    before, x = driver.execute_script(AXIS, plot(chart)), driver.execute_script(TRACES, plot(chart))
+    press(driver, chart.find_elements(By.CSS_SELECTOR, "input")[1])
+    after, moved = driver.execute_script(AXIS, plot(chart)), driver.execute_script(TRACES, plot(chart))
+    assert "trace" in after[0] and "trace" not in before[0]
+    assert after[1] != before[1]
+    for (name, _, old), (_, _, new) in zip(x, moved, strict=True):
+        if "EXACT</b>" in name:
+            ratios = [b / a for a, b in zip(old, new, strict=True)]
+            assert len(set(map("{:.4g}".format, ratios))) == 1 and ratios[0] != 1
+    press(driver, chart.find_elements(By.CSS_SELECTOR, "input")[0])
+    assert driver.execute_script(TRACES, plot(chart)) == x
+
+
+def test_hover_tells_mean_sem_and_n(driver, chart) -> None:
+    press(driver, chart.find_element(By.CSS_SELECTOR, "[data-all=false]"))
+    press(driver, button(chart, "EXACT"))
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot(chart))
+    point = plot(chart).find_elements(By.CSS_SELECTOR, ".scatterlayer .points path")[6]
+    touch = driver.execute_script("return matchMedia('(pointer: coarse)').matches")
+    finger = ActionBuilder(driver, mouse=PointerInput("touch" if touch else "mouse", "pointer"))
+    finger.pointer_action.move_to(point)
+    if touch:
+        finger.pointer_action.pointer_down().pointer_up()
+    finger.perform()
+    boxes = WebDriverWait(driver, PATIENCE).until(lambda _: chart.find_elements(By.CSS_SELECTOR, ".hovertext"))
+    lines = [line.text for line in boxes[0].find_elements(By.CSS_SELECTOR, "tspan.line")]
+    assert lines[:2] == ["EXACT", "λ = 1e6"]
+    assert lines[2].startswith("mean 9") and lines[3].startswith("SEM 0.") and lines[4] == "n = 5 seeds"
