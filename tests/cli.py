@@ -1,6 +1,9 @@
 """The command line, called in this process: the same code as `python -m cl_repro`, without a new interpreter."""
 
+import runpy
 import sys
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,28 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
     return 0
 
 
+def script(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> int:
+    """`python scripts/NAME ARGUMENTS`; its exit status."""
+    path = str(ROOT / "scripts" / name)
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures and tables at the end of the command: they take longer than a small study."""
+    monkeypatch.setattr("cl_repro.analysis.report", lambda *_: "")
+
+
 def arms(*overrides: str) -> list[dict[str, Any]]:
-    """The resolved configurations of the arms a command line composes."""
+    """The resolved configurations of the arms a command line composes; a process composes each of them once."""
+    return deepcopy(composed(overrides))
+
+
+@lru_cache
+def composed(overrides: tuple[str, ...]) -> list[dict[str, Any]]:
+    """`arms`, of which all who ask have one; what the environment decides is that of the first who asked."""
     return from_command_line(overrides)

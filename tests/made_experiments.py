@@ -37,6 +37,16 @@ def thinned(benchmark: Benchmark, n: int) -> Benchmark:
     return benchmark._replace(curriculum=curriculum)
 
 
+def first_tasks(benchmark: Benchmark, n: int) -> Benchmark:
+    """The benchmark with its first `n` tasks only; the logits of the others are never active."""
+
+    def curriculum(seed: int) -> Curriculum:
+        full = benchmark.curriculum(seed)
+        return full._replace(tasks=full.tasks[:n])
+
+    return benchmark._replace(curriculum=curriculum, n_tasks=n)
+
+
 def made_experiment(
     benchmark: Benchmark | None = None,
     scenario: Scenario | None = None,

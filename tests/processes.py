@@ -1,10 +1,10 @@
-"""The command as a process of its own, its workers, and what each process that trains says about itself."""
+"""The command and the scripts as processes of their own, and what each process that trains says about itself."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cli
@@ -50,6 +50,39 @@ def start(
         stderr=stderr,
         start_new_session=True,
     )
+
+
+SCRIPTS = """
+import contextlib, io, json, runpy, sys
+found = []
+for sys.argv in json.loads(sys.argv[1]):
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as stop:
+        status = stop.code or 0
+    assert not {"torch", "torchvision"} & set(sys.modules), f"torch was imported by {sys.argv}"
+    found.append([status, out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+"""
+
+
+def scripts(*commands: Sequence[object]) -> list[tuple[int, str, str]]:
+    """Scripts, one after the other in one process, which must import neither torch nor torchvision.
+
+    Args:
+        commands: of each the name of a file under scripts/, and its arguments.
+
+    Returns:
+        Of each the exit status, and what it wrote to standard output and standard error.
+    """
+    argv = [[str(cli.ROOT / "scripts" / str(name)), *map(str, arguments)] for name, *arguments in commands]
+    environment = {**os.environ, "PYTHONPATH": str(cli.ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPTS, json.dumps(argv)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [(status, out, err) for status, out, err in json.loads(done.stdout)]
 
 
 def notes(folder: Path) -> list[dict]:

@@ -2,15 +2,13 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import made_results
 import matplotlib.image
 import numpy as np
+import processes
 import pytest
 from made_results import row
 from PIL import Image
@@ -42,6 +40,12 @@ def results(tmp_path_factory):
     made_results.write(root / "split_mnist_timing", made_results.timing_rows())
     made_results.write(root / "runs", ad_hoc_rows())
     return root
+
+
+@pytest.fixture(scope="module")
+def reported(results):
+    """What the report of a study prints; its figure and tables are beside the results."""
+    return report(MNIST, results)
 
 
 def ad_hoc_rows():
@@ -315,9 +319,8 @@ def test_timing_table_holds_ratios_to_none(results):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_figures_say_where_they_come_from(results, tmp_path):
-    png, svg = plot_study(open_study(MNIST, results), tmp_path)
-    assert (png.name, svg.name) == (f"{MNIST}.png", f"{MNIST}.svg")
+def test_figures_say_where_they_come_from(results, reported):
+    png, svg = (results / "figures" / f"{MNIST}.{kind}" for kind in ("png", "svg"))
     text = Image.open(png).text
     assert text["Title"] == f"{MNIST}: Split MNIST, task-incremental, 5 seeds"
     assert text["Source"] == "cl_repro 0123456"
@@ -326,10 +329,10 @@ def test_figures_say_where_they_come_from(results, tmp_path):
     assert (width, height) == (1920, 1000)
 
 
-def test_drawing_again_gives_the_same_bytes(results, tmp_path):
-    study = open_study(DIGITS, results)
-    first, again = (plot_study(study, tmp_path / name) for name in "ab")
-    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
+def test_drawing_again_gives_the_same_bytes(results, reported, tmp_path):
+    again = plot_study(open_study(MNIST, results), tmp_path)
+    assert [p.name for p in again] == [f"{MNIST}.png", f"{MNIST}.svg"]
+    assert [(results / "figures" / p.name).read_bytes() for p in again] == [p.read_bytes() for p in again]
 
 
 def test_the_figure_shows_means_bands_and_names(results):
@@ -400,8 +403,8 @@ def test_the_batch_of_a_batched_fisher_is_read_from_its_configuration(tmp_path):
 # --- report and scripts ----------------------------------------------------------------------------------------------
 
 
-def test_report_of_a_study_has_the_table_and_the_paths(results):
-    text = report(MNIST, results)
+def test_report_of_a_study_has_the_table_and_the_paths(results, reported):
+    text = reported
     assert re.search(r"^EXACT +1e\d +99\.\d\d \+- 0\.\d\d \(5\) .* 99\.12 \+- 0\.16 \(30\) +agrees", text, re.MULTILINE)
     paths = [Path(line) for line in text.splitlines() if line.startswith(str(results))]
     assert {p.suffix for p in paths} == {".png", ".svg", ".md", ".tex", ".csv"} and all(p.is_file() for p in paths)
@@ -442,37 +445,33 @@ def test_folders_are_sorted_into_kinds(results):
     assert kinds == {MNIST: "curves", DIGITS: "curves", "split_mnist_timing": "timing", "runs": "listing"}
 
 
-def run_script(name, *arguments):
-    """Run a script in a process of its own, which must not import torch; (status, stdout, stderr)."""
-    program = (
-        "import runpy, sys; sys.argv[0] = sys.argv[1]; del sys.argv[1]\n"
-        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "finally:\n    assert 'torch' not in sys.modules, 'torch was imported'\n"
-    )
-    command = [sys.executable, "-c", program, str(ROOT / "scripts" / name), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 SCRIPTS = {
     "plot_lambda_curves.py": {f"{MNIST}.png", f"{MNIST}.svg", f"{DIGITS}.png", f"{DIGITS}.svg"},
     "table_accuracy.py": {f"{name}.{suffix}" for name in (MNIST, DIGITS, "runs") for suffix in ("md", "tex")},
     "table_timing.py": {"split_mnist_timing.md", "split_mnist_timing.tex"},
 }
+SHOWN = "table_timing.py split_mnist_timing --show"
+
+
+@pytest.fixture(scope="module")
+def ran(results, tmp_path_factory):
+    """What the scripts say, without torch, and the folder that each has written into."""
+    folders = {line: tmp_path_factory.mktemp("out") for line in (*SCRIPTS, SHOWN)}
+    common = {line: ("--results-dir", results, "--out", folder) for line, folder in folders.items()}
+    said = processes.scripts(*((*line.split(), *options) for line, options in common.items()))
+    return {line: (*of_one, folder) for (line, folder), of_one in zip(folders.items(), said, strict=True)}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_scripts_make_everything_that_fits_without_torch(results, tmp_path, script):
-    status, out, err = run_script(script, "--results-dir", results, "--out", tmp_path)
+def test_scripts_make_everything_that_fits_without_torch(ran, script):
+    status, out, err, folder = ran[script]
     assert (status, err) == (0, "")
     assert {Path(line).name for line in out.splitlines()} == SCRIPTS[script]
-    assert {p.name for p in tmp_path.iterdir()} == SCRIPTS[script]
+    assert {p.name for p in folder.iterdir()} == SCRIPTS[script]
 
 
-def test_tables_are_shown_on_request(results, tmp_path):
-    arguments = ("--results-dir", results, "--out", tmp_path)
-    status, out, _ = run_script("table_timing.py", "split_mnist_timing", "--show", *arguments)
+def test_tables_are_shown_on_request(ran):
+    status, out, *_ = ran[SHOWN]
     assert status == 0 and re.search(r"^EXACT +2\.28 +2\.46 +2\.46 +1\.02", out, re.MULTILINE)
 
 
@@ -505,8 +504,7 @@ def test_plain_text_is_aligned_ascii():
     assert plain(AWKWARD).isascii()
 
 
-def test_written_latex_is_ascii_with_as_many_cells_in_every_row(results):
-    report(MNIST, results)
+def test_written_latex_is_ascii_with_as_many_cells_in_every_row(results, reported):
     text = (results / "tables" / f"{MNIST}.tex").read_text()
     assert text.isascii()
     for block in text.split(r"\toprule")[1:]:

@@ -7,7 +7,6 @@ written. What Hydra and argparse refuse themselves keeps their text.
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -232,9 +231,9 @@ CONFIG = [
     Case("key", "config", "argument", [*OWN, "fisher=mine"], ["fisher.m: mine takes no such key; allowed: n, normal"],
          own("fisher/mine", FACTORY + "m: 3\n")),
     Case("key", "config", "argument_left_out", [*OWN, "fisher=mine"], ["fisher.batch_size: mine needs this key"],
-         own("fisher/mine", "name: mine\n_target_: cl_repro.importance.batched.batched\n")),
+         own("fisher/mine", "name: mine\n_target_: cl_repro.importance.batched.batched\n"), slow=True),
     Case("key", "config", "no_target", [*OWN, "fisher=mine"], ["fisher._target_: missing; every file under fisher/"],
-         own("fisher/mine", "name: mine\n")),
+         own("fisher/mine", "name: mine\n"), slow=True),
     Case("key", "config", "no_name", [*OWN, "fisher=mine"], ["fisher.name: missing"],
          own("fisher/mine", "_target_: cl_repro.importance.fisher.exact\n"), slow=True),
     Case("key", "config", "no_flag", [*OWN, "method=mine"], ["method.uses_lambda: missing"],
@@ -250,9 +249,9 @@ CONFIG = [
     Case("value", "config", "range", [*OWN, "study=mine"], ["lambda=-1.0: must be a finite number of at least 0"],
          own("study/mine", PUBLIC + "lam: -1\n")),
     Case("value", "config", "argument_type", [*OWN, "fisher=mine"], ["fisher.n=1.5: must be of type int | None"],
-         own("fisher/mine", FACTORY + "n: 1.5\n")),
+         own("fisher/mine", FACTORY + "n: 1.5\n"), slow=True),
     Case("value", "config", "target", [*OWN, "fisher=mine"], ["fisher._target_=cl_repro.nope.f: must be the dotted"],
-         own("fisher/mine", "name: mine\n_target_: cl_repro.nope.f\n")),
+         own("fisher/mine", "name: mine\n_target_: cl_repro.nope.f\n"), slow=True),
     Case("value", "config", "target_is_a_module", [*OWN, "fisher=mine"],
          ["fisher._target_=cl_repro.importance.fisher: must be a factory, is a module"],
          own("fisher/mine", "name: mine\n_target_: cl_repro.importance.fisher\n"), slow=True),
@@ -294,7 +293,8 @@ CONFIG = [
          ["arm method=finetune, fisher=exact: Could not override 'fisher'"],
          own("study/mine", PUBLIC + "arms: [{method: finetune, fisher: exact}]\n")),
     Case("pair", "config", "model_and_data", [*OWN, "study=mine"], ["model=convnet: needs images", "not [8, 8]"],
-         own("study/mine", "# @package _global_\ndefaults:\n  - override /model: convnet\nname: mine\n")),
+         own("study/mine", "# @package _global_\ndefaults:\n  - override /model: convnet\nname: mine\n"),
+         slow=True),
     Case("pair", "config", "mean_and_data", [*OWN, "benchmark=mine"],
          ["benchmark.mean=[0.5]: must be null, as the images have no channels"],
          own("benchmark/mine", "defaults: [split_digits]\nname: mine\nmean: [0.5]\nstd: [1]\n"), slow=True),
@@ -341,7 +341,7 @@ CLI = [
     cli_case("value", "lam=null", "field 'lam' is not Optional"),
     cli_case("value", "iterations=many", "iterations=many: must be an integer from 1 to 10000000, or a list"),
     cli_case("value", "iterations=[3,0,3,3,3]", "iterations=[3, 0, 3, 3, 3]: must be an integer from 1 to 10000000"),
-    cli_case("value", "iterations=0", "iterations=0: must be an integer from 1 to 10000000, or a list", slow=False),
+    cli_case("value", "iterations=0", "iterations=0: must be an integer from 1 to 10000000, or a list"),
     cli_case("value", "iterations=99999999999", "iterations=99999999999: must be an integer from 1 to 10000000"),
     cli_case("value", "batch_size=0", "batch_size=0: must be an integer from 1 to 10000000"),
     cli_case("value", "rows_per_pass=0", "rows_per_pass=0: must be auto or an integer of at least 1"),
@@ -355,7 +355,7 @@ CLI = [
     cli_case("value", "device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:<index>", slow=False),
     cli_case("value", "retry=some", "retry=some: must be one of all, failed"),
     cli_case("value", "val_fraction=2", "val_fraction=2.0: must be between 0 and 1, or null"),
-    cli_case("value", "name=a/b", "name=a/b: names a folder under results_dir, so it must be of letters", slow=False),
+    cli_case("value", "name=a/b", "name=a/b: names a folder under results_dir, so it must be of letters"),
     cli_case("value", "name=..", "name=..: names a folder under results_dir"),
     cli_case("value", "suffix=/x", "suffix=/x: names a folder under results_dir"),
     cli_case("value", "results_dir=", "results_dir=: must name a folder"),
@@ -408,14 +408,15 @@ CLI = [
     Case("folder", "cli", "below_a_file", ["results_dir=a_file/x"], ["a_file: must be a folder, is a file"], slow=True),
     Case("folder", "cli", "results_dir_not_writable", ["results_dir=/proc/none"],
          ["/proc/none/runs: results cannot be written here: "]),
-    Case("folder", "cli", "results_dir_too_long", [f"results_dir={LONG}"], ["cannot be a folder: File name too long"]),
+    Case("folder", "cli", "results_dir_too_long", [f"results_dir={LONG}"], ["cannot be a folder: File name too long"],
+         slow=True),
     Case("folder", "cli", "status_too_long", ["status", f"results_dir={LONG}"], ["File name too long"], slow=True),
     Case("folder", "cli", "data_dir_missing", ["benchmark=split_mnist", "data_dir=nowhere"],
          ["MNIST not found: looked for", "nowhere/mnist.npz", "run `make data`"]),
     Case("folder", "cli", "data_dir_too_long", ["benchmark=split_mnist", f"data_dir={LONG}"],
          ["cannot be read: File name too long"], slow=True),
     Case("folder", "cli", "table_results_dir", ["table_accuracy.py", "--results-dir", "nowhere"],
-         ["no curves or arms or listing results under nowhere: run `make reproduce` first"]),
+         ["no curves or arms or comparison or listing results under nowhere: run `make reproduce` first"]),
     Case("folder", "cli", "ledger_results_dir", ["ledger.py", "--results-dir", "nowhere", "--check"],
          ["no ledger at nowhere/ledger.csv: write it with `make ledger` first"]),
     Case("folder", "cli", "out_not_writable", [*TABLE, "--out", "/proc/none"], ["/proc/none/", "cannot be written: "]),
@@ -425,7 +426,7 @@ CLI = [
     cli_case("pair", "method=joint", "method=: this study lists its arms", "study=split_digits_fisher", slow=False),
     cli_case("pair", "fisher=exact", "fisher=: this study lists its arms", "arms=[{fisher: exact}]"),
     cli_case("pair", "lam=5", "lam=5: this grid has lambdas of its own; choose grid=one", "grid=blog", slow=False),
-    cli_case("pair", "lam=1e39", "lambda=1e+39: must be at most 3.4e+38, the largest float32", slow=False),
+    cli_case("pair", "lam=1e39", "lambda=1e+39: must be at most 3.4e+38, the largest float32"),
     cli_case("pair", "grid.lambdas=[1,1e0]", "must not repeat a value"),
     cli_case("pair", "iterations=[3,3]", "iterations=[3, 3]: must be one number, or one for each of the 5 tasks"),
     cli_case("pair", "batch_size=5000", "batch_size=5000: must be at most the 272 examples of task 0 of seed 1",
@@ -434,7 +435,7 @@ CLI = [
     cli_case("pair", "fisher.batch_size=300", "fisher.batch_size=300: must be at most the 272", "fisher=batched"),
     cli_case("pair", "fisher.batch_size=272", "divides by 1 - 1, so a task needs at least 2 units", "fisher=batched",
              "fisher.normalisation=reference"),
-    cli_case("pair", "val_fraction=0.999", "val_fraction=0.999: leaves no example of task 0 of seed 1", slow=False),
+    cli_case("pair", "val_fraction=0.999", "val_fraction=0.999: leaves no example of task 0 of seed 1"),
     cli_case("pair", "benchmark.train_per_task=300", "benchmark.train_per_task=300: must be an integer from 1 to 264"),
     cli_case("pair", "model=convnet", "model=convnet: needs images [colours, height, width], not [8, 8]"),
     Case("pair", "cli", "device_and_machine", ["device=cuda"], ["device=cuda: torch sees no CUDA device"], no_cuda),
@@ -448,7 +449,7 @@ DATA = [
     Case("key", "data", "array_left_out", MNIST, ["mnist.npz: no array 'y_test'; it must hold x_train, y_train,"],
          npz(y_test=None)),
     Case("value", "data", "floats", MNIST, ["x_train is float64, must be uint8"],
-         npz(x_train=np.zeros((100, 28, 28)))),
+         npz(x_train=np.zeros((100, 28, 28))), slow=True),
     Case("value", "data", "one_label", MNIST, ["mnist.npz: not the real mnist: checksum", "run `make data`"],
          npz(y_test=np.zeros(100, int))),
     Case("value", "data", "idx_magic", MNIST, ["train-labels-idx1-ubyte: cannot be read (magic 0x00000901"],
@@ -462,7 +463,8 @@ DATA = [
          ["mnist.npz: cannot be read ("], cut("data/mnist.npz")),
     Case("file", "data", "empty", MNIST, ["mnist.npz: cannot be read ("], cut("data/mnist.npz", 0), slow=True),
     Case("file", "data", "bit_flipped", MNIST, ["mnist.npz: "], flip("data/mnist.npz", 1000), slow=True),
-    Case("file", "data", "other_format", MNIST, ["mnist.npz: cannot be read ("], write("data/mnist.npz", "<html>")),
+    Case("file", "data", "other_format", MNIST, ["mnist.npz: cannot be read ("], write("data/mnist.npz", "<html>"),
+         slow=True),
     Case("file", "data", "unreadable", MNIST, ["mnist.npz: cannot be read ("], unreadable("data/mnist.npz")),
     Case("file", "data", "is_a_folder", MNIST, ["MNIST not found"], folder_in_the_place_of("data/mnist.npz"),
          slow=True),
@@ -475,7 +477,7 @@ DATA = [
     Case("folder", "data", "raw_is_a_file", MNIST, ["MNIST not found: looked for"],
          raw(file_in_the_place_of("data/MNIST/raw")), slow=True),
     Case("pair", "data", "lengths", MNIST, ["mnist.npz: not the real mnist: checksum"],
-         npz(y_train=np.zeros(99, int))),
+         npz(y_train=np.zeros(99, int)), slow=True),
     Case("pair", "data", "train_as_test", MNIST, ["MNIST/raw: not the real mnist: checksum"],
          raw(lambda work: shutil.copy(work / "data/MNIST/raw/train-labels-idx1-ubyte",
                                       work / "data/MNIST/raw/t10k-labels-idx1-ubyte")), slow=True),
@@ -498,7 +500,7 @@ RESULTS = [
     Case("key", "results", "ledger", ["ledger.py", "--check"], ["ledger.csv: column 'benchmark' is missing"],
          write("results/ledger.csv", "study,source\n")),
     Case("value", "results", "edited", [OURS], ["runs.csv: not as this program wrote it", "edited or truncated?"],
-         change(RUNS, ",0.97", ",0.98")),
+         change(RUNS, ",0.97", ",0.98"), slow=True),
     Case("value", "results", "edited_status", STATUS, ["runs.csv: not as this program wrote it"],
          change(RUNS, ",0.97", ",0.98")),
     Case("value", "results", "edited_plan", ["plan", OURS], ["runs.csv: not as this program wrote it"],
@@ -548,7 +550,7 @@ RESULTS = [
     Case("folder", "results", "empty", ["plot_lambda_curves.py"], ["no curves or arms or listing results under"],
          lambda work: (remove("results")(work), (work / "results").mkdir())),
     Case("pair", "results", "runs_and_provenance", [OURS], ["runs.csv: not as this program wrote it"],
-         exchange("runs.csv")),
+         exchange("runs.csv"), slow=True),
     Case("pair", "results", "runs_and_provenance_table", TABLE, ["runs.csv: edited since the run wrote it"],
          exchange("runs.csv")),
     Case("pair", "results", "accuracy_and_runs", STATUS, ["accuracy.csv: not as this program wrote it"],
@@ -622,15 +624,9 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 def run(monkeypatch: pytest.MonkeyPatch, work: Path, command: Sequence[str]) -> int:
     """A command of a case in this process; its exit status."""
-    if not command[0].endswith(".py"):
-        return cli.run(monkeypatch, work, *command)
-    path = cli.ROOT / "scripts" / command[0]
-    monkeypatch.setattr(sys, "argv", [str(path), *command[1:]])
-    try:
-        runpy.run_path(str(path), run_name="__main__")
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    if command[0].endswith(".py"):
+        return cli.script(monkeypatch, *command)
+    return cli.run(monkeypatch, work, *command)
 
 
 # --- the tests -------------------------------------------------------------------------------------------------------

@@ -18,17 +18,25 @@ from cl_repro.methods.ewc import ewc
 N_TASKS = 5
 
 
-def counted(experiment: Experiment, stack: Stack, k: int, trained: int, asked: int, scenario: str) -> float:
-    """Accuracy of replica k on task `asked`, example by example, the three scenarios spelt out."""
-    curriculum = experiment.benchmark.curriculum(stack.seeds[k])
-    task = curriculum.tasks[asked]
+def logits(experiment: Experiment, stack: Stack, k: int, asked: int) -> list[list[float]]:
+    """Of replica k on the test examples of a task, one by one."""
     params = {name: p[k] for name, p in stack.params.items()}
+    rows = experiment.benchmark.curriculum(stack.seeds[k]).tasks[asked].rows_test.tolist()
+    x = experiment.benchmark.x_test
+    return [experiment.net.apply(params, {}, x[row][None].double() / 16)[0][0].tolist() for row in rows]
+
+
+def counted(
+    experiment: Experiment, seed: int, z_of_rows: list[list[float]], trained: int, asked: int, scenario: str
+) -> float:
+    """Accuracy on task `asked`, example by example, the three scenarios spelt out."""
+    curriculum = experiment.benchmark.curriculum(seed)
+    task = curriculum.tasks[asked]
     own = sorted(task.classes)
     seen = sorted(c for t in range(trained + 1) for c in curriculum.tasks[t].classes)
     candidates = {"task": own, "domain": [0, 1], "class_": seen}[scenario]
     right = 0
-    for row in task.rows_test.tolist():
-        z = experiment.net.apply(params, {}, experiment.benchmark.x_test[row][None].double() / 16)[0][0].tolist()
+    for row, z in zip(task.rows_test.tolist(), z_of_rows, strict=True):
         guess = max(candidates, key=lambda c, z=z: z[c])
         label = int(curriculum.y_test[row])
         right += guess == (own.index(label) if scenario == "domain" else label)
@@ -41,12 +49,13 @@ def test_accuracy_is_counted_example_by_example(scenario, rows_per_pass):
     experiment = made_experiment(scenario=getattr(scenarios, scenario)(), rows_per_pass=rows_per_pass, iterations=30)
     for seeds in ([2], [3, 1, 3]):
         stack = run(experiment, joint(), [Replica(seed, 0.0, None) for seed in seeds]).stack
+        z = [[logits(experiment, stack, k, asked) for asked in range(N_TASKS)] for k in range(len(seeds))]
         for trained in (0, 2, N_TASKS - 1):
             found = boundary.evaluate(experiment, stack, trained)
             assert found.shape == (len(seeds), N_TASKS)
-            for k in range(len(seeds)):
+            for k, seed in enumerate(seeds):
                 for asked in range(N_TASKS):
-                    assert found[k, asked] == counted(experiment, stack, k, trained, asked, scenario)
+                    assert found[k, asked] == counted(experiment, seed, z[k][asked], trained, asked, scenario)
         assert len(set(found.flatten().tolist())) > len(seeds)  # or the test shows little
 
 

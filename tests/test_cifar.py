@@ -383,6 +383,7 @@ MOMENTS = {  # of the training pixels / 255, per channel, as commonly published
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n_classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_real_cifar_is_complete_balanced_and_has_the_published_moments(name, n_classes):
     found = data.load(name, real_data.require(name))

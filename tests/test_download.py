@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import processes
 import pytest
 from made_cifar import SOURCES, shuffled, small_cifar, write_pickles
 from made_data import assert_same, one_line, small_mnist, write_npz, write_raw
@@ -143,8 +144,10 @@ import pickle, sys
 from cl_repro.data import arrays, download
 from cl_repro.data.torchvision_shim import prepare_torchvision
 name, checksum, folder, url, md5 = sys.argv[1:]
-prepare_torchvision()
+first = prepare_torchvision()
+assert prepare_torchvision() == first in ("native", "shimmed")
 from torchvision import datasets
+assert callable(datasets.MNIST)
 source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
 source.url = url  # of these tests, but not yet the sum
 arrays.CHECKSUMS[name] = checksum
@@ -160,7 +163,10 @@ for expected in (source.tgz_md5, md5, md5):
 
 @pytest.mark.parametrize("name", ["cifar10", pytest.param("cifar100", marks=pytest.mark.slow)])
 def test_prepare_downloads_cifar_without_executing_it(archive, http, tmp_path, monkeypatch, name):
-    """An archive with another sum than torchvision's is refused; with the right one it is unpacked, once."""
+    """An archive with another sum than torchvision's is refused; with the right one it is unpacked, once.
+
+    And torchvision can be imported, whatever torch it was built for.
+    """
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed; only `make data` needs it")
     made, packed = archive(name)
@@ -187,42 +193,19 @@ def run_python(*arguments):
     )
 
 
-def test_prepare_data_command(tmp_path):
-    script = str(ROOT / "scripts" / "prepare_data.py")
-    shown = run_python(script, "--help")
-    assert shown.returncode == 0
-    assert "--data-dir" in shown.stdout
-    fine = run_python(script, "digits", "--data-dir", str(tmp_path))
-    assert (fine.returncode, fine.stderr) == (0, "")
-    assert fine.stdout == "digits: present, checksum right, nothing to do\n"
-    wrong = run_python(script, "mnits")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "error: dataset=mnits: unknown data set; allowed: digits, mnist, cifar10, cifar100\n"
-
-
-def test_loading_imports_neither_torchvision_nor_torch():
-    code = (
-        "import sys; from cl_repro.data.arrays import load; load('digits', '.');"
-        "sys.exit(bool({'torch', 'torchvision'} & set(sys.modules)))"
+def test_prepare_data_command_loads_without_torchvision_and_torch(tmp_path):
+    script = "prepare_data.py"
+    shown, fine, wrong = processes.scripts(
+        (script, "--help"), (script, "digits", "--data-dir", tmp_path), (script, "mnits")
     )
-    done = run_python("-c", code)
-    assert done.returncode == 0, done.stderr
+    assert shown[0] == 0
+    assert "--data-dir" in shown[1]
+    assert fine == (0, "digits: present, checksum right, nothing to do\n", "")
+    says = "error: dataset=mnits: unknown data set; allowed: digits, mnist, cifar10, cifar100\n"
+    assert wrong == (2, "", says)
 
 
 # torchvision beside a torch it was not built for
-
-
-def test_shim_makes_torchvision_importable():
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed; only `make data` needs it")
-    code = (
-        "from cl_repro.data.torchvision_shim import prepare_torchvision as prepare;"
-        "first = prepare(); assert prepare() == first;"
-        "from torchvision import datasets; assert callable(datasets.MNIST); print(first)"
-    )
-    done = run_python("-c", code)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in {"native", "shimmed"}
 
 
 SHIM_ON_A_FAKE = """

@@ -76,10 +76,12 @@ def test_it_is_part_of_the_identity_of_a_run_only_where_it_is_used() -> None:
         return {cell.run_id for cell in grid.cells([grid.make_arm(cfg) for cfg in cli.arms(*overrides)])}
 
     assert not ids("val_fraction=0.1") & ids()
-    assert not ids("study=split_mnist_fisher_val") & ids("study=split_mnist_fisher")
+    two = "arms=[{method: finetune}, {method: ewc, fisher: exact}]"
+    assert not ids("study=split_mnist_fisher_val", two) & ids("study=split_mnist_fisher", two)
 
 
-@pytest.mark.parametrize("value", ["0", "1", "-0.1", "1.5"])
-def test_a_fraction_outside_its_range_is_refused(value: str) -> None:
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5])
+def test_a_fraction_outside_its_range_is_refused(value: float) -> None:
+    (arm,) = cli.arms()
     with pytest.raises(UserError, match=f"val_fraction={value}.*: must be between 0 and 1"):
-        study.plan(cli.arms(f"val_fraction={value}"))
+        study.plan([arm | {"val_fraction": value}])

@@ -60,6 +60,7 @@ def errors(process: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in process.stderr.splitlines() if not line.startswith("Error executing job")]
 
 
+@pytest.mark.slow
 def test_under_joblib_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     process = launch(tmp_path, "hydra/launcher=workstation", "hydra.launcher.n_jobs=2", "lam=10,-1,100", *TINY)
     assert process.returncode == 2
@@ -140,6 +141,7 @@ def test_copies_from_the_shell_try_a_chunk_once(tmp_path: Path, monkeypatch: pyt
         raise RuntimeError("made to fail")
 
     monkeypatch.setattr(study.worker.Workshop, "rows", broken)
+    cli.undrawn(monkeypatch)
     for n in (1, 2):
         assert cli.run(monkeypatch, tmp_path, "-m", *TINY, "grid.lambdas=[10]", "copy=1,2,3") == 2
         assert len(tried) == n

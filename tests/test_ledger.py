@@ -5,10 +5,11 @@ import math
 import shutil
 from pathlib import Path
 
+import cli
 import made_results
+import processes
 import pytest
 from made_results import row
-from test_analysis import run_script
 
 import cl_repro
 from cl_repro.analysis.ledger import VERDICTS, entries
@@ -67,6 +68,20 @@ def results(template, tmp_path):
 
 
 @pytest.fixture(scope="module")
+def written(template, tmp_path_factory):
+    """A copy with a ledger, to be read."""
+    folder = shutil.copytree(template, tmp_path_factory.mktemp("written") / "results")
+    write_ledger(folder)
+    return folder
+
+
+@pytest.fixture
+def ledger(written, tmp_path):
+    """A copy with a ledger."""
+    return shutil.copytree(written, tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
 def found(template):
     """Their ledger's entries."""
     return entries(template)
@@ -88,10 +103,9 @@ def published():
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_every_published_row_is_there_in_order(results, found):
-    write_ledger(results)
+def test_every_published_row_is_there_in_order(written, found):
     names = ("study", "source", "benchmark", "scenario", "method", "fisher", "batch_size", "metric", "note")
-    assert [[r[n] for n in names] for r in records(results)] == [[r[n] for n in names] for r in published()]
+    assert [[r[n] for n in names] for r in records(written)] == [[r[n] for n in names] for r in published()]
     assert set(VERDICTS) == {e.verdict for e in found}
 
 
@@ -118,9 +132,8 @@ def test_another_batch_size_is_another_number(tmp_path):
     assert {e.verdict for e in entries(tmp_path)} == {"not yet run"}
 
 
-def test_numbers_are_those_of_the_tables(results):
-    write_ledger(results)
-    found = next(r for r in records(results) if (r["source"], r["fisher"]) == ("blog-final", "exact"))
+def test_numbers_are_those_of_the_tables(written):
+    found = next(r for r in records(written) if (r["source"], r["fisher"]) == ("blog-final", "exact"))
     assert [found[k] for k in ("published", "published_spread", "published_n")] == ["99.12", "0.16", "30"]
     assert [found[k] for k in ("ours", "ours_n", "ours_lambda", "difference")] == ["99.15", "8", "1000", "0.03"]
     # sd of eight steps of 0.02 is 0.02 sqrt(6), SEM 0.02 sqrt(6/8); with theirs 0.1609, nu 30.1, t 2.042.
@@ -128,15 +141,14 @@ def test_numbers_are_those_of_the_tables(results):
     assert [float(found[k]) for k in ("low", "high")] == pytest.approx([0.03 - 0.3286, 0.03 + 0.3286], abs=1e-3)
 
 
-def test_training_times_are_ratios_to_none(results, found):
+def test_training_times_are_ratios_to_none(written, found):
     exact = entry(found, MNIST, "ewc", "exact", metric="train_time")
     assert exact.verdict == "shown" and math.isnan(exact.difference.low)
     assert exact.theirs.mean == pytest.approx(121 / 53) and exact.ours.mean == pytest.approx(2.46)
     assert exact.made.command == f"make reproduce STUDY={TIMING} SCALE=paper"
     none = entry(found, MNIST, "finetune", metric="train_time")
     assert (none.theirs.mean, none.ours.mean, none.verdict) == (1, 1, "shown")
-    write_ledger(results)
-    text = (results / "LEDGER.md").read_text()
+    text = (written / "LEDGER.md").read_text()
     assert f"| EXACT, training time | blog-final | 121 ± 1 s (30), 2.28 {TIMES} None | 2.46 {TIMES} None (3) |" in text
 
 
@@ -166,9 +178,8 @@ def test_a_row_that_is_not_yet_run_says_what_would_make_it(tmp_path):
     assert entry(found, TINY, "sos", source="unifying").made.command == ""  # there is no such study
 
 
-def test_verdicts_are_counted_at_the_top(results):
-    write_ledger(results)
-    lines = (results / "LEDGER.md").read_text().splitlines()
+def test_verdicts_are_counted_at_the_top(written):
+    lines = (written / "LEDGER.md").read_text().splitlines()
     header, _, everything, mnist, *_ = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     assert header == ["study", "rows", *VERDICTS]
     assert (everything[:2], mnist[:2]) == (["all", str(len(published()))], [MNIST, "24"])
@@ -177,41 +188,39 @@ def test_verdicts_are_counted_at_the_top(results):
     assert dict(zip(header, mnist, strict=True))["agrees"] == "4"
 
 
-def test_writing_again_gives_the_same_bytes(results):
-    first, again = ([path.read_bytes() for path in write_ledger(results)] for _ in range(2))
-    assert first == again
+def test_writing_again_gives_the_same_bytes(written, ledger):
+    again = write_ledger(ledger)
+    assert {path.name for path in again} == {"ledger.csv", "LEDGER.md"}
+    assert [(written / path.name).read_bytes() for path in again] == [path.read_bytes() for path in again]
 
 
 # --- make check ------------------------------------------------------------------------------------------------------
 
 
-def test_rows_that_do_not_agree_any_more_are_named(results):
-    write_ledger(results)
-    before = [(path, path.read_bytes()) for path in results.glob("[lL]*")]
-    made_results.write(results / MNIST, mnist_rows(exact=98.0, sample=99.15))
+def test_rows_that_do_not_agree_any_more_are_named(ledger, monkeypatch):
+    before = [(path, path.read_bytes()) for path in ledger.glob("[lL]*")]
+    made_results.write(ledger / MNIST, mnist_rows(exact=98.0, sample=99.15))
     name = f"{MNIST}, {{}}, split_mnist, task, ewc, exact, 128, accuracy: agrees in the ledger, now differs"
     lost = [name.format(source) for source in ("blog-draft", "blog-final")]
-    status, out, err = run_script("ledger.py", "--results-dir", results, "--check")
+    ((status, out, err),) = processes.scripts(("ledger.py", "--results-dir", ledger, "--check"))
     assert (status, out, err.splitlines()) == (1, "", lost)
-    assert [(path, path.read_bytes()) for path in results.glob("[lL]*")] == before  # it writes nothing
-    assert run_script("ledger.py", "--results-dir", results)[0] == 0
-    assert regressions(results) == []
+    assert [(path, path.read_bytes()) for path in ledger.glob("[lL]*")] == before  # it writes nothing
+    assert cli.script(monkeypatch, "ledger.py", "--results-dir", str(ledger)) == 0
+    assert regressions(ledger) == []
 
 
-def test_results_that_are_gone_do_not_agree_any_more(results):
-    write_ledger(results)
-    shutil.rmtree(results / MNIST)
-    lines = regressions(results)
+def test_results_that_are_gone_do_not_agree_any_more(ledger):
+    shutil.rmtree(ledger / MNIST)
+    lines = regressions(ledger)
     assert [line.split(": ")[1] for line in lines] == ["agrees in the ledger, now not yet run"] * 4
 
 
-def test_published_rows_that_are_gone_do_not_agree_any_more(results):
-    write_ledger(results)
-    own = results / "published" / "published.csv"
+def test_published_rows_that_are_gone_do_not_agree_any_more(ledger):
+    own = ledger / "published" / "published.csv"
     own.parent.mkdir()
     text = (ROOT / "results" / "published" / "published.csv").read_text().splitlines(keepends=True)
     own.write_text("".join(line for line in text if "blog-final,split_mnist,task,ewc,exact,128,accuracy" not in line))
-    assert [line.split(": ")[1] for line in regressions(results)] == [
+    assert [line.split(": ")[1] for line in regressions(ledger)] == [
         "agrees in the ledger, now no longer a published row"
     ]
 

@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
-from made_experiments import SHARED, digits, made_experiment, run, thinned
+from made_experiments import SHARED, digits, first_tasks, made_experiment, run, thinned
 from made_trees import after, copied, error, positive, same, single, tree
 from torch import Generator, Tensor
 
@@ -23,7 +23,7 @@ from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
 from cl_repro.models.layers import init_linear
-from cl_repro.types import Curriculum, Method, Net, Tree
+from cl_repro.types import Method, Net, Tree
 
 XI = 0.1
 METHODS: dict[str, Method] = {
@@ -64,13 +64,9 @@ def dropping_net(hidden: int = 12, keep: float = 0.7) -> Net:
 
 def small(**changes: Any) -> Experiment:
     """Three tasks of forty examples, seven steps of sixteen, a new Adam for each; all logits are always active."""
-    five = thinned(digits(5, changes.get("dtype", torch.float64)), 40)
-
-    def curriculum(seed: int) -> Curriculum:
-        return five.curriculum(seed)._replace(tasks=five.curriculum(seed).tasks[:3])
-
+    three = first_tasks(thinned(digits(5, changes.get("dtype", torch.float64)), 40), 3)
     made = {"scenario": scenarios.domain(), "iterations": 7, "reset_optimiser": True} | changes
-    return made_experiment(five._replace(n_tasks=3, curriculum=curriculum), **made)
+    return made_experiment(three, **made)
 
 
 # --- a plain loop ---------------------------------------------------------------------------------------------------
@@ -191,8 +187,27 @@ SETTINGS: dict[str, Callable[..., Experiment]] = {
 }
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", METHODS)
+# All settings and all methods, where something of the one can go wrong in the other; the rest is slow.
+CROSSED = {
+    "one-adam": {"si", "sos-alpha"},
+    "reset": {"siu", "sos"},
+    "reset-reinit": {"si", "sib", "sos-corrected"},
+    "steps-differ": {"siu", "sos-corrected"},
+    "task": {"sib", "sos"},
+    "dropping": {"si", "siu", "sib", "sos-alpha"},
+}
+
+
+def crossed(quick: dict[str, set[str]]) -> list[Any]:
+    """All pairs of a method and a setting; those that are not quick are slow."""
+    return [
+        pytest.param(name, setting, marks=[pytest.mark.slow] * (name not in names))
+        for setting, names in quick.items()
+        for name in METHODS
+    ]
+
+
+@pytest.mark.parametrize(("name", "setting"), crossed(CROSSED))
 def test_an_online_importance_is_that_of_a_plain_loop(name, setting):
     """In float64, through all tasks, with a lambda that matters. Measured: weights, S, v and Omega to 4e-14."""
     experiment, row = SETTINGS[setting](), Replica(2, 3.0, None)
@@ -301,7 +316,7 @@ def test_the_penalty_is_quadratic_without_a_half_in_the_sum_of_importances():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_ewc_with_twice_the_lambda_is_the_same_trajectory(dtype):
     """To the last bit: a factor of two is exact."""
-    experiment = made_experiment(dtype=dtype)._replace(benchmark=digits(5, dtype))
+    experiment = made_experiment(first_tasks(digits(dtype=dtype), 3), dtype=dtype)
     rows = [Replica(seed, lam, estimator) for seed, lam in ((1, 10.0), (2, 1e3)) for estimator in ESTIMATORS]
     doubled = [row._replace(lam=2 * row.lam) for row in rows]
     found = run(experiment, quadratic(), rows)
@@ -340,8 +355,7 @@ def test_an_importance_without_data_is_of_the_weights():
 ROWS = [Replica(seed, lam, None) for seed, lam in ((3, 1.0), (1, 0.0), (2, 30.0), (1, 3.0), (3, 1e3))]
 
 
-@pytest.mark.parametrize("setting", ["reset-reinit", "dropping"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "setting"), crossed({"reset-reinit": {"sib", "sos"}, "dropping": set(METHODS)}))
 def test_a_stack_of_seeds_and_lambdas_is_its_single_runs(name, setting):
     """In float64. Measured: 8e-15."""
     experiment = SETTINGS[setting]()

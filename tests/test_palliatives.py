@@ -10,7 +10,7 @@ from unittest import mock
 import cli
 import pytest
 import torch
-from made_experiments import digits, made_experiment, run, thinned
+from made_experiments import digits, first_tasks, made_experiment, run, thinned
 from made_trees import copied, error, same, single
 from torch import Tensor
 from torch.nn import functional
@@ -29,7 +29,7 @@ from cl_repro.methods.der import der
 from cl_repro.methods.lwf import distillation, lwf
 from cl_repro.methods.replay import LOSSES, replay
 from cl_repro.models.layers import init_linear, linear, no_tap
-from cl_repro.types import Benchmark, Curriculum, Examples, Memory, Method, Net, Step, Tree
+from cl_repro.types import Examples, Memory, Method, Net, Step, Tree
 
 MEMORIES: dict[str, Callable[[int], Memory]] = {
     "insert_all": insert_all,
@@ -79,22 +79,12 @@ def setting(kind: str, whole: bool = False, dtype: torch.dtype = torch.float64, 
     if kind == "permuted":
         benchmark = permuted("digits", 3, 16.0, data_dir=".", device="cpu", dtype=dtype)
     else:
-        benchmark = first_three(digits(dtype=dtype))
+        benchmark = first_tasks(digits(dtype=dtype), 3)
     scenario = {"domain": scenarios.domain, "permuted": scenarios.domain, "class": scenarios.class_}
     made = made_experiment(
         benchmark if whole else thinned(benchmark, 24), scenario.get(kind, scenarios.task)(), (8,), dtype, **SMALL
     )
     return made._replace(**({"net": noisy(64, 10)} if kind == "noise" else {}), **changes)
-
-
-def first_three(benchmark: Benchmark) -> Benchmark:
-    """Its first three tasks; the logits of the others are never active."""
-
-    def curriculum(seed: int) -> Curriculum:
-        full = benchmark.curriculum(seed)
-        return full._replace(tasks=full.tasks[:3])
-
-    return benchmark._replace(curriculum=curriculum, n_tasks=3)
 
 
 # --- the plain loop -------------------------------------------------------------------------------------------------
@@ -571,7 +561,7 @@ def test_what_is_recalled_leaves_the_noise_of_the_task_as_it_was():
         experiment, drawn = setting("noise"), []
         net = experiment.net
 
-        def apply(*of: Any, train: bool = False, noise: Tensor | None = None) -> tuple[Tensor, Tree]:
+        def apply(*of: Any, train: bool = False, tap: Any = no_tap, noise: Tensor | None = None) -> tuple[Tensor, Tree]:
             if train:
                 drawn.append(noise)
             return net.apply(*of, train=train, noise=noise)

@@ -7,6 +7,10 @@ from itertools import product
 
 import cli
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from cl_repro.config import CONF
 
 README = (cli.ROOT / "README.md").read_text()
 LINES = [
@@ -34,9 +38,11 @@ def test_make_knows_the_target(line: str) -> None:
 @pytest.mark.parametrize("line", APPLICATION)
 def test_the_application_accepts_it(line: str) -> None:
     words = [word for word in shlex.split(line)[3:] if not word.startswith("-") and word != "job"]
-    parts = [[word] if "[" in word else expand(word) for word in words]
-    for overrides in product(*parts):
-        assert cli.arms(*overrides)
+    first, *others = product(*([word] if "[" in word else expand(word) for word in words))
+    assert cli.arms(*first)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for overrides in others:  # of a sweep: all that it changes are values; the arms are those of the first
+            assert OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
 
 
 def expand(word: str) -> list[str]:

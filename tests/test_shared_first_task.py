@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
-from made_experiments import MIXED, SHARED, made_experiment, run
+from made_experiments import MIXED, SHARED, digits, first_tasks, made_experiment, run
 from made_trees import error, same, single
 from torch import Tensor
 
@@ -23,7 +23,7 @@ METHODS = {"finetune": finetune(), "joint": joint(), "ewc": ewc(), "ewc_offline"
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shared_first_task_changes_nothing(method, reset):
     """In float64, though the trunk has fewer replicas. Measured: no difference."""
-    experiment = made_experiment(reset_optimiser=reset)
+    experiment = made_experiment(first_tasks(digits(), 3), reset_optimiser=reset)
     expected = run(experiment, METHODS[method], MIXED)
     trunks: dict[str, replicas.Trunk] = {}
     for rows in (MIXED, MIXED[::-1]):  # the second time from the trunk that the first has used

@@ -25,7 +25,7 @@ def text(moment: datetime) -> str:
 @pytest.fixture
 def study(tmp_path: Path) -> tuple[list[dict], list[grid.Cell], Store]:
     """Six cells: of seed 1 finetune and one lambda are done, the other diverged; of seed 2 one failed, one runs."""
-    arms = cli.arms(*STUDY, GRID, f"results_dir={tmp_path}")
+    arms = [arm | {"results_dir": str(tmp_path)} for arm in cli.arms(*STUDY, GRID)]
     cells = grid.cells([grid.make_arm(cfg) for cfg in arms])
     store = Store(tmp_path / "split_digits_fisher")
     started = {"command": "c", "started": text(T0), "config_ids": []}

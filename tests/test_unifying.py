@@ -12,7 +12,7 @@ import oracles
 import pandas as pd
 import pytest
 import torch
-from made_experiments import digits, made_experiment, run, thinned
+from made_experiments import digits, first_tasks, made_experiment, run, thinned
 from made_trees import error, same
 from torch import Tensor
 
@@ -70,16 +70,15 @@ def begun(experiment: Experiment, method: Method, task: int = 0) -> tuple[Course
 @pytest.mark.parametrize("acting", [si(XI), sos(), ewc(), finetune()], ids=["si", "sos", "ewc", "finetune"])
 def test_watching_changes_nothing(acting: Method, dropout: bool) -> None:
     """Bit for bit, in float32, for several replicas at once and through all tasks."""
-    experiment = made(dtype=torch.float32)
+    experiment = made(benchmark=first_tasks(digits(dtype=torch.float32), 3), dtype=torch.float32)
     experiment = experiment._replace(net=dropping(experiment.net) if dropout else experiment.net)
     estimator = made_estimator() if acting.init and not acting.observe else None
     rows = [Replica(1, LAM, estimator), Replica(2, 30.0, estimator)]
     alone = run(experiment, acting, rows)
     watched = run(experiment, observed(acting, si(0.5), *ALL), rows)
     assert same(watched.params, alone.params)
-    assert (
-        not same(alone.params, run(experiment, acting, [Replica(1, 1.0, estimator), rows[1]]).params) or not acting.init
-    )
+    if acting.init:
+        assert not same(alone.params, run(experiment, acting, [Replica(1, 1.0, estimator), rows[1]]).params)
 
 
 def made_estimator() -> Any:

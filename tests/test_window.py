@@ -5,6 +5,7 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cli
 import pytest
@@ -30,7 +31,8 @@ def test_lambdas_are_decades_from_the_product_on(trace, product):
 
 def test_lambdas_are_those_of_the_other_grids_to_the_last_bit():
     """So that a run of a window is the same run, with the same id, as that of grid=blog."""
-    blog = cli.arms("study=split_mnist_fisher")[1]["grid"]["lambdas"]
+    (arm,) = cli.arms("grid=blog")
+    blog = arm["grid"]["lambdas"]
     assert set(window.lambdas({"product": 1.0, "decades": 14}, 1.0)) == set(blog)
 
 
@@ -40,11 +42,15 @@ def test_a_trace_that_places_nothing_is_refused(trace):
         window.lambdas({"product": 1.0, "decades": 5}, trace)
 
 
+def made_arms(results: Path) -> list[dict[str, Any]]:
+    """The arms of the study, whose results go to a folder."""
+    return [arm | {"results_dir": str(results)} for arm in cli.arms(*SMALL)]
+
+
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
-    arms = cli.arms(*SMALL, f"results_dir={results}")
-    assert study.run(arms, "test", cores=1).unfinished == ""
+    assert study.run(made_arms(results), "test", cores=1).unfinished == ""
     return results
 
 
@@ -70,7 +76,7 @@ def test_whoever_comes_next_has_the_same_windows(launched):
     """Without measuring again: what is recorded holds, even if this machine would measure another decade."""
     folder = launched / "split_digits_fisher"
     before = rows(launched, "runs.csv")
-    arms = cli.arms(*SMALL, f"results_dir={launched}")
+    arms = made_arms(launched)
     assert study.run(arms, "again", cores=1).unfinished == ""
     assert rows(launched, "runs.csv") == before
     recorded = window.known(folder)
@@ -81,7 +87,7 @@ def test_whoever_comes_next_has_the_same_windows(launched):
 
 
 def test_before_the_first_launch_nobody_knows_the_lambdas(tmp_path):
-    arms = cli.arms(*SMALL, f"results_dir={tmp_path}")
+    arms = made_arms(tmp_path)
     assert [window.key(cfg) for cfg in window.wanted(arms, {})] == [window.key(cfg) for cfg in arms[1:]]
     with pytest.raises(UserError, match="the first launch measures where"):
         grid.cells([grid.make_arm(cfg) for cfg in arms])
@@ -94,20 +100,22 @@ def test_a_damaged_record_is_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("changes", "message"),
     [
-        ("grid.window.product=0", "grid.window.product=0: must be a finite number above 0"),
-        ("grid.window.product=inf", "grid.window.product=inf: must be a finite number above 0"),
-        ("grid.window.decades=0", "grid.window.decades=0: must be an integer of at least 1"),
-        ("grid.window.decades=2.5", "grid.window.decades=2.5: must be an integer of at least 1"),
+        ({"product": 0}, "grid.window.product=0: must be a finite number above 0"),
+        ({"product": math.inf}, "grid.window.product=inf: must be a finite number above 0"),
+        ({"decades": 0}, "grid.window.decades=0: must be an integer of at least 1"),
+        ({"decades": 2.5}, "grid.window.decades=2.5: must be an integer of at least 1"),
         (
-            "+grid.window.width=3",
+            {"width": 3},
             "grid.window={'product': 1.0, 'decades': 2, 'width': 3}: must have the keys product and",
         ),
     ],
 )
-def test_bad_windows_are_refused_in_one_line(override, message, tmp_path):
-    arms = cli.arms(*SMALL, override, f"results_dir={tmp_path}/none")
+def test_bad_windows_are_refused_in_one_line(changes, message, tmp_path):
+    arms = made_arms(tmp_path / "none")
+    for arm in arms:
+        arm["grid"]["window"] |= changes
     with pytest.raises(UserError) as caught:
         study.run(arms, "test", cores=1)
     assert str(caught.value).startswith(message)
