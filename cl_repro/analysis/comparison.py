@@ -19,7 +19,16 @@ from cl_repro.analysis.study import SCENARIOS, Study, origin
 from cl_repro.stats import Array, estimate, paired
 
 FINETUNE, JOINT = "finetune", "joint"
-NAMES = {"l2": "L2", "ewc": "EWC", "si": "SI", "mas": "MAS", "lwf": "LwF", "der": "DER", "der_plus_plus": "DER++"}
+NAMES = {
+    "l2": "L2",
+    "ewc": "EWC",
+    "ewc_offline": "EWC offline",
+    "si": "SI",
+    "mas": "MAS",
+    "lwf": "LwF",
+    "der": "DER",
+    "der_plus_plus": "DER++",
+}
 PENALTY, DISTILLATION, STORING, BOUND = "penalty", "distillation", "replay", "bound"
 
 
