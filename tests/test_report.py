@@ -163,7 +163,9 @@ def test_ledger_counts_every_published_row_and_colours_its_verdicts(reader):
     kinds = {"agrees": "good", "differs": "bad", "too few seeds": "open", "shown": "plain", "not yet run": "plain"}
     for text, found in verdicts.items():
         assert found == f"verdict {next(kind for start, kind in kinds.items() if text.startswith(start))}"
-    assert {name for name in header[2:]} <= set(kinds)
+    assert set(header[2:]) <= set(kinds)
+    for start, kind in {**kinds, "met": "good", "not met": "bad", "not measured": "plain"}.items():
+        assert paging.colour(f"{start} (n = 3 needed)") == kind
 
 
 def test_a_long_listing_is_shown_in_short(results, reader):

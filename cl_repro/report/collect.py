@@ -91,11 +91,6 @@ class Section(NamedTuple):
     links: list[Link]
 
     @property
-    def id(self) -> str:
-        """Of the element."""
-        return "-".join(self.name.split())
-
-    @property
     def group(self) -> str:
         """Heading in the list of contents."""
         return SPEED if self.kind == BENCH else benchmark_name(self.benchmark) if self.benchmark else MIXED
@@ -257,7 +252,7 @@ def _figures(group: Sequence[unifying.Figures], place: Place) -> Section:
         tables += [table._replace(title=f"{one.benchmark}: {table.title}{one.mark}") for table in made if table.rows]
     networks = pd.concat([one.networks for one in group])
     return Section(
-        name=" and ".join(names),
+        name=f"unifying_figures{group[0].suffix}" if len(group) > 1 else names[0],
         kind=FIGURES,
         benchmark=_one(networks["benchmark"]),
         sentence=f"{' and '.join(one.benchmark for one in group)}, {unifying.seeds(group)}: {KINDS[FIGURES]}.",
@@ -266,7 +261,7 @@ def _figures(group: Sequence[unifying.Figures], place: Place) -> Section:
         tables=tables,
         facts=[("Origin", origin(networks)), *(fact for name in names for fact in _commands(place.results / name))],
         commits=commits(networks),
-        links=[link for name in names for link in place.files(name)],
+        links=[Link(f"{name}/{link.text}", link.href) for name in names for link in place.files(name)],
     )
 
 
