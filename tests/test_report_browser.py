@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'cl_repro[dev]'")
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.pointer_input import PointerInput
@@ -31,6 +32,7 @@ pytestmark = [
 STUDY = "split_mnist_fisher"
 PATIENCE = 300  # seconds; a busy machine takes long to read 5 MB of JavaScript
 TRACES = "return arguments[0].data.map(t => [t.hovertemplate ?? '', t.visible !== false, t.x])"
+HOVER = "return [...document.querySelectorAll('.hovertext tspan.line')].map(line => line.textContent)"
 AXIS = "return [arguments[0].layout.xaxis.title.text, arguments[0]._fullLayout.xaxis.range]"
 
 
@@ -148,14 +150,19 @@ def test_hover_tells_mean_sem_and_n(driver, chart) -> None:
     press(driver, chart.find_element(By.CSS_SELECTOR, "[data-all=false]"))
     press(driver, button(chart, "EXACT"))
     driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot(chart))
-    point = plot(chart).find_elements(By.CSS_SELECTOR, ".scatterlayer .points path")[6]
     touch = driver.execute_script("return matchMedia('(pointer: coarse)').matches")
-    finger = ActionBuilder(driver, mouse=PointerInput("touch" if touch else "mouse", "pointer"))
-    finger.pointer_action.move_to(point)
-    if touch:
-        finger.pointer_action.pointer_down().pointer_up()
-    finger.perform()
-    boxes = WebDriverWait(driver, PATIENCE).until(lambda _: chart.find_elements(By.CSS_SELECTOR, ".hovertext"))
-    lines = [line.text for line in boxes[0].find_elements(By.CSS_SELECTOR, "tspan.line")]
+
+    def pointed_at(_: Chrome) -> list[str]:
+        """Point at the seventh value and read what is shown; a chart that is drawn meanwhile makes it begin anew."""
+        point = plot(chart).find_elements(By.CSS_SELECTOR, ".scatterlayer .points path")[6]
+        finger = ActionBuilder(driver, mouse=PointerInput("touch" if touch else "mouse", "pointer"))
+        finger.pointer_action.move_to(point)
+        if touch:
+            finger.pointer_action.pointer_down().pointer_up()
+        finger.perform()
+        return driver.execute_script(HOVER)
+
+    patient = WebDriverWait(driver, PATIENCE, ignored_exceptions=[StaleElementReferenceException, IndexError])
+    lines = patient.until(pointed_at)
     assert lines[:2] == ["EXACT", "λ = 1e6"]
     assert lines[2].startswith("mean 9") and lines[3].startswith("SEM 0.") and lines[4] == "n = 5 seeds"
