@@ -142,8 +142,9 @@ def test_every_study_runs_two_steps(name: str, sets: Path, tmp_path: Path, monke
     n_different = len({arm.config_id for arm in planned.arms})  # arms may differ in what has been cut
     assert [row["status"] for row in rows] == ["ok"] * n_different
     assert {row["study"] for row in rows} == {name}
-    assert len({row["arm"] for row in rows}) == n_different
-    assert len({arm.label for arm in planned.arms}) == len(planned.arms)
+    assert len({(row["arm"], row["scenario"]) for row in rows}) == n_different
+    labels = {(arm.label, arm.cfg["scenario"]["name"]) for arm in planned.arms}
+    assert len(labels) == len(planned.arms)
     assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
 
 
