@@ -173,8 +173,10 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
         method = workshop.method(cfg)
         check_warm_up(experiment, method.warm_up)
         optimiser = worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
-        if method.project:
-            check_projected(cfg, optimiser)
+        if method.project or method.descend:
+            check_follows(cfg, optimiser)
+        if method.hidden:
+            check_head(cfg, experiment)
         if experiment.net.columns:
             check_columns(cfg, experiment, optimiser)
         for seed in cfg["seeds"]:
@@ -200,8 +202,8 @@ def check_warm_up(experiment: engine.Experiment, steps: int) -> None:
             raise UserError(f"method.warm_up={steps}: must be at most the {experiment.steps(k)} iterations of a task")
 
 
-def check_projected(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
-    """Refuse optimisers whose step leaves the space that projected gradients lie in."""
+def check_follows(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
+    """Refuse optimisers that step elsewhere than along the gradients that a method has projected, or scaled."""
     [group] = optimiser.param_groups
     plain = isinstance(optimiser, torch.optim.SGD) and not group["weight_decay"]
     if not plain or (group["momentum"] and not cfg["optim"]["reset"]):
@@ -209,6 +211,13 @@ def check_projected(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> No
             f"method={cfg['method']['name']} with optim={cfg['optim']['name']}: needs SGD without weight decay, with "
             "momentum only where it is reset for every task: optim=sgd or sgd_momentum"
         )
+
+
+def check_head(cfg: dict[str, Any], experiment: engine.Experiment) -> None:
+    """Refuse a network without one last layer, for a method that looks at what that reads."""
+    if "head.weight" not in experiment.net.init(torch.Generator())[0]:
+        names = f"method={cfg['method']['name']} with model={cfg['model']['name']}"
+        raise UserError(f"{names}: needs a network with one layer called head")
 
 
 def check_columns(cfg: dict[str, Any], experiment: engine.Experiment, optimiser: torch.optim.Optimizer) -> None:

@@ -145,12 +145,20 @@ class Method(NamedTuple):
     """(state, net, params, buffers, x [N, *shape], label [N], active [C] bool) -> state, after a task but the last and
     after `end_task`, on `inspects` examples of it; tensors may grow in their last dimension."""
     inspects: int = 0  # N
+    predict: Callable[..., Tensor] | None = None
+    """(state, net, params, buffers, x [N, *shape], active [C] bool) -> logits [N, C] that are evaluated instead of the
+    network's; `inspect` then looks at the last task, too."""
     gradients: tuple[str, ...] = ()  # that `observe` reads: "batch" (the step's own), "independent" (of another batch)
     trains_on: Callable[[int], Sequence[int]] = lambda k: (k,)  # tasks whose examples are drawn at step k
     loss: Callable[[Any, Step], Tensor] | None = None
     """(state, step) -> what training minimises from task 2 on; None: the mean cross-entropy of the batch."""
+    descend: Callable[..., Any] | None = None
+    """(objective, state, params, buffers, batch, recalled) -> (state, what the optimiser takes for the gradient, by the
+    names in params, and what the objective returned last); None: the gradient of the objective.
+    objective(params, buffers, state, batch, recalled) -> (loss, (buffers, logits)): `loss` above, of these examples.
+    batch, recalled: tensors [B, ...] by what they are for, the latter empty without a memory."""
     from_start: bool = False  # that loss is the first task's, too, which replicas of different lambda then do not share
-    hidden: bool = False  # that loss depends on what the head reads
+    hidden: bool = False  # that loss, or a prediction, depends on what the head reads
     memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
     keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
     teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"

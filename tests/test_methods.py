@@ -18,11 +18,13 @@ from cl_repro.importance.batched import batched
 from cl_repro.importance.one_sample import one_sample
 from cl_repro.memory import end_of_task, reservoir, ring
 from cl_repro.methods.baselines import finetune, joint
+from cl_repro.methods.context import context
 from cl_repro.methods.der import der
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline
 from cl_repro.methods.gpm import gpm
 from cl_repro.methods.l2 import l2, magnitude
+from cl_repro.methods.la_maml import la_maml
 from cl_repro.methods.lwf import lwf
 from cl_repro.methods.ogd import ogd
 from cl_repro.methods.quadratic import quadratic
@@ -73,8 +75,16 @@ PROJECTING: dict[str, Callable[[], Method]] = {  # test_projection.py
 FROM_START: dict[str, Callable[[], Method]] = {  # test_sparse.py
     "sharpening": sharpening,
 }
+META: dict[str, Callable[[], Method]] = {  # test_la_maml.py
+    "la_maml": lambda: la_maml(reservoir(20), 2),
+}
+PREDICTING: dict[str, Callable[[], Method]] = {  # test_context.py
+    "context": partial(context, 50, 20),
+}
 OF_LOSS = [*DISTILLING, *REPLAYING]  # without a penalty
-METHODS = NONE | ESTIMATED | OBSERVED | OF_WEIGHTS | DISTILLING | REPLAYING | PROJECTING | FROM_START
+METHODS = (
+    NONE | ESTIMATED | OBSERVED | OF_WEIGHTS | DISTILLING | REPLAYING | PROJECTING | FROM_START | META | PREDICTING
+)
 PENALISING = [*ESTIMATED, *OBSERVED, *OF_WEIGHTS]  # lambda = 0 must make these finetune
 OF_DATA = [*ESTIMATED, *OBSERVED]
 
@@ -252,7 +262,7 @@ def finetuned(n_tasks: int, dtype: torch.dtype, rows: tuple[Replica, ...]) -> Ru
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*PENALISING, *DISTILLING, *FROM_START])
+@pytest.mark.parametrize("name", [*PENALISING, *DISTILLING, *FROM_START, *PREDICTING])
 def test_lambda_zero_is_finetune_bit_for_bit(name, dtype):
     estimators = list(ESTIMATORS.values()) if name in ESTIMATED else [None]
     rows = [Replica(seed, 0.0, estimator) for seed in (1, 2) for estimator in estimators]

@@ -2,17 +2,21 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from cl_repro import rng, tree
 from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, look, lower, raise_axis
 from cl_repro.errors import UserError
 from cl_repro.runtime import clock
 from cl_repro.types import Estimator, Tree
+
+Predict = Callable[..., Tensor]  # Method.predict
 
 
 def measure(experiment: Experiment, stack: Stack, task: int, estimators: Sequence[Estimator]) -> Tree:
@@ -88,8 +92,18 @@ def in_parts(f: Callable[[Tensor], None], rows: Tensor, size: int, halves: bool 
 
 
 @torch.no_grad()
-def evaluate(experiment: Experiment, stack: Stack, trained: int, split: str = "test") -> NDArray[np.float64]:
-    """Accuracy [K, T] on every task's test (or validation) rows, after training up to `trained`."""
+def evaluate(
+    experiment: Experiment,
+    stack: Stack,
+    trained: int,
+    split: str = "test",
+    predict: Predict | None = None,
+    state: Any = (),
+) -> NDArray[np.float64]:
+    """Accuracy [K, T] on every task's test (or validation) rows, after training up to `trained`.
+
+    Logits are the network's, or what a method predicts with its state.
+    """
     began = clock(experiment.device)
     benchmark = experiment.benchmark
     x = benchmark.x_test if split == "test" else benchmark.x
@@ -98,13 +112,16 @@ def evaluate(experiment: Experiment, stack: Stack, trained: int, split: str = "t
         curriculum = benchmark.curriculum(seed)
         y = curriculum.y_test if split == "test" else curriculum.y
         chosen = tree.select(stack.params, replicas), tree.select(stack.buffers, replicas)
+        own = tree_map(lambda t, of=replicas: t[of], raise_axis(state, len(stack.seeds))) if predict else ()
         for asked, task in enumerate(curriculum.tasks):
             rows = task.rows_test if split == "test" else task.rows_val
             if rows is None:
                 raise ValueError(f"the benchmark has no {split} rows for task {asked}")
             active = active_mask(experiment, curriculum, trained, asked)
             label = experiment.scenario.label(y[rows], task)
-            result[replicas.cpu(), asked] = accuracy(experiment, *chosen, x[rows], label, active, task.pixels).cpu()
+            result[replicas.cpu(), asked] = accuracy(
+                experiment, *chosen, x[rows], label, active, task.pixels, predict, own
+            ).cpu()
     stack.seconds.evaluate += clock(experiment.device) - began
     return result.numpy()
 
@@ -117,15 +134,21 @@ def accuracy(
     label: Tensor,
     active: Tensor,
     pixels: Tensor | None,
+    predict: Predict | None = None,
+    state: Any = (),
 ) -> Tensor:
     """Fraction [k] of examples [N, *shape] whose active logit is largest at the label, for k replicas."""
     k = len(next(iter(params.values())))
-    logits = lift(lambda p, b, x: experiment.net.apply(p, b, x)[0], k, (0, 0, None))
+
+    def of_one(of_method: Any, p: Tree, b: Tree, x: Tensor) -> Tensor:
+        return predict(of_method, experiment.net, p, b, x, active) if predict else experiment.net.apply(p, b, x)[0]
+
+    logits = lift(of_one, k, (0 if predict else None, 0, 0, None))
     right = torch.zeros(k, dtype=torch.float64, device=images.device)
 
     def count(at: Tensor) -> None:
         x = look(experiment.benchmark, images[at], pixels)
-        z = raise_axis(logits(lower(params, k), lower(buffers, k), x), k)
+        z = raise_axis(logits(lower(state, k), lower(params, k), lower(buffers, k), x), k)
         guess = z.masked_fill(~active, float("-inf")).argmax(-1)
         right.add_((guess == label[at]).sum(1))
 

@@ -17,6 +17,8 @@ from cl_repro.engine.storage import storage
 from cl_repro.engine.training import Report, learn
 from cl_repro.types import Estimator, Method, Tree
 
+NO_METHOD = Method()
+
 
 class Trunk(NamedTuple):
     """The first task of S seeds, trained once for all replicas that share it."""
@@ -76,24 +78,25 @@ def run(
     for task in range(experiment.benchmark.n_tasks):
         if not (trunk and task == 0):
             state = learn(experiment, stack, task, method, state, report, anew)
-            accuracy.append(on_all_splits(experiment, stack, task))
-        if method.init is None or method.end_task is None or task == experiment.benchmark.n_tasks - 1:
-            continue
-        importance: Tree = {}
-        if estimators:
-            first = trunk if task == 0 else None
-            importance = (
-                shared_importance(experiment, stack, estimators, first)
-                if first
-                else measure(experiment, stack, task, estimators)
-            )
-            traces.append(tree.traces(importance))
-        params = lower(experiment.protected(stack.params), k)
-        if state is None:
-            state = lift(method.init, k)(params, lower(lam, k))
-        state = lift(method.end_task, k)(state, params, lower(importance, k))
-        if method.inspect:
+        last = task == experiment.benchmark.n_tasks - 1
+        if method.init and method.end_task and not last:
+            importance: Tree = {}
+            if estimators:
+                first = trunk if task == 0 else None
+                importance = (
+                    shared_importance(experiment, stack, estimators, first)
+                    if first
+                    else measure(experiment, stack, task, estimators)
+                )
+                traces.append(tree.traces(importance))
+            params = lower(experiment.protected(stack.params), k)
+            if state is None:
+                state = lift(method.init, k)(params, lower(lam, k))
+            state = lift(method.end_task, k)(state, params, lower(importance, k))
+        if method.inspect and (not last or method.predict):
             state = inspected(experiment, stack, task, method, state)
+        if not (trunk and task == 0) or method.predict:
+            accuracy[task + 1 :] = [on_all_splits(experiment, stack, task, method, state)]
     kept, read = storage(experiment, stack, method, state), representation(experiment, stack)
     return outcomes(stack, np.stack(accuracy, 1), traces, kept, read, trunk)
 
@@ -117,9 +120,12 @@ def watches(method: Method) -> bool:
     return bool(method.observe) or method.keeps_logits or method.from_start
 
 
-def on_all_splits(experiment: Experiment, stack: Stack, trained: int) -> NDArray[np.float64]:
+def on_all_splits(
+    experiment: Experiment, stack: Stack, trained: int, method: Method = NO_METHOD, state: Any = None
+) -> NDArray[np.float64]:
     """Accuracy [K, splits, T] after training up to `trained`."""
-    return np.stack([evaluate(experiment, stack, trained, split) for split in experiment.benchmark.splits], 1)
+    splits = experiment.benchmark.splits
+    return np.stack([evaluate(experiment, stack, trained, split, method.predict, state) for split in splits], 1)
 
 
 def shared_importance(experiment: Experiment, stack: Stack, estimators: Sequence[Estimator], trunk: Trunk) -> Tree:
@@ -179,7 +185,7 @@ def first_task(experiment: Experiment, seeds: list[int], trunks: dict[str, Trunk
     if key not in trunks:
         stack = start(experiment, seeds)
         untrained = on_all_splits(experiment, stack, 0)
-        learn(experiment, stack, 0, Method(), None)
+        learn(experiment, stack, 0, NO_METHOD, None)
         trunks.clear()
         trunks[key] = Trunk(stack, np.stack([untrained, on_all_splits(experiment, stack, 0)], 1), {})
     return trunks[key]

@@ -1,6 +1,7 @@
 """Training a stack on one task: mini-batches, losses, penalties, steps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,9 +104,10 @@ def follow(
         batch, recalled = inputs(experiment, stack, drawn, aid, take, i, data)
         if i == 0:  # then it is known what is given
             dims = [{name: 0 if name == "target" else each for name in of} for of in (batch, recalled)]
-            value = lift(objective(net, own, aid.old, method.hidden), k, (0, 0, 0 if own else None, *dims))
-        losses, (buffers, z) = value(leaves, lower(stack.buffers, k), state if own else None, batch, recalled)
-        grads = dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
+            downhill = descent(objective(net, own, aid.old, method.hidden), method, k, (0 if own else None, *dims))
+        given = state if own else None, leaves, lower(stack.buffers, k), batch, recalled
+        changed, grads, (losses, (buffers, z)) = downhill(*given)
+        state = changed if own else state
         if observe:
             seen = {}
             if BATCH in method.gradients:
@@ -116,9 +118,7 @@ def follow(
         stack.buffers = raise_axis(buffers, k)
         with torch.no_grad():
             if penalty:
-                for name, extra in penalty(state, mine).items():
-                    # what a method observes is the task's own
-                    grads[name] = grads[name] + extra if observe else grads[name].add_(extra)
+                pull(grads, penalty(state, mine), in_place=not observe)  # what a method observes is the task's own
             if project:
                 grads |= project(state, {name: grads[name] for name in mine})
             for name, target in stack.params.items():
@@ -136,6 +136,37 @@ def follow(
         if (i + 1) % REPORT_EVERY == 0 or i + 1 == drawn.rows.shape[1]:
             report(k * (i % REPORT_EVERY + 1), losses.detach().mean().item())
     return state
+
+
+def descent(objective: Callable[..., Any], method: Method, k: int, in_dims: tuple[Any, ...]) -> Callable[..., Any]:
+    """How the gradient of a step is made, for K replicas: as the method says, or as the derivative of the objective.
+
+    Args:
+        objective: of one replica.
+        method: that may have a way of its own.
+        k: replicas.
+        in_dims: of the state, the batch, and what is recalled; parameters and buffers have their replica first.
+
+    Returns:
+        (state, params, buffers, batch, recalled) -> (state, gradient, what the objective returned).
+    """
+    of_state, *of_data = in_dims
+    if method.descend:
+        return torch.no_grad()(lift(partial(method.descend, objective), k, (of_state, 0, 0, *of_data)))
+    value = lift(objective, k, (0, 0, of_state, *of_data))
+
+    def derivative(state: Any, params: Tree, buffers: Tree, batch: Inputs, recalled: Inputs) -> tuple[Any, Tree, Any]:
+        losses, found = value(params, buffers, state, batch, recalled)
+        gradient = torch.autograd.grad(losses.sum(), list(params.values()))
+        return state, dict(zip(params, gradient, strict=True)), (losses, found)
+
+    return derivative
+
+
+def pull(grads: Tree, extra: Tree, in_place: bool) -> None:
+    """Add `extra` to gradients: to their tensors, or to what their names stand for."""
+    for name, more in extra.items():
+        grads[name] = grads[name].add_(more) if in_place else grads[name] + more
 
 
 def warm_up(experiment: Experiment, stack: Stack, drawn: Batches, new: Tensor, steps: int) -> None:

@@ -1,0 +1,93 @@
+r"""Look-ahead meta-learning: each step asks what steps on its own examples do to earlier tasks (Gupta et al. 2020).
+
+    theta_0 = theta,   theta_j = theta_(j-1) - a g_j,   g_j = grad CE(slice j; theta_(j-1))       j = 1, ..., J
+    G = (1/J) sum_j grad CE(batch and recalled; theta_j)
+    a <- a + rate_step (1/J) sum_j grad CE(batch and recalled; theta_j) (g_1 + ... + g_j)
+    theta <- theta - max(0, a) G
+
+a [*shape] is a learning rate for every parameter, lambda in the beginning; products are elementwise (algorithm 1). The
+first-order form: a derivative by theta or by a does not go through the gradients g. `descend` gives max(0, a) G to the
+optimiser, which has to be optim=sgd with optim.lr=1. DEVIATES from the authors' code in that no gradient is clipped.
+A step costs J gradients of both mini-batches and one more of the task's: (J + 1/2) times a step of replay.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad, grad_and_value
+
+from cl_repro.errors import UserError
+from cl_repro.losses import cross_entropy
+from cl_repro.types import Memory, Method, Step, Tree
+
+
+class State(NamedTuple):
+    """State of look-ahead meta-learning."""
+
+    lam: Tensor  # []
+    rates: Tree  # a
+
+
+def la_maml(memory: Memory, slices: int = 5, rate_step: float = 0.1) -> Method:
+    """Look-ahead meta-learning, first-order.
+
+    Args:
+        memory: which examples are kept.
+        slices: J, parts of a mini-batch, one for each inner step.
+        rate_step: of the learning rates; 0: they stay as they are (the paper's C-MAML).
+
+    Returns:
+        The method. Memory: M examples and a number for every parameter.
+
+    Raises:
+        UserError: a number out of range.
+    """
+    if slices < 1:
+        raise UserError(f"method.slices={slices}: must be at least 1")
+    if not 0 <= rate_step < math.inf:
+        raise UserError(f"method.rate_step={rate_step}: must be a finite number of at least 0")
+
+    def init(params: Tree, lam: Tensor) -> State:
+        return State(lam, {name: torch.zeros_like(p) + lam for name, p in params.items()})
+
+    def loss(state: State, step: Step) -> Tensor:
+        batch, recalled = step.batch, step.recalled
+        new = cross_entropy(batch.z, batch.label, batch.active)
+        return new if recalled is None else (new + cross_entropy(recalled.z, recalled.label, recalled.active)) / 2
+
+    def descend(
+        objective: Callable[..., Any],
+        state: State,
+        params: Tree,
+        buffers: Tree,
+        batch: dict[str, Tensor],
+        recalled: dict[str, Tensor],
+    ) -> tuple[State, Tree, Any]:
+        # what no importance touches learns by lambda
+        rates = {name: state.rates.get(name, state.lam) for name in params}
+        theta, path = params, {name: torch.zeros_like(p) for name, p in params.items()}
+        total, of_rates = dict(path), dict(path)
+        for j in range(slices):
+            part = {name: value.tensor_split(slices)[j] for name, value in batch.items()}
+            g, _ = grad(objective, has_aux=True)(theta, buffers, state, part, {})
+            theta = {name: p - rates[name] * g[name] for name, p in theta.items()}
+            path = {name: p + g[name] for name, p in path.items()}
+            meta, found = grad_and_value(objective, has_aux=True)(theta, buffers, state, batch, recalled)
+            total = {name: t + meta[name] / slices for name, t in total.items()}
+            of_rates = {name: t + meta[name] * path[name] / slices for name, t in of_rates.items()}
+        learned = {name: a + rate_step * of_rates[name] for name, a in state.rates.items()}
+        rates = rates | learned
+        gradient = {name: rates[name].clamp(min=0) * t for name, t in total.items()}
+        return state._replace(rates=learned), gradient, found
+
+    return Method(
+        init,
+        end_task=lambda state, params, importance: state,
+        loss=loss,
+        descend=descend,
+        memory=memory,
+        from_start=True,
+    )
