@@ -5,6 +5,7 @@ samples grey, sample red, empirical orange, batched blue, None green), in shades
 readers and in grey; marker and dash pattern repeat the distinction.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,7 +163,8 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
 
     def rank(arm: Arm) -> tuple:
         key = kind_of(arm.fisher) if arm.fisher else arm.method
-        return (order.index(key) if key in order else len(order), arm.method, arm.fisher, arm.config_id)
+        parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", arm.label)]  # 5 before 10
+        return (order.index(key) if key in order else len(order), arm.method, arm.fisher, parts, arm.config_id)
 
     return tuple(sorted(arms, key=rank))
 
