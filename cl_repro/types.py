@@ -141,6 +141,9 @@ class Method(NamedTuple):
     project: Callable[[Any, Tree], Tree] | None = (
         None  # (state, gradient) -> the gradient that is followed, from task 2
     )
+    project_input: Callable[[Any, str, Tensor], tuple[Tensor, Tensor] | None] | None = None
+    """(state, layer, a [B, in]) -> [B, in] and [B] that the gradients of a linear layer's weight and bias are made of
+    instead of its inputs a and of ones, from task 2 on; None: of those. What `project` is given is made so."""
     inspect: Callable[..., Any] | None = None
     """(state, net, params, buffers, x [N, *shape], label [N], active [C] bool) -> state, after a task but the last and
     after `end_task`, on `inspects` examples of it; tensors may grow in their last dimension."""

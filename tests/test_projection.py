@@ -229,6 +229,29 @@ def test_a_step_leaves_layer_outputs_of_what_is_spanned_as_they_are(scenario):
     assert (experiment.net.apply(free, {}, x)[0][:, active] - old).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_step_is_the_projected_gradient_and_orthogonal_to_1e6_in_float32(scenario, dtype):
+    """Of layers whose gradients are made of projected inputs, and of the head, whose own is projected."""
+    experiment, method = setting(scenario, dtype, iterations=1), gpm(0.9, n=12)
+    experiment = experiment._replace(
+        optimiser=partial(torch.optim.SGD, lr=50.0)
+    )  # beside which weights' ends are small
+    stack, state = learned(setting(scenario, dtype), method, 1, 1)
+    before = single_params({name: p.clone() for name, p in stack.params.items()})
+    free = finetuned(experiment, before)
+    learn(experiment, stack, 1, method, state)
+    after = single_params(stack.params)
+    for layer, m in state.basis.items():
+        change, plain = (joined(of, layer) - joined(before, layer) for of in (after, free))
+        rows = state.used[:, None] if layer == "head" else 1
+        tolerance = (1e-6 if dtype == torch.float32 else 1e-14) * plain.norm()
+        assert 0 < m.shape[1] < m.shape[0]
+        assert (change - (plain - rows * ((plain @ m) @ m.mT))).abs().max() < tolerance
+        assert (rows * (change @ m)).abs().max() < tolerance
+        assert change.norm() > 0
+
+
 def finetuned(experiment: Experiment, params: Tree) -> Tree:
     """These weights after the second task without a projection."""
     stack = start(experiment, [1])

@@ -11,6 +11,7 @@ from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, aids, taught
 from cl_repro.engine.batches import Batches, batches, minibatch, part, slots, uniform
 from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis, redraw
 from cl_repro.losses import cross_entropy
+from cl_repro.models.layers import LINEAR
 from cl_repro.runtime import clock, tf32
 from cl_repro.types import Examples, Layer, Method, Net, Step, Tree
 
@@ -87,6 +88,8 @@ def follow(
     mine, targets = experiment.protected(leaves), experiment.protected(stack.params)
     each = 0 if isinstance(take, Tensor) else None
     own = method.loss if aid.old is not None or method.from_start else None
+    inputs_of = method.project_input if state is not None else None
+    reads = bool(own or inputs_of)  # the objective depends on the state
     evaluated = lift(loss_function(net, train=False), k, (0, 0, each, each, each))
     # then the step's own gradient is one to observe
     as_evaluated = not net.noise and not stack.buffers and not experiment.tf32 and not own
@@ -104,10 +107,12 @@ def follow(
         batch, recalled = inputs(experiment, stack, drawn, aid, take, i, data)
         if i == 0:  # then it is known what is given
             dims = [{name: 0 if name == "target" else each for name in of} for of in (batch, recalled)]
-            downhill = descent(objective(net, own, aid.old, method.hidden), method, k, (0 if own else None, *dims))
-        given = state if own else None, leaves, lower(stack.buffers, k), batch, recalled
+            downhill = descent(
+                objective(net, own, aid.old, method.hidden, inputs_of), method, k, (0 if reads else None, *dims)
+            )
+        given = state if reads else None, leaves, lower(stack.buffers, k), batch, recalled
         changed, grads, (losses, (buffers, z)) = downhill(*given)
-        state = changed if own else state
+        state = changed if reads else state
         if observe:
             seen = {}
             if BATCH in method.gradients:
@@ -250,11 +255,15 @@ def keep(stack: Stack, z: Tensor, slot: Tensor, method: Method) -> None:
 
 
 def objective(
-    net: Net, own: Callable[[Any, Step], Tensor] | None, old: Tensor | None, hidden: bool = False
+    net: Net,
+    own: Callable[[Any, Step], Tensor] | None,
+    old: Tensor | None,
+    hidden: bool = False,
+    inputs_of: Callable[[Any, str, Tensor], tuple[Tensor, Tensor] | None] | None = None,
 ) -> Callable[..., Any]:
     """What a training step minimises, of one replica: the method's own loss, or else the task loss.
 
-    Examples of the task and of the memory go through the network together.
+    Examples of the task and of the memory go through the network together. `inputs_of` is `Method.project_input`.
     """
 
     def value(params: Tree, buffers: Tree, state: Any, batch: Inputs, recalled: Inputs) -> Any:
@@ -267,9 +276,12 @@ def objective(
         def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
             if name == "head":
                 read.append(a)
-            return z
+            rows = inputs_of(state, name, a.detach()) if inputs_of and layer is LINEAR else None
+            if rows is None:
+                return z
+            return LinearOf.apply(z.detach(), a, params[f"{name}.weight"], params[f"{name}.bias"], *rows)
 
-        z, buffers = net.apply(params, buffers, x, train=True, **given, **({"tap": tap} if hidden else {}))
+        z, buffers = net.apply(params, buffers, x, train=True, **given, **({"tap": tap} if hidden or inputs_of else {}))
         mine = z[: len(batch["label"])] if recalled else z
         if own is None:
             return cross_entropy(mine, batch["label"], batch["active"]), (buffers, mine)
@@ -279,6 +291,33 @@ def objective(
         return own(state, Step(of_task, remembered, heads)), (buffers, mine)
 
     return value
+
+
+class LinearOf(torch.autograd.Function):
+    """Z = a W^T + b, known already, with gradients of W and b as if the layer's inputs had been others.
+
+    dz/da = W as ever; dW = dz^T rows, db = dz^T ones, for rows [B, in] and ones [B] instead of a and 1.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, a: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, ones: Tensor) -> Tensor:
+        """[B, out]."""
+        return z.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep what `backward` needs."""
+        _, _, weight, _, rows, ones = inputs
+        ctx.save_for_backward(weight, rows, ones)
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        """By z (none: it is no input), a, W, b, rows, ones."""
+        weight, rows, ones = ctx.saved_tensors
+        da = dz @ weight if ctx.needs_input_grad[1] else None
+        return None, da, dz.mT @ rows, ones @ dz, None, None
 
 
 def examples(z: Tensor, of: Inputs) -> Examples:

@@ -65,10 +65,17 @@ def gpm(threshold: float | list[float] = 0.97, increase: float = 0.0, n: int = 3
         }
         return State(basis, torch.maximum(state.used, active.to(state.used)), state.tasks + 1)
 
+    def project_input(state: State, layer: str, a: Tensor) -> tuple[Tensor, Tensor] | None:
+        return None if layer == HEAD or layer not in state.basis else beside(a, state.basis[layer])
+
     def project(state: State, grads: Tree) -> Tree:
         result: Tree = {}
         for layer, m in state.basis.items():
-            result |= across(grads, layer, m, state.used if layer == HEAD else None)
+            weight = f"{layer}.weight"
+            if layer != HEAD and grads[weight].dim() == 2:  # `project_input` has done it
+                result |= {name: grads[name] for name in (weight, f"{layer}.bias")}
+            else:
+                result |= across(grads, layer, m, state.used if layer == HEAD else None)
         # what no layer input is multiplied with stays
         return {name: result[name] if name in result else torch.zeros_like(g) for name, g in grads.items()}
 
@@ -76,6 +83,7 @@ def gpm(threshold: float | list[float] = 0.97, increase: float = 0.0, n: int = 3
         init,
         end_task=lambda state, params, importance: state,
         project=project,
+        project_input=project_input,
         inspect=inspect,
         inspects=n,
     )
@@ -90,6 +98,18 @@ def weights(params: Tree) -> Tree:
 def width(params: Tree, layer: str) -> int:
     """Inputs of a layer, one of them 1 if it has a bias."""
     return params[f"{layer}.weight"][0].numel() + (f"{layer}.bias" in params)
+
+
+def beside(a: Tensor, m: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Inputs a [B, in] and their 1 without their part along M [in + 1, r]: [B, in] and [B]; None if M is empty.
+
+    G - (G M) M^T = D^T (A - (A M) M^T) for the gradient G = D^T A of a linear layer: B rows instead of `out`.
+    """
+    if not m.shape[1]:
+        return None
+    weight, bias = m[:-1], m[-1]
+    along = torch.addmm(bias, a, weight)  # A M [B, r]
+    return torch.addmm(a, along, weight.mT, alpha=-1), 1 - along @ bias
 
 
 def across(grads: Tree, layer: str, m: Tensor, rows: Tensor | None) -> Tree:
