@@ -28,8 +28,13 @@ NAMES = {
     "lwf": "LwF",
     "der": "DER",
     "der_plus_plus": "DER++",
+    "gpm": "GPM",
+    "ogd": "OGD",
+    "la_maml": "La-MAML",
 }
-PENALTY, DISTILLATION, STORING, BOUND = "penalty", "distillation", "replay", "bound"
+PENALTY, DISTILLATION, STORING, STRUCTURE, BOUND = "penalty", "distillation", "replay", "structure", "bound"
+STRUCTURAL = ("gpm", "ogd", "sharpening")  # beside networks of another structure
+FEATURES = ("context",)  # keep features of examples, with their labels
 
 
 class Entry(NamedTuple):
@@ -45,6 +50,8 @@ class Entry(NamedTuple):
     storage: dict[str, int]  # bytes, by kind
     overlap: Array  # [S], of what the head reads of different tasks, 0 to 1; NaN where it was not measured
     compute: Array  # [S], seconds of training and importances, as a ratio to finetune's of the same seed
+    asking: Array  # [S], seconds of evaluation, likewise
+    other_network: bool = False  # than finetune's
 
     @property
     def name(self) -> str:
@@ -63,9 +70,13 @@ class Entry(NamedTuple):
 
     @property
     def family(self) -> str:
-        """By what it keeps: a bound, a penalty (numbers per parameter at most), distillation, or replay (examples)."""
+        """By what protects: nothing, numbers per parameter, a teacher, stored examples, or how a network may change."""
+        if self.arm.method in STRUCTURAL or self.other_network:
+            return STRUCTURE
         if self.arm.method in (FINETUNE, JOINT):
             return BOUND
+        if self.arm.method in FEATURES:
+            return STORING
         return STORING if "examples" in self.storage else DISTILLATION if "teacher" in self.storage else PENALTY
 
 
@@ -81,23 +92,35 @@ def compared(study: Study) -> list[Entry]:
     for scenario in [s for s in SCENARIOS if (runs["scenario"] == s).any()]:
         part = runs[runs["scenario"] == scenario]
         seeds = np.unique(part["seed"])
-        none = part[part["method"] == FINETUNE].set_index("seed")
-        base = (none["seconds_train"] + none["seconds_fisher"].fillna(0)).reindex(seeds).to_numpy(dtype=float)
+        none = finetuned(part).set_index("seed")
+        base, base_asking = spent(none, seeds)
         for arm in arms_of(part, study.folder):
             own = part[part["config_id"] == arm.config_id]
             lam, at_edge = chosen(own, study)
             rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
             fine = rows[rows["status"] == "ok"].reindex(seeds)
-            seconds = (rows["seconds_train"] + rows["seconds_fisher"].fillna(0)).reindex(seeds).to_numpy(dtype=float)
+            seconds, asking = spent(rows, seeds)
+            other = not none.empty and rows["model"].iloc[0] != none["model"].iloc[0]
             accuracy, forgetting, plastic = (
                 100 * fine[c].to_numpy(dtype=float) for c in ("accuracy", "forgetting", "plasticity")
             )
             shared = fine["overlap"].to_numpy(dtype=float)
             bytes_kept = kept.get(rows["run_id"].iloc[0], {})
-            found.append(
-                Entry(arm, scenario, lam, at_edge, accuracy, forgetting, plastic, bytes_kept, shared, seconds / base)
-            )
+            measured = accuracy, forgetting, plastic, bytes_kept, shared, seconds / base, asking / base_asking
+            found.append(Entry(arm, scenario, lam, at_edge, *measured, other))
     return found
+
+
+def finetuned(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of finetuning; where it has several arms, of the one without a name of its own."""
+    none = runs[runs["method"] == FINETUNE]
+    return none[none["arm"] == FINETUNE] if none["config_id"].nunique() > 1 else none
+
+
+def spent(runs: pd.DataFrame, seeds: Array) -> tuple[Array, Array]:
+    """Seconds of training and importances, and of evaluation, [S] each, of runs indexed by their seed."""
+    work = runs["seconds_train"] + runs["seconds_fisher"].fillna(0)
+    return tuple(of.reindex(seeds).to_numpy(dtype=float) for of in (work, runs["seconds_eval"]))
 
 
 def chosen(own: pd.DataFrame, study: Study) -> tuple[float, bool]:
@@ -143,6 +166,7 @@ def overview(study: Study, found: list[Entry]) -> Table:
         most = max(own.values(), key=lambda entry: entry.bytes)
         ratio = estimate(np.concatenate([entry.compute for entry in own.values()]))
         stores = "all" if most.arm.method == JOINT else "yes" if "examples" in most.storage else "no"
+        stores = "features" if most.arm.method in FEATURES else stores
         body.append((name, *cells, bytes_text(most.bytes), ratio_text(ratio.mean), stores))
     header = ("Method", *(f"{SCENARIOS[s]}, %" for s in scenarios), "extra memory", "compute", "stores data")
     most = study.runs.groupby("config_id")["lambda"].nunique().max()
@@ -172,12 +196,15 @@ def scenario_table(found: list[Entry], scenario: str) -> Table:
         numbers = [estimate_text(estimate(of)) for of in (entry.accuracy, entry.forgetting, entry.plasticity)]
         kinds = ", ".join(f"{kind} {bytes_text(n)}" for kind, n in entry.storage.items()) or NOTHING
         shared = estimate_text(estimate(entry.overlap)) if np.isfinite(entry.overlap).any() else NOTHING
-        body.append((entry.name, lam, *numbers, shared, kinds, ratio_text(estimate(entry.compute).mean)))
-    header = ("Method", "λ", "accuracy, %", "forgetting, points", "plasticity, %", "overlap", "kept", "compute")
+        ratios = [ratio_text(estimate(of).mean) for of in (entry.compute, entry.asking)]
+        body.append((entry.name, lam, *numbers, shared, kinds, *ratios))
+    measures = ("accuracy, %", "forgetting, points", "plasticity, %", "overlap", "kept", "compute", "evaluation")
+    header = ("Method", "λ", *measures)
     notes = (
         "Forgetting: mean over old tasks of the best accuracy so far minus the last. Plasticity: mean over tasks of "
         "the accuracy right after each was learned. Edge: the chosen λ is the first or last candidate. Overlap: of "
-        "the units that the head reads, between tasks: 0 none in common, 1 the same.",
+        "the units that the head reads, between tasks: 0 none in common, 1 the same. Evaluation: processor seconds, as "
+        "a ratio to finetune's.",
     )
     return Table(scenario, SCENARIOS[scenario].capitalize(), header, tuple(body), notes)
 
@@ -189,7 +216,7 @@ def worth(study: Study, found: list[Entry]) -> Table:
         there = [entry for entry in found if entry.scenario == scenario and np.isfinite(entry.accuracy).any()]
         without = {
             "penalty": [entry for entry in there if entry.family == PENALTY],
-            "of all without examples": [entry for entry in there if entry.family in (PENALTY, DISTILLATION)],
+            "of all without examples": [e for e in there if e.family in (PENALTY, DISTILLATION, STRUCTURE)],
         }
         for entry in (entry for entry in there if entry.family == STORING):
             for others in without.values():

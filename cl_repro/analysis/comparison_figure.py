@@ -16,6 +16,7 @@ from cl_repro.analysis.comparison import (
     DISTILLATION,
     PENALTY,
     STORING,
+    STRUCTURE,
     Entry,
     bytes_text,
     compared,
@@ -27,11 +28,12 @@ from cl_repro.analysis.replay_claims import with_sizes
 from cl_repro.analysis.study import SCENARIOS, Study, benchmark_name, commits, describe
 from cl_repro.stats import estimate
 
-COLOURS = {BOUND: "#555555", PENALTY: "#0072B2", DISTILLATION: "#009E73", STORING: "#D55E00"}
+COLOURS = {BOUND: "#555555", PENALTY: "#0072B2", DISTILLATION: "#009E73", STRUCTURE: "#8A3FA0", STORING: "#D55E00"}
 MEANINGS = {
     BOUND: "nothing, or all data",
     PENALTY: "penalty: numbers per parameter",
     DISTILLATION: "distillation: logits or a network",
+    STRUCTURE: "structure: projections, columns, sparse units",
     STORING: "replay: stored examples",
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", ">", "h")

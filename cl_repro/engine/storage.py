@@ -23,8 +23,8 @@ def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) ->
     Returns:
         state: tensors of the method, e.g. importances and anchors. examples: of earlier tasks, with their labels,
         as many as the memory may hold, or all that a method looks at again. logits: stored with examples.
-        teacher: its logits of the largest task, or a copy of the network. Kinds that a method has nothing of are
-        left out.
+        teacher: its logits of the largest task, or a copy of the network. columns: weights of a network of columns
+        beyond its first. Kinds that a method has nothing of are left out.
     """
     benchmark, k = experiment.benchmark, len(stack.seeds)
     image = benchmark.x[0].numel() * benchmark.x.element_size() + LABEL
@@ -43,6 +43,9 @@ def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) ->
     elif method.teacher == "task":
         n_outputs = experiment.scenario.n_outputs(benchmark, tasks)
         found["teacher"] = max(len(t.rows) for t in tasks[1:]) * n_outputs * experiment.dtype.itemsize
+    if experiment.net.columns:
+        # as `models.progressive` names them
+        found["columns"] = sum(size(p) for name, p in stack.params.items() if not name.startswith("c1.")) // k
     return {kind: n for kind, n in found.items() if n}
 
 
