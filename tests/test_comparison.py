@@ -129,6 +129,40 @@ def test_the_figure_puts_each_method_at_its_memory_compute_and_accuracy(study):
     assert below.get_xlabel().startswith("processor time")
 
 
+def test_finetuning_without_a_name_of_its_own_is_the_measure_and_structure_is_a_family(tmp_path):
+    """Another optimiser, another network, a projection, and features in a window."""
+    arms = {  # arm: (method, model, seconds a seed)
+        "finetune": ("finetune", "mlp", 10.0),
+        "finetune-sgd": ("finetune", "mlp", 5.0),
+        "finetune-progressive": ("finetune", "progressive", 40.0),
+        "gpm": ("gpm", "mlp", 13.0),
+        "context": ("context", "mlp", 10.0),
+    }
+    rows = [
+        made(arm, method, None, seed, 0.5, scenario="task", model=model, seconds_train=s * seed, seconds_fisher=np.nan)
+        | {"arm": arm, "seconds_eval": (3.0 if arm == "context" else 1.0) * seed}
+        for arm, (method, model, s) in arms.items()
+        for seed in SEEDS
+    ]
+    write_provenance(write(tmp_path / "palliatives_split_mnist", rows))
+    study = open_study("palliatives_split_mnist", tmp_path)
+    found = {entry.name: entry for entry in compared(study)}
+    assert {name: entry.family for name, entry in found.items()} == {
+        "finetune": "bound",
+        "finetune [sgd]": "bound",
+        "finetune [progressive]": "structure",
+        "GPM": "structure",
+        "context": "replay",
+    }
+    assert found["finetune [progressive]"].compute == pytest.approx([4.0] * 3)
+    assert found["finetune [sgd]"].compute == pytest.approx([0.5] * 3)
+    assert found["context"].asking == pytest.approx([3.0] * 3)
+    overview = {cells[0]: cells[1:] for cells in comparison_tables(study, compared(study))[0].rows}
+    assert overview["context"][-1] == "features"
+    evaluation = {cells[0]: cells[-1] for cells in comparison_tables(study, compared(study))[1].rows}
+    assert evaluation == dict.fromkeys(found, "1.00×") | {"context": "3.00×"}  # noqa: RUF001
+
+
 # --- examples stored ------------------------------------------------------------------------------------------------
 
 REPLAYED = {("", 1): 0.60, ("", 10): 0.80, ("", 100): 0.85, ("insert_all", 10): 0.50}

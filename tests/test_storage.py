@@ -14,6 +14,7 @@ from cl_repro.methods.ewc import ewc
 from cl_repro.methods.l2 import l2
 from cl_repro.methods.lwf import lwf
 from cl_repro.methods.replay import replay
+from cl_repro.models.progressive import progressive
 
 LAM = 4  # bytes of float32
 D = 64 * 8 + 8 + 8 * 10 + 10  # parameters of 64-8-10
@@ -40,3 +41,14 @@ def test_bytes_of_a_replica(name, k):
     experiment = made_experiment(BENCHMARK, scenarios.task(), (8,), torch.float32, batch_size=4, iterations=2)
     found = engine.run(experiment, method, [Replica(1, float(lam), empirical()) for lam in range(k)], {})
     assert [outcome.storage for outcome in found] == [expected] * k
+
+
+def test_weights_of_columns_beyond_the_first_are_counted():
+    """Columns of 64-8-2, the second and third with adapters alpha, V and U before the head."""
+    net = progressive(5, [8], input_shape=(8, 8), n_outputs=10)
+    experiment = made_experiment(BENCHMARK, scenarios.task(), (8,), torch.float32, batch_size=4, iterations=2)
+    experiment = experiment._replace(net=net, reset_optimiser=True)
+    [found] = engine.run(experiment, finetune(), [Replica(1, 0.0, None)], {})
+    column = 64 * 8 + 8 + 8 * 2 + 2
+    adapters = sum(k + k * 8 * 8 + 8 * 2 for k in range(1, 5))
+    assert found.storage == {"columns": 4 * (4 * column + adapters)}
