@@ -19,6 +19,7 @@ from cl_repro.analysis.shape import best, complete, seed_mean
 from cl_repro.stats import Array
 
 ONE_SAMPLE = "one_sample/"  # prefix of a fisher: the timing study's other implementation
+COMPAT = "compat/"  # and of what another library computes
 
 
 class Look(NamedTuple):
@@ -115,10 +116,12 @@ def label(method: str, fisher: str, unit: int | None = None) -> str:
         unit: examples per gradient of a batched Fisher, if known.
 
     Returns:
-        E.g. None, JOINT, EXACT, EXACT (n=500), BATCHED (b=128).
+        E.g. None, JOINT, EXACT, EXACT (n=500), BATCHED (b=128); of another library's Fisher the library.
     """
     if not fisher:
         return "None" if method == "finetune" else method.upper().replace("_", " ")
+    if fisher.startswith(COMPAT):
+        return fisher.removeprefix(COMPAT).upper().replace("_", " ")
     estimator, n = parts(fisher)
     detail = [f"n={n}"] if n else []
     detail += [f"b={unit}"] if unit else []

@@ -18,6 +18,8 @@ from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambda
 from cl_repro.errors import UserError
 from cl_repro.stats import Array, estimate
 
+BAND = 0.13  # opacity of a band of one SEM; half of it where more than MANY curves lie over each other
+MANY = 6
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
     "font.size": 10.5,
@@ -77,7 +79,7 @@ def draw(grid: Grid, title: str) -> Figure:
     lost = False
     for a, arm in enumerate(grid.arms):
         style = look(arm, a)
-        curve(axes, arm, grid.lams, grid.accuracy[a], style, a)
+        curve(axes, arm, grid.lams, grid.accuracy[a], style, a, BAND if len(grid.arms) <= MANY else BAND / 2)
         lost |= _mark_lost(axes, grid.lams, grid.accuracy[a], grid.lost[a], style)
     if lost:
         axes.plot([], [], "X", color="#444444", markersize=8, linestyle="", label="seed diverged or failed")
@@ -92,16 +94,18 @@ def line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
         return
     axes.axhline(mean, color=style.colour, linestyle=style.dashes, linewidth=2.0, label=arm.label, zorder=2)
     if math.isfinite(sem):
-        axes.axhspan(mean - sem, mean + sem, color=style.colour, alpha=0.13, linewidth=0, zorder=1)
+        axes.axhspan(mean - sem, mean + sem, color=style.colour, alpha=BAND, linewidth=0, zorder=1)
 
 
-def curve(axes: Axes, arm: Arm, lams: Array, accuracy: Array, style: Look, position: int) -> None:
+def curve(
+    axes: Axes, arm: Arm, lams: Array, accuracy: Array, style: Look, position: int, opacity: float = BAND
+) -> None:
     """Mean with markers and a band of one SEM, over the seeds that are there. Later curves lie on top."""
     points = [estimate(column) for column in accuracy.T]
     there = np.array([point.n > 0 for point in points])
     x = lams[there]
     mean, sem = (np.array([getattr(p, name) for p in points])[there] for name in ("mean", "sem"))
-    axes.fill_between(x, mean - sem, mean + sem, color=style.colour, alpha=0.13, linewidth=0, zorder=1.5)
+    axes.fill_between(x, mean - sem, mean + sem, color=style.colour, alpha=opacity, linewidth=0, zorder=1.5)
     axes.plot(
         x,
         mean,
