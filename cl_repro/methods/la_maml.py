@@ -68,19 +68,18 @@ def la_maml(memory: Memory, slices: int = 5, rate_step: float = 0.1) -> Method:
     ) -> tuple[State, Tree, Any]:
         # what no importance touches learns by lambda
         rates = {name: state.rates.get(name, state.lam) for name in params}
-        theta, path = params, {name: torch.zeros_like(p) for name, p in params.items()}
-        total, of_rates = dict(path), dict(path)
+        theta, path, total, of_rates = params, {}, {}, {}
         for j in range(slices):
             part = {name: value.tensor_split(slices)[j] for name, value in batch.items()}
             g, _ = grad(objective, has_aux=True)(theta, buffers, state, part, {})
-            theta = {name: p - rates[name] * g[name] for name, p in theta.items()}
-            path = {name: p + g[name] for name, p in path.items()}
+            theta = {name: torch.addcmul(p, rates[name], g[name], value=-1) for name, p in theta.items()}
+            path = {name: path[name] + g[name] if j else g[name] for name in params}
             meta, found = grad_and_value(objective, has_aux=True)(theta, buffers, state, batch, recalled)
-            total = {name: t + meta[name] / slices for name, t in total.items()}
-            of_rates = {name: t + meta[name] * path[name] / slices for name, t in of_rates.items()}
-        learned = {name: a + rate_step * of_rates[name] for name, a in state.rates.items()}
-        rates = rates | learned
-        gradient = {name: rates[name].clamp(min=0) * t for name, t in total.items()}
+            for name, own in meta.items():
+                total[name] = total[name].add_(own) if j else own.clone()
+                of_rates[name] = torch.addcmul(of_rates[name], own, path[name]) if j else own * path[name]
+        learned = {name: a + (rate_step / slices) * of_rates[name] for name, a in state.rates.items()}
+        gradient = {name: a.clamp(min=0) * total[name] / slices for name, a in (rates | learned).items()}
         return state._replace(rates=learned), gradient, found
 
     return Method(
