@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cl_repro.analysis import replay_curves
+from cl_repro.analysis import replay_curves, window_curves
+from cl_repro.analysis.arms import setting
 from cl_repro.analysis.comparison import (
     BOUND,
     DISTILLATION,
@@ -26,6 +27,7 @@ from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.figures import save
 from cl_repro.analysis.replay_claims import with_sizes
 from cl_repro.analysis.study import SCENARIOS, Study, benchmark_name, commits, describe
+from cl_repro.analysis.window_curves import with_windows
 from cl_repro.stats import estimate
 
 COLOURS = {BOUND: "#555555", PENALTY: "#0072B2", DISTILLATION: "#009E73", STRUCTURE: "#8A3FA0", STORING: "#D55E00"}
@@ -48,6 +50,11 @@ def plot_comparison(study: Study, out: Path) -> list[Path]:
         found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
         if with_sizes(found):
             figure = replay_curves.draw(found, f"{benchmark}: stored examples beside EWC")
+        elif with_windows(found):
+            per_task = next(
+                setting(study.folder, e.arm.config_id, "method.n") for e in found if e.arm.method == "context"
+            )
+            figure = window_curves.draw(found, f"{benchmark}: a window of examples that is looked at", per_task)
         else:
             figure = draw(found, f"{benchmark}: what accuracy costs")
         title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"

@@ -68,7 +68,10 @@ def la_maml(memory: Memory, slices: int = 5, rate_step: float = 0.1) -> Method:
     ) -> tuple[State, Tree, Any]:
         # what no importance touches learns by lambda
         rates = {name: state.rates.get(name, state.lam) for name in params}
-        theta, path, total, of_rates = params, {}, {}, {}
+        theta = params
+        path: Tree = {}
+        total: Tree = {}
+        of_rates: Tree = {}
         for j in range(slices):
             part = {name: value.tensor_split(slices)[j] for name, value in batch.items()}
             g, _ = grad(objective, has_aux=True)(theta, buffers, state, part, {})
