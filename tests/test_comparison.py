@@ -8,11 +8,12 @@ import pytest
 from made_results import row, write, write_provenance
 from scipy import stats
 
-from cl_repro.analysis import replay_curves
+from cl_repro.analysis import replay_curves, window_curves
 from cl_repro.analysis.comparison import bytes_text, compared, comparison_tables
 from cl_repro.analysis.comparison_figure import draw
 from cl_repro.analysis.replay_claims import claims_table
 from cl_repro.analysis.study import open_study
+from cl_repro.analysis.window_curves import with_windows
 from cl_repro.survival import left, survival
 
 SEEDS, T = (1, 2, 3), 5
@@ -205,6 +206,27 @@ def test_the_figure_of_sizes_has_one_point_a_size_and_a_line_for_what_stores_not
     assert np.allclose(curves[1, 10, 100], [64, 84, 89])
     flat = {round(line.get_ydata()[0], 6) for line in axes.lines if list(line.get_xdata()) == [0, 1]}
     assert flat == {22, 32}
+
+
+def test_the_figure_of_windows_has_accuracy_and_cost_against_length_and_marks_whole_tasks(tmp_path):
+    """Windows of 10, 300 and 1200 of 600 examples a task; seed s adds s / 50."""
+    windows = {10: (0.2, 1.0), 1200: (0.6, 5.0), 300: (0.5, 2.0)}  # accuracy, seconds of evaluation
+    own = {"study": "context_window", "scenario": "class"}
+    rows = [row("finetune", "finetune", "", None, s, 0.1, seconds_eval=0.5, **own) for s in SEEDS]
+    for length, (accuracy, seconds) in windows.items():
+        for s in SEEDS:
+            label = f"context-window_{length}"
+            rows.append(row(label, "context", "", 1e6, s, accuracy + s / 50, seconds_eval=seconds, **own))
+    write(tmp_path / "context_window", rows)
+    found = compared(open_study("context_window", tmp_path))
+    assert with_windows(found)
+    above, below = window_curves.draw(found, "title", 600).axes
+    [curve] = [line for line in above.lines if len(line.get_xdata()) == 3]
+    assert list(curve.get_xdata()) == [10, 300, 1200]
+    assert np.allclose(curve.get_ydata(), [24, 54, 64])
+    assert np.allclose(below.lines[0].get_xydata(), [[10, 2], [300, 4], [1200, 10]])
+    marks = [line.get_xdata()[0] for line in above.lines if list(line.get_ydata()) == [0, 1]]
+    assert marks == [600, 1200]
 
 
 @pytest.mark.parametrize("size", [20, 200])
