@@ -80,6 +80,7 @@ test: lint ## what CI runs: formatting, types and the tests of a few minutes
 
 test-all: lint ## all tests, the long ones too
 	$(PY) -m pytest -q $(PARALLEL) -m 'slow or not slow'
+	$(PY) -m pytest -q --nbmake notebooks
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
