@@ -326,7 +326,7 @@ CLI = [
     Case("key", "cli", "option", ["--resume"], ["unrecognized arguments: --resume"], lines=None, slow=True),
     Case("key", "cli", "script", ["table_accuracy.py", "--resutls-dir", "results"],
          ["table_accuracy.py: error: unrecognized arguments: --resutls-dir"], lines=None),
-    cli_case("value", "method=foo", "Could not find 'method/foo' Available options in 'method': af der der_plus_plus",
+    cli_case("value", "method=foo", "Could not find 'method/foo' Available options in 'method': af context der",
              slow=False),
     cli_case("value", "fisher=foo", "Could not find 'fisher/foo' Available options in 'fisher': af batched"),
     cli_case("value", "benchmark=foo", "Available options in 'benchmark': cifar10_100"),

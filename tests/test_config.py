@@ -45,12 +45,14 @@ SMALL = {  # of every model: a small one, on data it can read
 }
 
 
-NEEDS = {"gpm": ["optim=sgd"], "ogd": ["optim=sgd", "method.n=5"]}  # of a method
+NEEDS = {"gpm": ["optim=sgd"], "ogd": ["optim=sgd", "method.n=5"], "la_maml": ["optim=sgd"]}  # of a method
 SAME = {  # benchmarks that are the same data, trained in another way
     "permuted_mnist_large_batch": "permuted_mnist",
     "permuted_mnist_two": "permuted_mnist",
+    "permuted_mnist_gpm": "permuted_mnist",
     "cifar10_100_large_batch": "cifar10_100",
     "split_mnist_short": "split_mnist",
+    "split_cifar10_short": "split_cifar10",
 }
 
 
@@ -112,7 +114,7 @@ def test_every_choice_runs_two_steps(
         assert rows[0][column] == SAME.get(name, name)
     (arm,) = planned.arms
     method = worker.Workshop(lambda *_: None).method(arm.cfg)
-    assert arm.uses_lambda == (method.penalty_grad is not None or method.loss is not None)
+    assert arm.uses_lambda == any((method.penalty_grad, method.loss, method.predict))
 
 
 # The rest is slow: large images, one example at a time, or one of these on other rows.
