@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile   # two processes, of one thread each, and of one test file each
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs ledger check test test-all lint bench clean
+.PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all lint bench clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -68,6 +68,9 @@ report: $(READY) ## one page with all results: results/report/index.html
 
 docs: $(READY) ## write docs/methods.md from docstrings and configuration files
 	$(PY) scripts/document.py
+
+notebooks: $(READY) ## execute the notebooks again and write their outputs (after new results)
+	$(PY) tests/test_notebooks.py
 
 ledger: $(READY) ## write results/LEDGER.md: every published number beside ours, with its verdict
 	$(PY) scripts/ledger.py

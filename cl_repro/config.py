@@ -76,7 +76,9 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "decades",
         lambda centre, n: (
-            [float(f"{centre * 10.0**i:.12g}") for i in range(-n, n + 1)] if is_number(centre) else [centre]
+            [float(f"{centre * 10.0**i:.12g}") for i in range(-n, n + 1)]
+            if is_number(centre) and is_int(n)
+            else [centre]
         ),
         replace=True,
     )
@@ -235,8 +237,11 @@ def check_folder(cfg: Mapping[str, Any]) -> None:
 def check_grid(grid: Mapping[str, Any]) -> None:
     """Refuse lambdas no run can have, and windows without a place or a width."""
     for key in grid:
-        if key not in ("lambdas", "window", "centre"):
-            raise UserError(f"grid.{key}: unknown key; allowed: lambdas, window, centre")
+        if key not in ("lambdas", "window", "centre", "each_side"):
+            raise UserError(f"grid.{key}: unknown key; allowed: lambdas, window, centre, each_side")
+    each_side = grid.get("each_side", 0)
+    if not is_int(each_side) or each_side < 0:
+        raise UserError(f"grid.each_side={each_side}: must be an integer of at least 0, in decades")
     lambdas, window = grid.get("lambdas"), grid.get("window")
     if lambdas is None and window:
         if set(window) != {"product", "decades"}:

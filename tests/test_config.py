@@ -35,7 +35,7 @@ CHOICES = [
 UNCUT = ["benchmark.train_per_task=null", "benchmark.test_per_task=null"]  # the made sets are small enough
 FEW = ["benchmark.train_per_task=40", "benchmark.test_per_task=10"]
 SMALL = {  # of every model: a small one, on data it can read
-    "mlp": ["model.hidden=[6]"],
+    "mlp": ["model.hidden=[6,6]"],
     "slim_resnet18": ["benchmark=split_cifar10", "model.channels=2", *FEW],
     "keras_cnn": ["benchmark=split_cifar10", "model.channels=[2,3]", "model.units=6", *FEW],
     "vgg": ["benchmark=split_cifar10", "model.shrink=64", *FEW],
