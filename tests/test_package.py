@@ -1,12 +1,131 @@
-"""What is installed is what is here."""
+"""What is installed is what is here: a wheel, built from the source distribution, works where there is no checkout."""
 
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
 import tomllib
+import venv
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LEFT_OUT = {"results", "data", "build", "dist", "outputs", "multirun"}  # of the checkout; large, or built before
 
 
 def test_every_package_is_installed() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = PROJECT["tool"]["setuptools"]["packages"]
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("cl_repro/**/__init__.py")}
     assert set(listed) == there | {"cl_repro.conf"}
+
+
+class Built(NamedTuple):
+    """What is distributed."""
+
+    wheel: Path
+    source: Path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Built:
+    """Source distribution and wheel, the wheel from the source distribution, of a copy without what was built before.
+
+    Where setuptools is new enough here it builds them; else pip fetches one, which takes a package index.
+    """
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "copy").mkdir()
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder / "copy")
+        elif path.name not in LEFT_OUT and path.suffix != ".egg-info" and not path.name.startswith("."):
+            shutil.copytree(path, folder / "copy" / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    isolation = [] if setuptools_version() < least_setuptools() else ["--no-isolation"]
+    call(sys.executable, "-m", "build", *isolation, "--outdir", folder / "dist", folder / "copy", folder=folder)
+    (wheel,), (source,) = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.tar.gz")
+    return Built(wheel, source)
+
+
+def setuptools_version() -> int:
+    """Its first number; 0 if there is none."""
+    try:
+        return int(version("setuptools").partition(".")[0])
+    except PackageNotFoundError:
+        return 0
+
+
+def least_setuptools() -> int:
+    (requirement,) = PROJECT["build-system"]["requires"]
+    return int(requirement.removeprefix("setuptools>="))
+
+
+def call(*command: str | Path, folder: Path) -> str:
+    """Output of a command that finds no checkout: neither by its folder nor by the environment."""
+    ours = {"PYTHONPATH", "PYTHONHOME", "CL_REPRO_DATA"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    done = subprocess.run(
+        [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def files(pattern: str) -> set[str]:
+    """Of the checkout, relative to it."""
+    return {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern) if path.is_file()}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_configuration_and_template_and_nothing_else(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    configuration = {f"cl_repro/{name}" for name in files("conf/**/*.yaml")}
+    assert "cl_repro/report/page.html.jinja" in names and len(configuration) > 100
+    assert names == configuration | files("cl_repro/**/*.py") | files("cl_repro/**/*.jinja")
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_what_the_wheel_is_built_from(built: Built) -> None:
+    with tarfile.open(built.source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = files("conf/**/*.yaml") | files("cl_repro/**/*.py") | files("cl_repro/**/*.jinja")
+    assert needed | {"pyproject.toml", "README.md", "LICENSE"} <= names
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_a_study_in_an_empty_folder(built: Built, tmp_path: Path) -> None:
+    """In an environment of its own, which borrows the packages that it depends on from this one."""
+    own, here = tmp_path / "environment", tmp_path / "here"
+    here.mkdir()
+    venv.create(own, symlinks=True)
+    python, program = own / "bin" / "python", own / "bin" / "cl-repro"
+    call(
+        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel, folder=here
+    )
+    ask = "import {0}; print({0}.__file__)"
+    site = Path(call(python, "-c", ask.format("cl_repro"), folder=here)).parent.parent
+    assert site.is_relative_to(own)
+    borrowed = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (site / "borrowed.pth").write_text("\n".join(borrowed))  # behind its own; what is in their .pth files is not read
+    found = call(python, "-c", ask.format("cl_repro.report.page"), folder=here)
+    assert Path(found.strip()) == site / "cl_repro" / "report" / "page.py"
+
+    assert "Powered by Hydra" in call(program, "--help", folder=here)
+    study = ("study=split_digits_fisher", "scale=smoke", "device=cpu", "workers=1")
+    said = call(program, *study, folder=here)
+    results = here / "results" / "split_digits_fisher_smoke"
+    assert {path.name for path in results.glob("*.csv")} >= {"runs.csv", "accuracy.csv", "importance.csv"}
+    with (results / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["status"] for row in rows} == {"ok"} and {row["study"] for row in rows} == {"split_digits_fisher"}
+    assert {row["fisher"] for row in rows} >= {"exact", "sample", "empirical", "batched"}
+    assert (here / "results" / "figures" / "split_digits_fisher_smoke.png").is_file()
+    assert "EXACT" in said
+    assert [path.name for path in here.iterdir()] == ["results"]

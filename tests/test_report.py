@@ -1,8 +1,11 @@
 """The page of results: its numbers are the tables', its links resolve, it fetches nothing and repeats byte for byte."""
 
+import base64
+import gzip
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,20 +16,26 @@ import made_results
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import cl_repro
+from cl_repro.analysis.arms import LOOKS, OTHERS, Arm, look
+from cl_repro.analysis.idea import PATHS
 from cl_repro.analysis.markup import DASH, Table
 from cl_repro.analysis.study import CURVES, open_study
 from cl_repro.analysis.tables import tables_of
 from cl_repro.analysis.timing import timing_table
 from cl_repro.errors import UserError
+from cl_repro.stats import Estimate
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
+from plotly.offline import get_plotlyjs
+
+from cl_repro.report import chart, curves, search, studies
 from cl_repro.report import collect as collecting
-from cl_repro.report import curves
 from cl_repro.report import page as paging
 from cl_repro.report.ledger import ledger
+from cl_repro.report.section import Section
 
 ROOT = Path(cl_repro.__file__).resolve().parent.parent
 MNIST, TIMING, MANY = "split_mnist_fisher", "split_mnist_timing", "three_scenarios"
@@ -119,7 +128,9 @@ def content(results) -> tuple:
 
 @pytest.fixture(scope="module")
 def html(content) -> str:
-    return paging.page(*content).decode()
+    page, left_out = paging.page(*content)
+    assert left_out == []
+    return page.decode()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +141,7 @@ def reader(html) -> Reader:
 def tables_in(reader: Reader, section: str) -> list[list[list[str]]]:
     """Tables of a section in order, with their headers, without those of its charts."""
     found = {name: rows for name, rows in reader.tables.items() if name.startswith(f"{section}-")}
-    return [rows for name, rows in found.items() if "-chart-" not in name]
+    return [rows for name, rows in found.items() if "-chart-" not in name and "-more-" not in name]
 
 
 def as_rows(table: Table) -> list[list[str]]:
@@ -171,7 +182,7 @@ def test_ledger_counts_every_published_row_and_colours_its_verdicts(reader):
 def test_a_long_listing_is_shown_in_short(results, reader):
     (rows,) = tables_in(reader, MANY)
     cells = tables_of(open_study(MANY, results))[0].rows
-    assert len(cells) > 2 * collecting.ROWS and len(rows) == 1 + 3 * 3
+    assert len(cells) > 2 * studies.ROWS and len(rows) == 1 + 3 * 3
     best = pd.DataFrame(cells).assign(mean=[float(cell[-1].split()[0]) for cell in cells]).groupby([0, 2])["mean"].max()
     assert {(row[0], row[2]): float(row[5].split()[0]) for row in rows[1:]} == best.to_dict()
     assert all(tuple(row) in cells for row in rows[1:])
@@ -224,20 +235,20 @@ def test_a_curve_without_traces_has_one_axis_and_an_arm_without_is_left_out(tmp_
     traces = pd.read_csv(folder / "importance.csv", dtype=str)
     ids = {row["run_id"] for row in rows if row["fisher"] == "sample"}
     traces[~traces["run_id"].isin(ids)].to_csv(folder / "importance.csv", index=False)
-    (chart,) = curves.charts(open_study(MNIST, tmp_path))
-    assert chart.left_out == ("SAMPLE",) and len(chart.axes) == 2
-    payload = json.loads(chart.payload)
+    (made,) = curves.charts(open_study(MNIST, tmp_path))
+    assert made.left_out == ("SAMPLE",) and len(made.axes) == 2
+    payload = json.loads(made.payload)
     placed = {payload["arms"][i] for i, x in enumerate(payload["axes"][1]["x"]) if x is not None}
-    assert placed == {i for i, key in enumerate(chart.keys) if key.label != "SAMPLE"}
+    assert placed == {i for i, key in enumerate(made.keys) if key.label != "SAMPLE"}
     traces[:0].to_csv(folder / "importance.csv", index=False)
-    (chart,) = curves.charts(open_study(MNIST, tmp_path))
-    assert len(chart.axes) == 1 and chart.left_out == ()
+    (made,) = curves.charts(open_study(MNIST, tmp_path))
+    assert len(made.axes) == 1 and made.left_out == ()
 
 
 def test_bands_stop_where_no_spread_is_known():
-    points = [curves.Estimate(90.0 + i, math.nan if i == 2 else 1.0, 5) for i in range(6)]
+    points = [Estimate(90.0 + i, math.nan if i == 2 else 1.0, 5) for i in range(6)]
     x = np.arange(1.0, 7.0)
-    (band,) = curves._band(0, [x], points, curves.look(curves.Arm("", "ewc", "exact", ""), 0))
+    (band,) = chart.band(0, [x], points, look(Arm("", "ewc", "exact", ""), 0))
     assert band.x == [[1, 2, 2, 1, None, 4, 5, 6, 6, 5, 4]]
     assert list(band.trace.y) == [91, 92, 90, 89, None, 94, 95, 96, 94, 93, 92]
 
@@ -276,8 +287,8 @@ def test_pictures_are_inlined_and_linked(reader):
 
 def test_pictures_that_do_not_fit_are_linked_only(content, html, monkeypatch):
     monkeypatch.setattr(paging, "LIMIT", len(html.encode()) - 1)
-    short = paging.page(*content)
-    assert len(short) < len(html.encode())
+    short, left_out = paging.page(*content)
+    assert len(short) < len(html.encode()) and [picture.path.stem for picture in left_out] == [TIMING]
     assert b"<img" not in short and f'href="../figures/{TIMING}.png"'.encode() in short
     monkeypatch.setattr(paging, "LIMIT", 10_000)
     with pytest.raises(UserError, match=r"would have .* bytes, more than 10,000: name fewer studies"):
@@ -308,7 +319,7 @@ def test_everything_is_escaped(tmp_path):
     ]  # fmt: skip
     made_results.write(tmp_path / MNIST, rows, command=f"python {SCRIPT} `{SCRIPT}`")
     sections = collecting.collect([], tmp_path, tmp_path / "report")
-    text = paging.page(sections, None).decode()
+    text = paging.page(sections, None)[0].decode()
     assert SCRIPT.lower() not in text.lower() and SCRIPT.upper() not in text
     reader = Reader(text)
     assert sum(tag == "script" for tag, _ in reader.tags) == 3  # one chart, plotly, and ours
@@ -332,9 +343,14 @@ def test_the_headline_comes_first_and_speed_last(results, tmp_path):
     for name, benchmark in (("split_mnist_a", "split_mnist"), ("digits", "split_digits"), ("cifar", "split_cifar10")):
         made_results.write(tmp_path / name, made_results.fisher_rows((1,), ("exact",), benchmark=benchmark))
     made_results.write(tmp_path / MNIST, made_results.fisher_rows((1,), ("exact",)))
+    idea_of(tmp_path)
+    two = [row for name in ("a", "b") for row in made_results.fisher_rows((1,), ("exact",), benchmark=name)]
+    made_results.write(tmp_path / "two_smoke", two)
     sections = collecting.collect([], tmp_path, tmp_path / "report")
-    assert [section.name for section in sections] == [MNIST, "split_mnist_a", "cifar", "digits"]
-    assert [section.group for section in sections] == ["Split MNIST", "Split MNIST", "Split CIFAR-10", "Split digits"]
+    assert [section.name for section in sections] == [MNIST, "split_mnist_a", "cifar", "digits", "two_smoke", "idea"]
+    assert [section.group for section in sections] == [
+        "Split MNIST", "Split MNIST", "Split CIFAR-10", "Split digits", "Several benchmarks", "How methods work",
+    ]  # fmt: skip
 
 
 def test_script_writes_the_same_page_twice_without_torch(results, html, tmp_path):
@@ -350,10 +366,282 @@ def test_script_writes_the_same_page_twice_without_torch(results, html, tmp_path
     assert path.read_text() == html
 
 
+def picture_of(root: Path, name: str, width: int = 20, source: str = "") -> None:
+    """A figure of that name, 200 dots an inch."""
+    (root / "figures").mkdir(exist_ok=True)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Source", source)
+    Image.new("RGB", (width, 10), "red").save(root / "figures" / f"{name}.png", dpi=(200, 200), pnginfo=text)
+
+
+def section_of(root: Path, name: str) -> Section:
+    return next(one for one in collecting.collect([], root, root / "report") if one.name == name)
+
+
+def line_of(payload: dict, name: str, axis: int = 0) -> tuple[list[float], list[float]]:
+    """Abscissae and ordinates of an arm's curve."""
+    (i,) = (i for i, trace in enumerate(payload["traces"]) if f"<b>{name}</b>" in trace.get("hovertemplate", ""))
+    return payload["axes"][axis]["x"][i], payload["traces"][i]["y"]
+
+
+def test_the_same_as_a_picture_is_folded_and_gives_way_to_the_other_pictures(results, tmp_path, monkeypatch, capsys):
+    made_results.write(tmp_path / MNIST, made_results.fisher_rows((1, 2), ("exact", "empirical")))
+    made_results.write(tmp_path / TIMING, made_results.timing_rows())
+    for name in (MNIST, TIMING, f"collapse_{MNIST}"):
+        picture_of(tmp_path, name)
+    (path,) = paging.write_page([], tmp_path, tmp_path / "report")
+    assert capsys.readouterr().err == ""
+    reader = Reader(path.read_text())
+    alts = [found["alt"] for tag, found in reader.tags if tag == "img"]
+    assert len(alts) == 2 and f"../figures/collapse_{MNIST}.png" in reader.values("href")
+    assert reader.texts.count("The same as a picture") == 1
+    monkeypatch.setattr(paging, "LIMIT", path.stat().st_size - 1)
+    paging.write_page([], tmp_path, tmp_path / "report")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("warning: ")
+    assert f"{paging.LIMIT:,} bytes for {MNIST}.png" in lines[0] and TIMING not in lines[0]
+
+
+def test_a_picture_is_as_wide_as_it_was_drawn(tmp_path):
+    for name, pixels in (("a", 1280), ("b", 2520)):
+        picture_of(tmp_path, name, pixels)
+        shown = paging.shrunk(tmp_path / "figures" / f"{name}.png")
+        assert shown.inches == pytest.approx(pixels / 200, rel=1e-4)
+        data = base64.b64decode(shown.uri.partition(",")[2])
+        (tmp_path / "a.webp").write_bytes(data)
+        with Image.open(tmp_path / "a.webp") as image:
+            assert image.width == paging.WIDTH == 1200
+    assert len(data) < 1000
+
+
+def test_plotly_is_in_the_page_compressed(html, reader):
+    (text,) = (text for text in reader.scripts if text.startswith("H4sI"))  # what gzip begins with, in base64
+    assert gzip.decompress(base64.b64decode(text)).decode() == get_plotlyjs()
+    assert len(html) < 2_300_000
+
+
+def test_bands_are_fainter_where_many_lie_over_each_other(results, monkeypatch):
+    study, opacities = open_study(MNIST, results), []
+    for many in (2, 1):  # there are two curves
+        monkeypatch.setattr(curves, "MANY", many)
+        fills = [trace["fillcolor"] for trace in payload_of(study)["traces"] if trace.get("fill") == "toself"]
+        opacities.append(sorted(float(fill.removesuffix(")").split(",")[-1]) for fill in fills))
+    assert opacities == [[0.13, 0.13, 0.13], [0.065, 0.065, 0.13]]  # None's stays
+
+
+def test_arms_that_would_look_alike_do_not(tmp_path):
+    rows = [
+        made_results.row(arm, method, fisher, lam, seed, 0.9 + seed / 100, study=MNIST)
+        for arm, method, fisher, lams in (
+            ("finetune", "finetune", "", (None,)),
+            ("finetune-winners", "finetune", "", (None,)),
+            ("ewc-predicted", "ewc", "predicted", (1.0, 10.0)),
+            ("ewc-anew", "ewc", "predicted", (1.0, 10.0)),
+            ("ewc-exact", "ewc", "exact", (1.0, 10.0)),
+        )
+        for lam in lams
+        for seed in (1, 2)
+    ]
+    made_results.write(tmp_path / MNIST, rows)
+    (made,) = curves.charts(open_study(MNIST, tmp_path))
+    keys = {key.label: key for key in made.keys}
+    assert set(keys) == {"None", "None [winners]", "EXACT", "PREDICTED", "PREDICTED [anew]"}
+    assert len({(key.colour, key.outline, key.filled) for key in keys.values()}) == 5
+    assert keys["None [winners]"].outline == keys["None"].outline == ""
+    own = (LOOKS[name].colour for name in ("finetune", "exact", "predicted"))
+    assert set(own) <= {key.colour for key in keys.values()}
+    traces = [trace for trace in json.loads(made.payload)["traces"] if trace.get("hovertemplate")]
+    drawn = {trace["hovertemplate"][3:].partition("</b>")[0]: trace["line"]["color"] for trace in traces}
+    assert drawn == {label: key.colour for label, key in keys.items()}
+
+
+def test_every_look_has_a_marker_of_its_own():
+    for one in (*LOOKS.values(), *OTHERS):
+        assert one.marker in chart.MARKERS
+    names, outlines = zip(*chart.MARKERS.values(), strict=True)
+    assert len(set(outlines)) == len(outlines) and len(set(names) - {"circle"}) == len(names) - 2
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+
+def compared_rows(study: str, arms: dict[tuple[str, str, float | None], float], fisher: str = "") -> list[dict]:
+    """Rows of three seeds in two scenarios, from (arm, method, lambda) -> accuracy of seed 0."""
+    return [
+        made_results.row(
+            f"{arm}-{scenario}", method, fisher if method == "ewc" else "", lam, seed, accuracy - shift + seed / 100,
+            study=study, scenario=scenario,
+        )
+        | {"arm": arm}
+        for scenario, shift in (("task", 0.0), ("class", 0.3))
+        for (arm, method, lam), accuracy in arms.items()
+        for seed in (1, 2, 3)
+    ]  # fmt: skip
+
+
+def test_a_comparison_shows_its_picture_its_tables_and_then_accuracy_against_lambda(tmp_path):
+    name, lams = "palliatives_split_mnist", (1.0, 10.0, 100.0)
+    arms = {("finetune", "finetune", None): 0.5, ("joint", "joint", None): 0.9}
+    arms |= {("si", "si", lam): 0.6 + 0.1 * i for i, lam in enumerate(lams)}
+    rows = compared_rows(name, arms)
+    for fisher in ("exact", "empirical"):  # with traces
+        ewc = {(f"ewc-{fisher}", "ewc", lam): 0.55 + 0.1 * i for i, lam in enumerate(lams)}
+        rows += compared_rows(name, ewc, fisher)
+    columns = compared_rows(name, {("sharpening", "sharpening", lam): 0.7 for lam in lams})
+    rows += [row | {"model": "winners"} for row in columns]  # another network, the same chart
+    made_results.write(tmp_path / name, rows)
+    picture_of(tmp_path, name)
+    section = section_of(tmp_path, name)
+    assert [picture.path.stem for picture in section.pictures] == [name]
+    assert [*section.charts] == [*section.drawn] == []
+    assert section.tables[0].name == "comparison"
+    assert [made.title for made in section.more] == [
+        f"Split MNIST, {which}-incremental, 3 seeds" for which in ("class", "task")
+    ]
+    for made, shift in zip(section.more, (30, 0), strict=True):
+        assert len(made.axes) == 1 and {"None", "JOINT", "SI", "EXACT", "SHARPENING"} <= {
+            key.label for key in made.keys
+        }
+        x, y = line_of(json.loads(made.payload), "SI")
+        assert x == [*lams] and y == pytest.approx([62 - shift, 72 - shift, 82 - shift])
+    text = paging.page([section], None)[0].decode()
+    order = [text.index(part) for part in ("<img", ">Methods in the three scenarios<", f'id="{name}-more-1"')]
+    assert order == sorted(order) and 'id="plotly"' in text
+
+
+def test_stored_examples_are_the_axis_where_arms_differ_in_them(tmp_path):
+    name, sizes = "replay_vs_ewc", (1, 5, 20)
+    arms = {("finetune", "finetune", None): 0.5, ("joint", "joint", None): 0.96}
+    arms |= {(f"replay-{n}_a_class", "replay", 1.0): 0.6 + n / 100 for n in sizes}
+    arms |= {(f"replay-insert_all_{n}_a_class", "replay", 1.0): 0.4 + n / 100 for n in sizes}
+    rows = compared_rows(name, arms)
+    ewc = {("ewc-exact", "ewc", lam): 0.5 + 0.1 * i for i, lam in enumerate((1.0, 10.0, 100.0))}
+    rows += compared_rows(name, ewc, "exact")
+    lost = next(row for row in rows if row["arm"] == "replay-20_a_class" and row["seed"] == 3)
+    lost |= {"accuracy": math.nan, "status": "diverged"}  # of the task scenario
+    made_results.write(tmp_path / name, rows)
+    picture_of(tmp_path, name)
+    section = section_of(tmp_path, name)
+    assert [picture.path.stem for picture in section.drawn] == [name]
+    assert [*section.pictures] == [*section.more] == []
+    for made, shift in zip(section.charts, (0, 30), strict=True):
+        payload, tail = json.loads(made.payload), 1.5 if not shift else 2.0
+        assert payload["layout"]["xaxis"]["tickvals"] == [*sizes]
+        x, y = line_of(payload, "replay, end-of-task memory")
+        assert x == [*sizes] and y == pytest.approx([63 - shift, 67 - shift, 80 + tail - shift])
+        x, y = line_of(payload, "replay, everything inserted")
+        assert x == [*sizes] and y == pytest.approx([43 - shift, 47 - shift, 62 - shift])
+        for flat, mean in (("joint", 98), ("EWC, exact Fisher", 72), ("None", 52)):
+            x, y = line_of(payload, flat)
+            assert (x[0], x[-1]) == (1, 20) and y == pytest.approx([mean - shift] * len(x))
+        low, high = payload["axes"][0]["range"]
+        assert low < 0 and high > math.log10(20)
+    rows = dict((row[0], row[1:]) for row in section.charts[0].table.rows)
+    assert list(rows) == ["1", "5", "20"]
+    assert [rows["20"][0].split()[0], rows["20"][0].split()[-1]] == ["81.50", "(2)"]
+    hover = next(t["text"] for t in json.loads(section.charts[0].payload)["traces"] if "end-of-task" in str(t))
+    assert hover[2] == "20 a class<br>mean 81.50 %<br>SEM 0.50<br>n = 2 seeds"
+
+
+# --- how methods work, and searches -----------------------------------------------------------------------------------
+
+
+def idea_of(root: Path) -> None:
+    """Two methods' paths, made up, with a plane and a figure."""
+    (root / "idea").mkdir(parents=True)
+    rows = [
+        ("finetune", math.nan, step, 3.0 * step, 0.0, 4.0 * step, 0.9 - 0.1 * step, 0.1 + 0.4 * step)
+        for step in (0, 1, 2)
+    ]
+    rows += [("ewc-exact", 300.0, step, 0.0, 6.0 * step, 8.0 * step, 0.9, 0.1 + 0.3 * step) for step in (0, 1, 2)]
+    pd.DataFrame(rows, columns=list(PATHS)).to_csv(root / "idea" / "paths.csv", index=False)
+    pd.DataFrame({"x": [0.0]}).to_csv(root / "idea" / "plane.csv", index=False)
+    picture_of(root, "idea", 1920)
+
+
+def test_the_plane_of_two_tasks_has_a_section(tmp_path):
+    idea_of(tmp_path)
+    section = section_of(tmp_path, "idea")
+    assert section.group == "How methods work" and section.commits == ""
+    assert [picture.path.stem for picture in section.pictures] == ["idea"]
+    assert section.tables[0].rows == (
+        ("after task A", DASH, "90.0", "10.0", "0.00", "0.00"),
+        ("no penalty", DASH, "70.0", "90.0", "10.00", "8.00"),
+        ("EWC, exact Fisher", "300", "90.0", "70.0", "20.00", "16.00"),
+    )
+    reader = Reader(paging.page([section], None)[0].decode())
+    assert {"../idea/paths.csv", "../idea/plane.csv", "../figures/idea.png"} <= set(reader.values("href"))
+    (image,) = (found for tag, found in reader.tags if tag == "img")
+    assert image["style"] == "--inches: 9.60"
+    made_results.write(tmp_path / TIMING, made_results.timing_rows())
+    for name in ("idea", TIMING):
+        assert [one.name for one in collecting.collect([name], tmp_path, tmp_path / "report")] == [name]
+
+
+def test_what_a_memory_keeps_is_shown_once_it_is_drawn(tmp_path):
+    idea_of(tmp_path)
+    assert [one.name for one in collecting.collect([], tmp_path, tmp_path / "report")] == ["idea"]
+    picture_of(tmp_path, "memory_survival", source="cl_repro/memory.py, seed <0>")
+    section = section_of(tmp_path, "memory_survival")
+    assert section.facts[0] == ("Origin", "cl_repro/memory.py, seed <0>")
+    text = paging.page([section], None)[0].decode()
+    assert "<dt>Files</dt>" not in text and "seed &lt;0&gt;" in text and "(1 \N{MINUS SIGN} 1/M)ⁿ" in text
+    assert "../figures/memory_survival.png" in Reader(text).values("href")
+    assert "Results of commit" not in text
+    both = paging.page([section, section._replace(name="other", commits="abc")], None)[0].decode()
+    assert "Results of commit abc." in both
+
+
+def test_searches_show_accuracies_and_the_strengths_that_were_kept(tmp_path):
+    folder, stamp = (
+        tmp_path / "strength_search_split_digits",
+        {"hardware": "a processor", "torch": "2", "device": "cpu"},
+    )
+    final, attempts = [], []
+    for method, seed, status in (("si", 1, "ok"), ("si", 2, "ok"), ("mas", 1, "ok"), ("mas", 2, "diverged")):
+        key = {"config_id": f"id-{method}", "arm": method, "seed": seed}
+        of = {"benchmark": "split_digits", "model": "mlp", "method": method, "fisher": "", "status": status}
+        of |= {"seconds": 60.0, "git_sha": "abcdef0123", "dirty": False}
+        for task, accuracy in (("1", 0.5 + seed / 10), ("2", 0.9), ("average", 0.7 + seed / 20)):
+            final.append(key | of | stamp | {"task": task, "accuracy": accuracy})
+        for task in (1, 2):
+            one = {"task": task, "phase": 1, "attempt": 1, "lr": 0.1, "epochs": 3, "accuracy": 0.9, "kept": True}
+            attempts.append(key | one | {"strength": math.nan})
+            for attempt in (1, 2):
+                again = {"phase": 2, "attempt": attempt, "strength": 8.0 * seed / 2**attempt, "kept": attempt == 2}
+                attempts.append(key | one | again)
+    folder.mkdir()
+    pd.DataFrame(final)[list(search.FINAL)].to_csv(folder / "final.csv", index=False)
+    pd.DataFrame(attempts)[list(search.ATTEMPTS)].to_csv(folder / "attempts.csv", index=False)
+    section = section_of(tmp_path, folder.name)
+    assert section.group == "Split digits" and section.commits == "abcdef0"
+    assert "2 seeds" in section.sentence and "2 methods, 24 trainings" in section.sentence
+    accuracy, strengths = section.tables
+    assert accuracy.header == ("Method", "average", "task 1", "task 2")
+    assert dict((row[0], row[1:]) for row in accuracy.rows) == {
+        "SI": ("77.50 ± 2.50 (2)", "65.0", "90.0"),
+        "MAS": ("75.00 (1)", "60.0", "90.0"),
+    }
+    assert dict((row[0], row[1:]) for row in strengths.rows) == {
+        "SI": ("2 to 4", "2 to 4", "12"),
+        "MAS": ("2 to 4", "2 to 4", "12"),
+    }
+    assert ("Cost", "4 core-minutes, the sum over 4 searches.") in section.facts
+    links = [link.href for link in section.links]
+    assert links == [f"../{folder.name}/attempts.csv", f"../{folder.name}/final.csv"]
+
+
 @pytest.mark.slow  # all committed results: several seconds
-def test_page_of_the_committed_results_is_small():
+def test_the_page_of_the_committed_results_is_small_and_so_is_each_section():
     results = ROOT / "results"
-    page = paging.page(collecting.collect([], results, results / "report"), ledger(results))
-    assert len(page) < 6_000_000
+    sections = collecting.collect([], results, results / "report")
+    page, left_out = paging.page(sections, ledger(results))
     text = page.decode()
+    assert left_out == []
     assert all(f'id="{path.parent.name}"' in text for path in results.glob("*/anatomy.csv"))
+    assert all(f'id="{name}"' in text for name in ("idea", "memory_survival", "palliatives_split_mnist"))
+    assert len(page) < paging.LIMIT == 6_000_000
+    parts = re.findall(r"<section .*?</section>", text, re.DOTALL)
+    assert len(parts) == len(sections) + 1  # and the ledger
+    for part in parts:  # plotly takes 2 MB, which leaves 4 for about twenty of them
+        assert len(part.encode()) < 150_000 + 80_000 * part.count("<img "), part[:80]

@@ -3,10 +3,12 @@
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import made_results
 import pytest
+from PIL import Image
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'cl_repro[dev]'")
@@ -33,6 +35,7 @@ STUDY = "split_mnist_fisher"
 PATIENCE = 300  # seconds; a busy machine takes long to read 5 MB of JavaScript
 TRACES = "return arguments[0].data.map(t => [t.hovertemplate ?? '', t.visible !== false, t.x])"
 HOVER = "return [...document.querySelectorAll('.hovertext tspan.line')].map(line => line.textContent)"
+SAID = "return document.readyState === 'complete' && document.querySelector('.plot').textContent"
 AXIS = "return [arguments[0].layout.xaxis.title.text, arguments[0]._fullLayout.xaxis.range]"
 
 
@@ -43,14 +46,16 @@ def url(tmp_path_factory) -> str:
     rows[20] |= {"accuracy": math.nan, "status": "diverged"}
     made_results.write(root / STUDY, rows)
     made_results.write(root / "split_mnist_timing", made_results.timing_rows())
+    (root / "figures").mkdir()
+    for name, pixels in (("split_mnist_timing", 1920), ("memory_survival", 1280)):
+        Image.new("RGB", (pixels, 800), "red").save(root / "figures" / f"{name}.png", dpi=(200, 200))
     (path,) = write_page([], root, root / "report")
     return path.as_uri()
 
 
-@pytest.fixture(scope="module", params=[(1366, 768), (390, 844)], ids=["laptop", "phone"])
-def driver(request, url) -> Iterator[Chrome]:
-    """The page at one size, drawn."""
-    width, height = request.param
+@contextmanager
+def browser(width: int, height: int) -> Iterator[Chrome]:
+    """A window of that size; a narrow one is touched."""
     options = ChromeOptions()
     options.binary_location = BROWSER
     options.page_load_strategy = "none"  # waited for below
@@ -59,13 +64,20 @@ def driver(request, url) -> Iterator[Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     metrics = {"width": width, "height": height, "pixelRatio": 1.0, "touch": width < 600}
     options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
-    with Chrome(options, ChromeService(DRIVER)) as browser:
-        browser.set_script_timeout(PATIENCE)
-        browser.command_executor.client_config.timeout = PATIENCE
-        browser.get(url)
+    with Chrome(options, ChromeService(DRIVER)) as found:
+        found.set_script_timeout(PATIENCE)
+        found.command_executor.client_config.timeout = PATIENCE
+        yield found
+
+
+@pytest.fixture(scope="module", params=[(1366, 768), (390, 844)], ids=["laptop", "phone"])
+def driver(request, url) -> Iterator[Chrome]:
+    """The page at one size, drawn."""
+    with browser(*request.param) as found:
+        found.get(url)
         drawn = "return document.readyState === 'complete' && !!document.querySelector('.plot .main-svg')"
-        WebDriverWait(browser, PATIENCE).until(lambda one: one.execute_script(drawn))
-        yield browser
+        WebDriverWait(found, PATIENCE).until(lambda one: one.execute_script(drawn))
+        yield found
 
 
 @pytest.fixture
@@ -166,3 +178,19 @@ def test_hover_tells_mean_sem_and_n(driver, chart) -> None:
     lines = patient.until(pointed_at)
     assert lines[:2] == ["EXACT", "λ = 1e6"]
     assert lines[2].startswith("mean 9") and lines[3].startswith("SEM 0.") and lines[4] == "n = 5 seeds"
+
+
+def test_pictures_keep_the_proportions_of_their_letters(driver) -> None:
+    widths = [image.rect["width"] for image in driver.find_elements(By.CSS_SELECTOR, "main img")]
+    assert len(widths) == 2 and widths[0] >= 700
+    assert widths[0] / widths[1] == pytest.approx(1920 / 1280, rel=0.02)
+
+
+def test_a_browser_that_cannot_unpack_the_charts_says_so(url) -> None:
+    with browser(800, 600) as found:
+        old = {"source": "delete window.DecompressionStream"}
+        found.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", old)
+        found.get(url)
+        said = WebDriverWait(found, PATIENCE).until(lambda one: one.execute_script(SAID))
+        assert said == "The chart needs a browser of 2023 or later; its numbers are in the table below."
+        assert [entry for entry in found.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []

@@ -131,14 +131,20 @@ def _number(value: float) -> str:
 
 
 def _document(found: list[Entry]) -> str:
-    groups: dict[str, list[Entry]] = {}
-    for entry in found:
-        groups.setdefault(entry.row["study"], []).append(entry)
-    parts = [INTRODUCTION, markdown(_counts(found, groups))]
+    groups = by_study(found)
+    parts = [INTRODUCTION, markdown(counts_table(found, groups))]
     return "\n".join(parts + [_section(study, rows) for study, rows in groups.items()])
 
 
-def _counts(found: list[Entry], groups: dict[str, list[Entry]]) -> Table:
+def by_study(found: list[Entry]) -> dict[str, list[Entry]]:
+    """The rows of each study."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in found:
+        groups.setdefault(entry.row["study"], []).append(entry)
+    return groups
+
+
+def counts_table(found: list[Entry], groups: dict[str, list[Entry]]) -> Table:
     """How often each verdict occurs, in all and per study."""
     counts = {study: Counter(entry.verdict for entry in rows) for study, rows in {"all": found, **groups}.items()}
     there = [verdict for verdict in VERDICTS if counts["all"][verdict]]
@@ -148,6 +154,12 @@ def _counts(found: list[Entry], groups: dict[str, list[Entry]]) -> Table:
 
 def _section(study: str, rows: list[Entry]) -> str:
     """The table of one study, and what made its numbers."""
+    table, made = study_table(study, rows)
+    return markdown(table) + ("\n" if made else "") + "".join(f"{one}\n" for one in made)
+
+
+def study_table(study: str, rows: list[Entry]) -> tuple[Table, list[str]]:
+    """The table of one study; and what made its numbers, or would, numbered as in its last column (Markdown)."""
     made = list(dict.fromkeys(entry.made for entry in rows if entry.made.command))
     places = [_place(entry) for entry in rows]
     shared = [name for name in places[0] if all(name in place for place in places)]
@@ -157,8 +169,8 @@ def _section(study: str, rows: list[Entry]) -> str:
     details = dict.fromkeys(entry.row["note"] for entry in rows if entry.row["note"] not in ("", *_place(entry)))
     notes = [f"Published: {'; '.join(details)}."] if details else []
     notes += [verdict_note(load(study))] if judged else []
-    table = Table(study, ": ".join([study, ", ".join(shared)]), header, body, tuple(notes))
-    return markdown(table) + ("\n" if made else "") + "".join(f"{i}. {_made(one)}\n" for i, one in enumerate(made, 1))
+    table = Table(study, ": ".join(filter(None, [study, ", ".join(shared)])), header, body, tuple(notes))
+    return table, [f"{i}. {_made(one)}" for i, one in enumerate(made, 1)]
 
 
 def _place(entry: Entry) -> list[str]:

@@ -32,12 +32,16 @@ SMOOTHED = 20  # the decrease of the loss: a running mean over one of so many pa
 
 def write_tables(found: Figures, out: Path) -> list[Path]:
     """Write <out>/<name>.md and .tex; returns the paths."""
+    heading = f"{found.name}: {found.benchmark}, {found.scale}, {seeds([found])}"
+    return write(tables_of(found), heading, found.name, out)
+
+
+def tables_of(found: Figures) -> list[Table]:
+    """All tables that have rows."""
     tables = [correlations_table(found), sums_table(found), way_table(found), extents_table(found)]
     if len(found.noise):
         tables.append(noise_table(found))
-    tables = [table._replace(title=table.title + found.mark) for table in tables if table.rows]
-    heading = f"{found.name}: {found.benchmark}, {found.scale}, {seeds([found])}"
-    return write(tables, heading, found.name, out)
+    return [table._replace(title=table.title + found.mark) for table in tables if table.rows]
 
 
 def correlations_table(found: Figures) -> Table:

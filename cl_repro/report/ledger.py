@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from cl_repro.analysis.accuracy import verdict_note
 from cl_repro.analysis.ledger import NOT_RUN, Entry, entries
-from cl_repro.analysis.ledger_files import INTRODUCTION, _cells, _counts, _made, _place
-from cl_repro.analysis.markup import MINUS, Table
-from cl_repro.analysis.settings import load
+from cl_repro.analysis.ledger_files import INTRODUCTION, by_study, counts_table, study_table
+from cl_repro.analysis.markup import Table
 from cl_repro.analysis.study import all_published
-from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
 
 
 class Published(NamedTuple):
@@ -44,30 +41,12 @@ def ledger(results_dir: Path) -> Ledger | None:
     if all_published(results_dir).empty:
         return None
     found = entries(results_dir)
-    groups: dict[str, list[Entry]] = {}
-    for entry in found:
-        groups.setdefault(entry.row["study"], []).append(entry)
+    groups = by_study(found)
     meanings = (" ".join(part.split()) for part in INTRODUCTION.split("\n- ")[1:])
-    return Ledger(
-        _counts(found, groups), tuple(meanings), tuple(_of_study(name, rows) for name, rows in groups.items())
-    )
+    studies = (_of_study(name, rows) for name, rows in groups.items())
+    return Ledger(counts_table(found, groups), tuple(meanings), tuple(studies))
 
 
 def _of_study(study: str, rows: list[Entry]) -> Published:
-    """As the section of a study in LEDGER.md."""
-    made = list(dict.fromkeys(entry.made for entry in rows if entry.made.command))
-    places = [_place(entry) for entry in rows]
-    shared = [name for name in places[0] if all(name in place for place in places)]
-    header = ("number", "source", "published", "ours", "at λ", f"ours {MINUS} published", "verdict", "made by")
-    details = dict.fromkeys(entry.row["note"] for entry in rows if entry.row["note"] not in ("", *_place(entry)))
-    notes = [f"Published: {'; '.join(details)}."] if details else []
-    notes += [verdict_note(load(study))] if any(entry.verdict in (AGREES, DIFFERS, TOO_FEW) for entry in rows) else []
-    table = Table(
-        study,
-        ": ".join([study, *([", ".join(shared)] if shared else [])]),
-        header,
-        tuple(_cells(entry, made, shared) for entry in rows),
-        tuple(notes),
-    )
-    run = any(entry.verdict != NOT_RUN for entry in rows)
-    return Published(study, table, tuple(f"{i}. {_made(one)}" for i, one in enumerate(made, 1)), run)
+    table, made = study_table(study, rows)
+    return Published(study, table, tuple(made), run=any(entry.verdict != NOT_RUN for entry in rows))

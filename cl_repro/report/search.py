@@ -1,0 +1,90 @@
+"""The section of a search of a penalty's strength, from what scripts/strength_search.py has written."""
+
+import pandas as pd
+
+from cl_repro.analysis.accuracy import NOTHING, estimate_text
+from cl_repro.analysis.arms import Arm, arms_of
+from cl_repro.analysis.markup import Table
+from cl_repro.analysis.read import BOOL, FLOAT, INT, TEXT, read_provenance, read_table
+from cl_repro.analysis.study import benchmark_name, commits, origin
+from cl_repro.report.section import KINDS, SEARCH, Place, Section, commands, one
+from cl_repro.stats import estimate
+
+FILE = "attempts.csv"
+KEY = {"config_id": TEXT, "arm": TEXT, "seed": INT}
+ATTEMPTS = {
+    **KEY, "task": INT, "phase": INT, "attempt": INT, "lr": FLOAT, "strength": FLOAT, "epochs": INT, "accuracy": FLOAT,
+    "kept": BOOL,
+}  # fmt: skip
+FINAL = {
+    **KEY, "benchmark": TEXT, "model": TEXT, "method": TEXT, "fisher": TEXT, "task": TEXT, "accuracy": FLOAT,
+    "status": TEXT, "seconds": FLOAT, "device": TEXT, "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL,
+}  # fmt: skip
+AVERAGE = "average"  # the row of final.csv that is the mean over tasks
+
+
+def section(name: str, place: Place) -> Section:
+    """What a search has found.
+
+    Raises:
+        UserError: a file that is missing or damaged.
+    """
+    folder = place.results / name
+    provenance = read_provenance(folder)
+    attempts, final = (
+        read_table(folder / file, columns, provenance) for file, columns in ((FILE, ATTEMPTS), ("final.csv", FINAL))
+    )
+    searches, arms = final[final["task"] == AVERAGE], arms_of(final, folder)
+    benchmarks, n, seeds = sorted(final["benchmark"].unique()), len(attempts), searches["seed"].nunique()
+    cost = searches.groupby("device")["seconds"].sum() / 60
+    minutes = [f"{total:,.0f} {'core' if device == 'cpu' else device}-minutes" for device, total in cost.items()]
+    return Section(
+        name=name,
+        kind=SEARCH,
+        benchmark=one(final["benchmark"]),
+        sentence=f"{' and '.join(map(benchmark_name, benchmarks))}, {seeds} seed{'s' * (seeds != 1)}: {KINDS[SEARCH]} "
+        f"(De Lange et al. 2021), {len(arms)} method{'s' * (len(arms) != 1)}, {n:,} trainings.",
+        facts=[
+            ("Origin", origin(searches)),
+            *commands(folder),
+            ("Cost", f"{' and '.join(minutes)}, the sum over {len(searches):,} searches."),
+        ],
+        commits=commits(searches),
+        links=place.files(name),
+        pictures=place.pictures([name], f"{name}: {KINDS[SEARCH]}"),
+        tables=[accuracy_table(arms, final), strengths_table(arms, attempts)],
+    )
+
+
+def accuracy_table(arms: tuple[Arm, ...], final: pd.DataFrame) -> Table:
+    """Test accuracy after the last task, of every method; `final` is final.csv."""
+    tasks = [AVERAGE, *(task for task in dict.fromkeys(final["task"]) if task != AVERAGE)]
+    fine = final.assign(accuracy=100 * final["accuracy"].where(final["status"] == "ok"))
+    body = []
+    for arm in arms:
+        own = fine[fine["config_id"] == arm.config_id]
+        points = [estimate(own["accuracy"][own["task"] == task]) for task in tasks]
+        body.append((arm.label, estimate_text(points[0]), *(f"{p.mean:.1f}" if p.n else NOTHING for p in points[1:])))
+    notes = (
+        "Test accuracy in % after the last task: the mean over tasks ± SEM (n seeds); then of each task, its mean.",
+    )
+    header = ("Method", "average", *(f"task {task}" for task in tasks[1:]))
+    return Table("accuracy", "Accuracy at the strengths found", header, tuple(body), notes)
+
+
+def strengths_table(arms: tuple[Arm, ...], attempts: pd.DataFrame) -> Table:
+    """The strength each task was learned with, and how many trainings that took; `attempts` is attempts.csv."""
+    tasks = sorted(attempts["task"].unique())
+    kept = attempts[attempts["kept"]]  # fine-tuning has no strength
+    body = []
+    for arm in arms:
+        own = kept[kept["config_id"] == arm.config_id]
+        found = [own["strength"][own["task"] == task].dropna() for task in tasks]
+        spread = [(f"{values.min():.3g}", f"{values.max():.3g}") if len(values) else (NOTHING,) for values in found]
+        n = (attempts["config_id"] == arm.config_id).sum()
+        body.append((arm.label, *(" to ".join(dict.fromkeys(ends)) for ends in spread), f"{n:,}"))
+    notes = (
+        "Strength of the penalty in the training that was kept; where seeds differ, from the smallest to the largest.",
+    )
+    header = ("Method", *(f"task {task}" for task in tasks), "trainings")
+    return Table("strengths", "Strengths found, task by task", header, tuple(body), notes)

@@ -1,0 +1,112 @@
+"""The section of a folder of runs: charts, tables, origin and cost."""
+
+import pandas as pd
+
+from cl_repro.analysis.accuracy import at_best, estimate_text, lambda_text
+from cl_repro.analysis.arms import grid_of
+from cl_repro.analysis.collapse import collapse
+from cl_repro.analysis.collapse import table as collapse_table
+from cl_repro.analysis.comparison import compared
+from cl_repro.analysis.markup import Table
+from cl_repro.analysis.settings import COMPARISON
+from cl_repro.analysis.study import (
+    CURVES,
+    LISTING,
+    PLACE,
+    TIMING,
+    Study,
+    benchmark_name,
+    commits,
+    describe,
+    most_lambdas,
+    origin,
+)
+from cl_repro.analysis.tables import tables_of
+from cl_repro.analysis.timing import timing_table
+from cl_repro.report import curves, sizes
+from cl_repro.report.chart import Chart
+from cl_repro.report.section import KINDS, Place, Section, commands, one
+from cl_repro.stats import estimate
+
+ROWS = 30  # of a listing; a longer one is shown in short
+CLAIMS = "claims"  # the table of what stored examples are worth, there where arms differ in how many they store
+
+
+def section(study: Study, place: Place) -> Section:
+    """Charts first, where they show what the study is about; in a comparison of methods lambda comes last."""
+    runs, tables, more = study.runs, _tables(study), []
+    charts = _charts(study, tables)
+    places = [*runs.groupby(PLACE).groups] if study.kind != COMPARISON else []
+    stems = [study.name, *("_".join([study.name, *key]) for key in places if len(places) > 1)]
+    pictures = place.pictures(stems, f"{study.name}: {KINDS[study.kind]}")
+    if study.kind == COMPARISON and not charts and most_lambdas(runs) > 1:
+        more = curves.charts(study)
+    others = place.pictures([f"collapse_{study.name}"], "")  # what the second axis of a chart shows
+    return Section(
+        name=study.name,
+        kind=study.kind,
+        benchmark=one(runs["benchmark"]),
+        sentence=_sentence(study),
+        facts=[("Origin", origin(runs)), *commands(study.folder), ("Cost", _cost(runs))],
+        commits=commits(runs),
+        links=place.files(study.name) + [link for picture in others for link in picture.links],
+        charts=charts,
+        drawn=pictures if charts else [],
+        pictures=[] if charts else pictures,
+        tables=tables,
+        more=more,
+    )
+
+
+def _charts(study: Study, tables: list[Table]) -> list[Chart]:
+    """Accuracy against lambda, or against stored examples; none where a study is about something else."""
+    if study.kind == COMPARISON:
+        return sizes.charts(study, compared(study)) if any(table.name == CLAIMS for table in tables) else []
+    return curves.charts(study) if study.kind in (CURVES, LISTING) and most_lambdas(study.runs) > 1 else []
+
+
+def _sentence(study: Study) -> str:
+    """Benchmark, scenario, seeds and scale, and what was run."""
+    runs, n = study.runs, most_lambdas(study.runs)
+    arms, bad = runs["config_id"].nunique(), int((runs["status"] != "ok").sum())
+    parts = [
+        f"{KINDS[study.kind]}, {arms} arm{'s' * (arms != 1)}" + (f", up to {n} values of λ" if n > 1 else ""),
+        f"network {', '.join(sorted(runs['model'].unique()))}",
+        f"{len(runs):,} run{'s' * (len(runs) != 1)}" + (f", of which {bad} diverged or failed" if bad else ""),
+    ]
+    return f"{describe(runs)}: {'; '.join(parts)}."
+
+
+def _tables(study: Study) -> list[Table]:
+    """As `make tables`; a listing of many cells in short; where curves rise before and after scaling."""
+    if study.kind == TIMING:
+        return [timing_table(study)]
+    tables = tables_of(study)
+    if study.kind == LISTING:
+        return [table if len(table.rows) <= ROWS else _in_short(study, table) for table in tables]
+    found = collapse(study) if study.kind == CURVES else None
+    after = next((i for i, table in enumerate(tables, 1) if table.name == "gaps"), 2)
+    return [*tables[:after], *([collapse_table(study, found)] if found else []), *tables[after:]]
+
+
+def _in_short(study: Study, table: Table) -> Table:
+    """The best λ of every arm instead of all; cut where even that is long."""
+    body = []
+    for (benchmark, scenario, model), runs in study.runs.groupby(PLACE):
+        for arm, lam, values in at_best(grid_of(runs, study.folder)):
+            row = (arm.label, benchmark_name(benchmark), scenario, model, lambda_text(lam))
+            body.append((*row, estimate_text(estimate(values))))
+    left_out = [f"{len(body) - ROWS} more arms are left out here."] if len(body) > ROWS else []
+    short = f"Every arm at the λ of its highest mean; all {len(table.rows)} cells of arm and λ are in runs.csv."
+    header = (*table.header[:4], "best λ", table.header[-1])
+    return Table("best", "Every arm at its best λ", header, tuple(body[:ROWS]), (short, *left_out, *table.notes))
+
+
+def _cost(runs: pd.DataFrame) -> str:
+    """Sums of seconds_total by kind of device, and the largest memory of a process."""
+    sums = runs.groupby("device")["seconds_total"].sum() / 60
+    minutes = [f"{total:,.0f} {'core' if device == 'cpu' else device}-minutes" for device, total in sums.items()]
+    shared = "; a first task that runs share is counted in each" if runs["shared_first_task"].any() else ""
+    most = runs["peak_memory"].max()
+    peak = f"; largest memory of a process {most / 1e9:.2g} GB" if most > 0 else ""
+    return f"{' and '.join(minutes)}, the sum over {len(runs):,} runs{shared}{peak}."
