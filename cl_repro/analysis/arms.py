@@ -6,6 +6,7 @@ readers and in grey; marker and dash pattern repeat the distinction.
 """
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,6 +213,12 @@ def setting(folder: Path, config_id: str, key: str) -> Any:
     """A key of an arm's resolved configuration, e.g. fisher.batch_size; None where it or the file is not there."""
     path = folder / "configs" / f"{config_id}.yaml"
     try:
-        return OmegaConf.select(OmegaConf.load(path), key)
+        return OmegaConf.select(configuration(path, path.stat().st_mtime_ns), key)
     except (OSError, OmegaConfBaseException, YAMLError):
         return None
+
+
+@lru_cache(maxsize=1024)
+def configuration(path: Path, changed: int) -> Any:
+    """What a file says that was last changed then: parsing one takes as long as all that is asked of it."""
+    return OmegaConf.load(path)
