@@ -64,7 +64,7 @@ def plot_comparison(study: Study, out: Path) -> list[Path]:
 def draw(found: list[Entry], title: str) -> Figure:
     """One row per scenario: accuracy against memory (logarithmic, nothing at the left) and against compute."""
     scenarios = scenarios_of(found)
-    figure = Figure(figsize=(10.4, 1.0 + 2.75 * len(scenarios)), layout="constrained")  # inches
+    figure = Figure(figsize=(12.0, 1.0 + 2.75 * len(scenarios)), layout="constrained")  # inches
     panels = figure.subplots(len(scenarios), 2, sharex="col", sharey="row", squeeze=False)
     marks = markers(found)
     least = min((entry.bytes for entry in found if entry.bytes >= LEAST), default=10**6)
@@ -77,7 +77,7 @@ def draw(found: list[Entry], title: str) -> Figure:
         row[0].set_title(SCENARIOS[scenario], loc="left")
         row[0].set_ylabel("test accuracy (%)")
     memory_axis(panels[-1][0], nothing, max(entry.bytes for entry in found))
-    panels[-1][1].set_xlabel("processor time of training and importances, relative to finetune")
+    panels[-1][1].set_xlabel("processor time of training, relative to finetune")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
     legend(figure, found, marks)
     return figure

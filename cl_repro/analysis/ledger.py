@@ -110,9 +110,11 @@ def _numbers(study: Study) -> Iterator[Ours]:
 
 
 def _accuracies(study: Study) -> Iterator[Ours]:
-    """Every arm at its best lambda, or at that which a comparison chooses."""
+    """Every arm at its best lambda, or at that which a comparison chooses; there, no variant with a name of its own."""
     if study.kind == COMPARISON:
         for entry in compared(study):
+            if " [" in entry.arm.label:  # has a name of its own beside the method as published
+                continue
             own, ours = study.runs[study.runs["config_id"] == entry.arm.config_id], estimate(entry.accuracy)
             place = {column: own[column].iloc[0] for column in ("benchmark", "scenario", "batch_size")}
             if ours.n:
