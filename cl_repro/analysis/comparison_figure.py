@@ -64,7 +64,9 @@ def plot_comparison(study: Study, out: Path) -> list[Path]:
 def draw(found: list[Entry], title: str) -> Figure:
     """One row per scenario: accuracy against memory (logarithmic, nothing at the left) and against compute."""
     scenarios = scenarios_of(found)
-    figure = Figure(figsize=(12.0, 1.0 + 2.75 * len(scenarios)), layout="constrained")  # inches
+    listed = len({entry.name for entry in found}) + len({entry.family for entry in found})
+    height = max(1.0 + 2.75 * len(scenarios), 0.8 + 0.25 * listed)  # the legend's, if that is higher
+    figure = Figure(figsize=(12.0, height), layout="constrained")  # inches
     panels = figure.subplots(len(scenarios), 2, sharex="col", sharey="row", squeeze=False)
     marks = markers(found)
     least = min((entry.bytes for entry in found if entry.bytes >= LEAST), default=10**6)
