@@ -218,8 +218,10 @@ def test_the_figure_of_windows_has_accuracy_and_cost_against_length_and_marks_wh
             label = f"context-window_{length}"
             rows.append(row(label, "context", "", 1e6, s, accuracy + s / 50, seconds_eval=seconds, **own))
     write(tmp_path / "context_window", rows)
-    found = compared(open_study("context_window", tmp_path))
+    study = open_study("context_window", tmp_path)
+    found = compared(study)
     assert with_windows(found)
+    assert [table.name for table in comparison_tables(study, found)] == ["comparison", "class"]  # no penalty to compare
     above, below = window_curves.draw(found, "title", 600).axes
     [curve] = [line for line in above.lines if len(line.get_xdata()) == 3]
     assert list(curve.get_xdata()) == [10, 300, 1200]

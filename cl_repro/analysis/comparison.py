@@ -147,8 +147,9 @@ def plasticity(study: Study) -> pd.Series:
 
 
 def comparison_tables(study: Study, found: list[Entry]) -> list[Table]:
-    """The overview, one table a scenario, and what storing examples is worth."""
-    return [overview(study, found), *(scenario_table(found, s) for s in scenarios_of(found)), worth(study, found)]
+    """The overview, one table a scenario, and, where anything is compared in it, what storing examples is worth."""
+    tables = [overview(study, found), *(scenario_table(found, s) for s in scenarios_of(found)), worth(study, found)]
+    return [table for table in tables if table.rows]
 
 
 def scenarios_of(found: list[Entry]) -> list[str]:

@@ -42,7 +42,7 @@ def draw(found: list[Entry], title: str, per_task: int | None) -> Figure:
         lengths = accuracies(accuracy, own)
         ratios = [estimate(entry.asking).mean for _, entry in of_windows(own)]
         cost.plot(lengths, ratios, "o-", color=COLOUR, linewidth=2, markersize=5.5)
-        cost.set_ylim(0)
+        cost.set_ylim(0, 1.1 * max(ratios))
         cost.set_xlabel("length of the window (examples)")
         accuracy.set_title(SCENARIOS[scenario], loc="left")
         if per_task:
@@ -89,6 +89,6 @@ def tasks_in_it(axes: Axes, per_task: int, most: int) -> None:
         axes.axvline(per_task * k, color="#888888", linewidth=0.8, linestyle=":")
         name = f"{k} task" if k == 1 else str(k)
         axes.annotate(
-            name, (per_task * k, 1.0), xycoords=axes.get_xaxis_transform(), xytext=(-3, -3), ha="right", va="top",
+            name, (per_task * k, 0.0), xycoords=axes.get_xaxis_transform(), xytext=(-3, 3), ha="right", va="bottom",
             textcoords="offset points", fontsize=8, color="#666666",
         )  # fmt: skip
