@@ -16,7 +16,7 @@ from PIL import Image
 import cl_repro
 from cl_repro.analysis import report, settings
 from cl_repro.analysis.accuracy import interval_text, lambda_text
-from cl_repro.analysis.arms import grid_of, label, look
+from cl_repro.analysis.arms import grid_of, label, look, looks_of
 from cl_repro.analysis.curves import draw, plot_study
 from cl_repro.analysis.markup import DASH, MINUS, Table, latex, markdown, plain
 from cl_repro.analysis.read import read_accuracy, read_importance, read_published, read_runs
@@ -363,6 +363,16 @@ def test_every_arm_of_a_study_looks_different(results):
         assert len({getattr(style, part) for style in looks}) == len(arms)
     greys = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (rgb(style.colour) for style in looks))
     assert min(np.diff(greys)) > 0.1  # of 1: apart in grey, too
+
+
+def test_arms_that_share_an_estimator_look_different(results):
+    study = open_study(MNIST, results)
+    grid = grid_of(study.runs, study.folder)
+    twin = grid._replace(arms=(*grid.arms, *grid.arms), flat=(*grid.flat, *grid.flat))
+    looks = looks_of(twin)
+    assert len(set(looks)) == 2 * len(grid.arms) + 2 * len(grid.flat)
+    assert looks[2 * len(grid.flat) :][: len(grid.arms)] == [look(arm, i) for i, arm in enumerate(grid.arms)]
+    assert not any(style.marker for style in looks[: 2 * len(grid.flat)])  # lines, not curves
 
 
 def rgb(colour):

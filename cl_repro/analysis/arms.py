@@ -137,6 +137,17 @@ def look(arm: Arm, position: int) -> Look:
     return own or OTHERS[position % len(OTHERS)]
 
 
+def looks_of(grid: Grid) -> list[Look]:
+    """Of all arms, those without lambda first: their own, or a spare one where an arm before has the same."""
+    own = [(look(arm, position), False) for position, (arm, _) in enumerate(grid.flat)]
+    own += [(look(arm, position), True) for position, arm in enumerate(grid.arms)]
+    found: list[Look] = []
+    for style, marked in own:
+        spare = (other if marked else other._replace(marker="") for other in OTHERS)
+        found.append(next((other for other in spare if other not in found), style) if style in found else style)
+    return found
+
+
 def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
     """The arms of some runs in the order of figures and tables: None, joint, then the estimators as in `LOOKS`.
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cl_repro.analysis.accuracy import interval_text
-from cl_repro.analysis.arms import Grid, grid_of, look
+from cl_repro.analysis.arms import Grid, grid_of, looks_of
 from cl_repro.analysis.curves import STYLE, curve, line
 from cl_repro.analysis.figures import decades, save
 from cl_repro.analysis.markup import TIMES, Table, write
@@ -77,15 +77,15 @@ def collapse(study: Study) -> Collapse | None:
 def draw(found: Collapse, title: str) -> Figure:
     """Two panels with one axis of accuracy: against lambda, and against lambda times the trace."""
     figure = Figure(figsize=(12.6, 4.9), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))  # inches
-    grid, panels = found.grid, figure.subplots(1, 2, sharey=True)
+    grid, panels, looks = found.grid, figure.subplots(1, 2, sharey=True), looks_of(found.grid)
     scales = np.zeros_like(found.log_trace), found.log_trace
     spreads = found.spread, found.rescaled_spread
     for axes, scale, spread, label in zip(panels, scales, spreads, X_LABELS, strict=True):
-        for position, (arm, values) in enumerate(grid.flat):
-            line(axes, arm, values, look(arm, position))
+        for (arm, values), style in zip(grid.flat, looks, strict=False):
+            line(axes, arm, values, style)
         x = grid.lams * 10.0 ** scale[:, None]  # [A, L]
-        for a, arm in enumerate(grid.arms):
-            curve(axes, arm, x[a], grid.accuracy[a], look(arm, a), a)
+        for a, (arm, style) in enumerate(zip(grid.arms, looks[len(grid.flat) :], strict=True)):
+            curve(axes, arm, x[a], grid.accuracy[a], style, a)
         there = x[np.isfinite(grid.accuracy).any(axis=1)]
         decades(axes, there.min(), there.max(), 12)
         axes.set_xlabel(label)

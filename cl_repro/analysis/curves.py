@@ -1,6 +1,7 @@
 """The figure: accuracy against lambda, mean with a band of one standard error over seeds, one curve per arm."""
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, look
+from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, looks_of
 from cl_repro.analysis.figures import decades, save
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambdas
@@ -74,11 +75,10 @@ def draw(grid: Grid, title: str) -> Figure:
     """The figure of one grid: log lambda against percent."""
     figure = Figure(figsize=(9.6, 5.0), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))  # inches
     axes = figure.add_subplot()
-    for position, (arm, values) in enumerate(grid.flat):
-        line(axes, arm, values, look(arm, position))
-    lost = False
-    for a, arm in enumerate(grid.arms):
-        style = look(arm, a)
+    looks, lost = looks_of(grid), False
+    for (arm, values), style in zip(grid.flat, looks, strict=False):
+        line(axes, arm, values, style)
+    for a, (arm, style) in enumerate(zip(grid.arms, looks[len(grid.flat) :], strict=True)):
         curve(axes, arm, grid.lams, grid.accuracy[a], style, a, BAND if len(grid.arms) <= MANY else BAND / 2)
         lost |= _mark_lost(axes, grid.lams, grid.accuracy[a], grid.lost[a], style)
     if lost:
@@ -136,7 +136,7 @@ def _mark_lost(axes: Axes, lams: Array, accuracy: Array, lost: Array, style: Loo
 
 def _dress(axes: Axes, grid: Grid, title: str) -> None:
     decades(axes, grid.lams[0], grid.lams[-1])
-    axes.set_xlabel("Regularisation strength λ (log scale)" + (f"\n{grid.window_note}" if grid.window else ""))
+    axes.set_xlabel("\n".join(["Regularisation strength λ (log scale)", *textwrap.wrap(grid.window_note, 62)]))
     axes.set_ylabel("Test accuracy after the last task (%)")
     axes.set_title(title, loc="left", pad=10, fontweight="bold")
     legend = axes.figure.legend(

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from cl_repro.analysis.accuracy import estimate_text, lambda_text
-from cl_repro.analysis.arms import OTHERS, Grid, Look, grid_of, look
+from cl_repro.analysis.arms import Grid, Look, grid_of, looks_of
 from cl_repro.analysis.collapse import X_LABELS, collapse
 from cl_repro.analysis.curves import BAND, MANY, with_a_curve
 from cl_repro.analysis.markup import Table
@@ -75,17 +75,6 @@ def points_table(grid: Grid) -> Table:
     flat = [f"{arm.label}: {estimate_text(estimate(values))}." for arm, values in grid.flat]
     notes = ("Test accuracy in %, mean ± SEM (n seeds).", *flat)
     return Table("points", "The same as a table", ("λ", *(arm.label for arm in grid.arms)), tuple(body), notes)
-
-
-def looks_of(grid: Grid) -> list[Look]:
-    """Of all arms, those without lambda first: as the figures draw them, or a spare look where that is taken."""
-    own = [(look(arm, position), False) for position, (arm, _) in enumerate(grid.flat)]
-    own += [(look(arm, position), True) for position, arm in enumerate(grid.arms)]
-    found: list[Look] = []
-    for style, marked in own:
-        spare = (other if marked else other._replace(marker="") for other in OTHERS)
-        found.append(next((other for other in spare if other not in found), style) if style in found else style)
-    return found
 
 
 def _ends(grid: Grid, x: Array) -> tuple[float, float]:
