@@ -229,6 +229,11 @@ def test_the_figure_of_windows_has_accuracy_and_cost_against_length_and_marks_wh
     assert np.allclose(below.lines[0].get_xydata(), [[10, 2], [300, 4], [1200, 10]])
     marks = [line.get_xdata()[0] for line in above.lines if list(line.get_ydata()) == [0, 1]]
     assert marks == [600, 1200]
+    write(tmp_path / "context_window", rows[len(SEEDS) :])  # no finetuning, so no ratio to it
+    above, below = window_curves.draw(compared(open_study("context_window", tmp_path)), "title", None).axes
+    [curve] = [line for line in above.lines if len(line.get_xdata()) == 3]
+    assert np.allclose(curve.get_ydata(), [24, 54, 64])
+    assert np.isnan(below.lines[0].get_ydata()).all()
 
 
 @pytest.mark.parametrize("size", [20, 200])

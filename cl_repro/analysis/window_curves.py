@@ -42,7 +42,8 @@ def draw(found: list[Entry], title: str, per_task: int | None) -> Figure:
         lengths = accuracies(accuracy, own)
         ratios = [estimate(entry.asking).mean for _, entry in of_windows(own)]
         cost.plot(lengths, ratios, "o-", color=COLOUR, linewidth=2, markersize=5.5)
-        cost.set_ylim(0, 1.1 * max(ratios))
+        cost.margins(y=0.15)
+        cost.set_ylim(0)
         cost.set_xlabel("length of the window (examples)")
         accuracy.set_title(SCENARIOS[scenario], loc="left")
         if per_task:

@@ -138,7 +138,8 @@ def convolution_sums(
         for part in (slice(first, first + at_once) for first in range(0, len(a), at_once)):
             u_part = u[part].reshape(-1, length, window)
             for d in ds:
-                total += f(d[part] @ u_part).sum(0)
+                g = d[part] @ u_part
+                total += (g.square_() if f is torch.square else g.abs_()).sum(0)  # in place: g may be large
     result = {"weight": total.view(n_out, kernel, kernel, -1).permute(0, 3, 1, 2).contiguous()}
     if bias:
         result["bias"] = sum_of(f, [d.sum((2, 3)) for d in deltas]).sum(0)
