@@ -76,13 +76,16 @@ class Grid(NamedTuple):
     accuracy: Array  # [A, S, L]
     lost: Array  # [A, L], how many seeds diverged or failed
     flat: tuple[tuple[Arm, Array], ...]  # methods without lambda: [S]
-    window: int = 0  # lambdas of each arm, if they are a window of its own; 0 if all arms have the same grid
+    window: bool = False  # whether the arms' lambdas are windows of their own, not one grid for all
 
     @property
     def window_note(self) -> str:
         """That the lambdas are a window, in words; empty if they are not."""
-        text = f"λ: a window of {self.window} decades per arm, placed by the trace of its Fisher, not the published 14"
-        return text if self.window else ""
+        if not self.window:
+            return ""
+        sizes = sorted({int(np.isfinite(arm).any(axis=0).sum()) for arm in self.accuracy})
+        size = f"{sizes[0]}" + (f" to {sizes[-1]}" if len(sizes) > 1 else "")
+        return f"λ: a window of {size} decades per arm, placed by the trace of its Fisher, not the published 14"
 
     @property
     def none(self) -> Array:
@@ -216,7 +219,7 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
         accuracy=np.array(accuracy, dtype=float).reshape(shape),
         lost=np.array(lost, dtype=int).reshape(shape[0], shape[2]),
         flat=tuple(flat),
-        window=max((setting(folder, arm.config_id, "grid.window.decades") or 0 for arm in curved), default=0),
+        window=any(setting(folder, arm.config_id, "grid.window") is not None for arm in curved),
     )
 
 
