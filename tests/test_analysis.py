@@ -233,6 +233,25 @@ def test_published_rows_that_collide_are_named(tmp_path):
         accuracy_of(tmp_path, [99.0, 99.1], published(times=2))
 
 
+@pytest.mark.parametrize("sizes", [(256, 2048), (16, 128), (32, 256)])  # published; a twin's; with one that coincides
+def test_published_batch_sizes_are_paired_with_a_twins_by_their_order(tmp_path, sizes):
+    header, line = published(n="3").splitlines()
+    lines = [line.replace(",128,", f",{size},").replace("99.0", value) for size, value in ((256, "91"), (2048, "92"))]
+    rows = []
+    for size, arm in zip(sizes, ("ewc-exact", "ewc-exact-large"), strict=True):
+        rows += [row(arm, "ewc", "exact", 1.0, seed, 0.9, batch_size=size) for seed in (1, 2, 3)]
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "published.csv").write_text("\n".join([header, *lines]) + "\n")
+    shown = {cell[0]: cell[3] for cell in tables_of(study_of(tmp_path, rows))[0].rows}
+    assert shown == {"EXACT": "91.00 ± 0.10 (3)", "EXACT [exact-large]": "92.00 ± 0.10 (3)"}
+
+
+def test_a_note_names_the_deltas_of_the_arms_that_are_there(tmp_path):
+    rows = [row("ewc-exact", "ewc", "exact", lam, 1, 0.9) for lam in (1.0, 10.0)]
+    notes = " ".join(tables_of(study_of(tmp_path, rows))[0].notes)
+    assert "(δ = 0.5 for ewc)" in notes
+
+
 def test_a_study_that_nobody_published_says_so(results):
     table = tables_of(open_study(DIGITS, results))[0]
     assert table.header == ("Arm", "best λ", "ours, %")

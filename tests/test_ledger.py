@@ -215,6 +215,18 @@ def test_results_that_are_gone_do_not_agree_any_more(ledger):
     assert [line.split(": ")[1] for line in lines] == ["agrees in the ledger, now not yet run"] * 4
 
 
+def test_the_ledger_says_by_which_deltas_each_benchmark_was_judged(template, tmp_path):
+    for benchmark, scenario in (("permuted_mnist", "domain"), ("cifar10_100", "task")):
+        study = f"unifying_table1_{benchmark}"
+        place = {"benchmark": benchmark, "scenario": scenario, "batch_size": 256}
+        made_results.write(tmp_path / study, other_rows(study, "si", "mlp", **place))
+    write_ledger(tmp_path)
+    text = (tmp_path / "LEDGER.md").read_text()
+    for name, delta in (("Permuted MNIST", "0.5"), ("Split CIFAR-10/100", "1")):
+        [note] = [line for line in text.splitlines() if line.startswith(f"- {name}: Interval")]
+        assert f"(δ = {delta} for si)" in note
+
+
 def test_published_rows_that_are_gone_do_not_agree_any_more(ledger):
     own = ledger / "published" / "published.csv"
     own.parent.mkdir()

@@ -1,6 +1,7 @@
 """Table (a): our accuracies beside the published ones, with differences, intervals and verdicts; and plain listings."""
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -187,16 +188,18 @@ def _notes(study: Study, published: bool) -> list[str]:
         "the last one. Best λ: the highest seed mean on the test set, over the grid and of the same seeds that are "
         "reported, as in the published tables (optimistic: see the three ways of choosing λ).",
     ]
-    notes.append(verdict_note(settings) if published else "There are no published numbers for this study.")
+    methods = set(study.runs["method"])
+    notes.append(verdict_note(settings, methods) if published else "There are no published numbers for this study.")
     return notes
 
 
-def verdict_note(settings: Settings) -> str:
-    """What the interval and the verdict are."""
-    delta = ", ".join(
-        f"{points:g} for {'None' if method == 'finetune' else method}"
-        for method, points in settings.delta_points.items()
-    )
+def verdict_note(settings: Settings, methods: Collection[str]) -> str:
+    """What the interval and the verdict are, of some methods."""
+    names: dict[float, list[str]] = {}
+    for method, points in settings.delta_points.items():
+        if method in methods:
+            names.setdefault(points, []).append("None" if method == "finetune" else method)
+    delta = ", ".join(f"{points:g} for {' and '.join(named)}" for points, named in names.items())
     return (
         f"Interval: {settings.confidence:.0%} Welch t-interval of ours {MINUS} theirs, in points; their mean, SEM "
         f"and n as printed. Verdict: agrees if the interval is inside ±δ (δ = {delta}), differs if it excludes 0 "

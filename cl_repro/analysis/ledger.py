@@ -16,7 +16,7 @@ from cl_repro.analysis.accuracy import OTHER_PROTOCOL, at_best, judge
 from cl_repro.analysis.arms import ONE_SAMPLE, grid_of, setting
 from cl_repro.analysis.comparison import compared
 from cl_repro.analysis.read import read_provenance
-from cl_repro.analysis.settings import COMPARISON, companions, conf_dir
+from cl_repro.analysis.settings import COMPARISON, Settings, companions, conf_dir
 from cl_repro.analysis.study import (
     PLACE,
     TIMING,
@@ -70,6 +70,7 @@ class Entry(NamedTuple):
     verdict: str  # one of `VERDICTS`
     remark: str  # why, or how many seeds would do
     made: Made
+    settings: Settings | None = None  # by which it was judged
 
 
 def entries(results_dir: Path) -> list[Entry]:
@@ -187,7 +188,7 @@ def _entry(row: pd.Series, theirs: Estimate, fitting: list[Ours], twins: int, re
         return Entry(row, twins, theirs, ours, lam, difference, SHOWN, "", _made(study, runs))
     _, comparison, remark = judge(study, row, ours)
     if comparison:
-        return Entry(row, twins, theirs, ours, lam, *comparison, _made(study, runs))
+        return Entry(row, twins, theirs, ours, lam, *comparison, _made(study, runs), study.settings)
     verdict, remark = (remark, "") if remark == OTHER_PROTOCOL else (NO_VERDICT, remark)
     return Entry(row, twins, theirs, ours, lam, difference, verdict, remark, _made(study, runs))
 

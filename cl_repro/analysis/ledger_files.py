@@ -23,7 +23,6 @@ from cl_repro.analysis.ledger import (
 )
 from cl_repro.analysis.markup import MINUS, TIMES, Table, markdown
 from cl_repro.analysis.read import read_ledger
-from cl_repro.analysis.settings import load
 from cl_repro.analysis.study import benchmark_name
 from cl_repro.records import write_atomically
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
@@ -165,12 +164,22 @@ def study_table(study: str, rows: list[Entry]) -> tuple[Table, list[str]]:
     shared = [name for name in places[0] if all(name in place for place in places)]
     body = tuple(_cells(entry, made, shared) for entry in rows)
     header = ("number", "source", "published", "ours", "at λ", f"ours {MINUS} published", "verdict", "made by")
-    judged = any(entry.verdict in (AGREES, DIFFERS, TOO_FEW) for entry in rows)
     details = dict.fromkeys(entry.row["note"] for entry in rows if entry.row["note"] not in ("", *_place(entry)))
     notes = [f"Published: {'; '.join(details)}."] if details else []
-    notes += [verdict_note(load(study))] if judged else []
+    notes += _verdict_notes(rows)
     table = Table(study, ": ".join(filter(None, [study, ", ".join(shared)])), header, body, tuple(notes))
     return table, [f"{i}. {_made(one)}" for i, one in enumerate(made, 1)]
+
+
+def _verdict_notes(rows: list[Entry]) -> list[str]:
+    """How the rows were judged, once for all benchmarks where it is the same."""
+    notes: dict[str, list[str]] = {}
+    for name in dict.fromkeys(entry.row["benchmark"] for entry in rows):
+        judged = [entry for entry in rows if entry.row["benchmark"] == name and entry.settings]
+        methods = {entry.row["method"] for entry in judged}
+        for note in {verdict_note(entry.settings, methods) for entry in judged if entry.settings}:
+            notes.setdefault(note, []).append(benchmark_name(name))
+    return [f"{' and '.join(names)}: {note}" if len(notes) > 1 else note for note, names in notes.items()]
 
 
 def _place(entry: Entry) -> list[str]:

@@ -18,6 +18,7 @@ CURVES, ARMS, TIMING, LISTING = "curves", "arms", "timing", "listing"
 PLACE = ["benchmark", "scenario", "model"]
 SOURCES = ("blog-final", "blog-draft")  # in this order; others follow by name
 WORDS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+NAMES = {"cifar10_100": "Split CIFAR-10/100"}  # of benchmarks whose words do not make their name
 SCENARIOS = {"task": "task-incremental", "domain": "domain-incremental", "class": "class-incremental"}
 
 
@@ -130,14 +131,15 @@ def describe(runs: pd.DataFrame) -> str:
 def benchmark_name(benchmark: str) -> str:
     """E.g. split_mnist -> Split MNIST."""
     words = " ".join(WORDS.get(word, word) for word in benchmark.split("_"))
-    return words[:1].upper() + words[1:]
+    return NAMES.get(benchmark, words[:1].upper() + words[1:])
 
 
 def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series | None:
     """The published row of an arm, matched by study, method and Fisher.
 
     Where a study was published with several benchmarks, scenarios or batch sizes, those of the arm's runs decide,
-    or, of a timing, those of the study's.
+    or, of a timing, those of the study's. Of batch sizes it is their order that counts, where ours are as many as the
+    published ones: a twin has others.
 
     Args:
         study: whose published rows are searched.
@@ -156,9 +158,14 @@ def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series
     rows = rows[rows["fisher"] == arm.fisher.removeprefix(ONE_SAMPLE)]
     own = study.runs[study.runs["config_id"] == arm.config_id]
     first = (study.runs if own.empty else own).iloc[0]  # a row of the timing table is several arms
-    for column in ("benchmark", "scenario", "batch_size"):
+    for column in ("benchmark", "scenario"):
         if len(rows) > 1:
             rows = rows[rows[column] == first[column]]
+    if len(rows) > 1:
+        same = (study.runs["method"] == arm.method) & (study.runs["fisher"] == arm.fisher)
+        sizes, theirs = np.unique(study.runs["batch_size"][same]), np.unique(rows["batch_size"])
+        paired = dict(zip(sizes, theirs if len(theirs) == len(sizes) else sizes, strict=True))
+        rows = rows[rows["batch_size"] == paired.get(first["batch_size"], first["batch_size"])]
     if len(rows) > 1:
         fit = f"{source}, {arm.method}, {arm.fisher or 'no Fisher'}"
         raise UserError(f"published.csv: {len(rows)} rows of {study.settings.published_study} fit {fit}")

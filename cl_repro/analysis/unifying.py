@@ -34,9 +34,8 @@ NOISE = {**KEY, "iteration": INT, "noise": FLOAT, "signal": FLOAT}
 PUBLISHED = {"figure": TEXT, "benchmark": TEXT, "quantity": TEXT, "task": FLOAT, "value": FLOAT, "note": TEXT}
 
 MAIN, NO_INIT, NO_PENALTY = "main", "no re-init", "c = 0"  # what a run is for
-NAMES = {"permuted_mnist": "Permuted MNIST", "cifar10_100": "Split CIFAR-10/100"}
 TWINS = {"cpu": "cpu twin"}
-ORDER = tuple(NAMES)  # of panels; others follow
+ORDER = ("permuted_mnist", "cifar10_100")  # of panels; others follow
 
 
 class Scatter(NamedTuple):
@@ -68,8 +67,7 @@ class Figures(NamedTuple):
     @property
     def benchmark(self) -> str:
         """For panels, e.g. Permuted MNIST."""
-        name = self.networks["benchmark"].iloc[0]
-        return NAMES.get(name, benchmark_name(name))
+        return benchmark_name(self.networks["benchmark"].iloc[0])
 
     @property
     def scale(self) -> str:
