@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from cl_repro import engine, grid, provenance, runtime, tree, window, worker
@@ -18,7 +19,9 @@ from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.records import Store
 
-SMALL_NETWORK = 50_000  # parameters; up to here a stack pays on a CPU (measured: 4-10x at 17,610, nothing at 478,410)
+# Multiply-adds of an example, forwards; up to here a stack pays on a CPU. Measured: multi-layer perceptrons 4-10x at
+# 17,400 and nothing at 477,600; networks of convolutions 2.2x on images of 8 x 8 and 0.7 to 0.9x on those of CIFAR.
+SMALL_NETWORK = 50_000
 CPU_STACK = 128  # replicas of a small network
 CUDA_STACK = 512
 CUDA_BYTES = 16 * 2**30  # for the state of a stack
@@ -89,7 +92,7 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     traces = window.known(folder)
     traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, traces)]
-    limit = max_replicas(common["max_replicas"], parameters(workshop, arms[0], device), device)
+    limit = max_replicas(common["max_replicas"], workshop.experiment(arms[0], device), device)
     return Plan(
         arms,
         grid.chunks(arms, grid.cells(arms), limit),
@@ -270,19 +273,22 @@ def measured_traces(workshop: worker.Workshop, arms_cfg: list[dict[str, Any]], d
     return result
 
 
-def parameters(workshop: worker.Workshop, arm: Arm, device: str) -> int:
-    """Parameters of an arm's network."""
-    params, _ = workshop.experiment(arm, device).net.init(torch.Generator())
-    return sum(p.numel() for p in params.values())
-
-
-def max_replicas(setting: Any, n_parameters: int, device: str) -> int:
+def max_replicas(setting: Any, experiment: engine.Experiment, device: str) -> int:
     """Replicas in one stack: as set, or where stacking pays."""
     if setting != "auto":
         return setting
     if device.startswith("cuda"):
-        return max(1, min(CUDA_STACK, CUDA_BYTES // (4 * TREES * n_parameters)))
-    return CPU_STACK if n_parameters <= SMALL_NETWORK else 1
+        params, _ = experiment.net.init(torch.Generator())
+        return max(1, min(CUDA_STACK, CUDA_BYTES // (4 * TREES * sum(p.numel() for p in params.values()))))
+    return CPU_STACK if multiply_adds(experiment) <= SMALL_NETWORK else 1
+
+
+def multiply_adds(experiment: engine.Experiment) -> int:
+    """Of a forward pass of one example, in matrix products and convolutions."""
+    stack, benchmark = engine.start(experiment, [0]), experiment.benchmark
+    with FlopCounterMode(display=False) as counter:
+        experiment.net.apply(tree.at(stack.params, 0), tree.at(stack.buffers, 0), benchmark.to_input(benchmark.x[:1]))
+    return counter.get_total_flops() // 2
 
 
 def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None) -> int:

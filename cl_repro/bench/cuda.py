@@ -30,9 +30,8 @@ def rows(setting: Setting) -> list[Row]:
     note = f"{data}; {hardware(setting.device)}"
     stacked, single = step_seconds(mnist_experiment(benchmark, ITERATIONS), K, setting.rounds)
     estimators = [exact(), exact(500), sample(), empirical(), batched(128)]
-    n_parameters = 478_410
-    limit = max_replicas("auto", n_parameters, setting.device)
     experiment = mnist_experiment(benchmark, 2000)._replace(share_first_task=True)
+    limit = max_replicas("auto", experiment, setting.device)
     seconds = study_seconds(experiment, SEEDS, LAMBDAS, estimators, limit)
     return [
         speedup(STEP, stacked, single, "s", 20.0, note),
