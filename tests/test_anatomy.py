@@ -308,6 +308,18 @@ def test_curves_that_do_not_differ_in_scale_do_not_collapse(tmp_path: Path, monk
     assert "accounts for 0%" in collapse.table(open_study("made", tmp_path), found).notes[1]
 
 
+def test_a_rise_at_the_first_lambda_of_an_arm_is_an_upper_bound(tmp_path: Path) -> None:
+    rows = made_results.fisher_rows()  # exact: half-way at 10^1.5; its grid begins at 100 here
+    rows = [row for row in rows if row["fisher"] != "exact" or row["lambda"] >= 100]
+    made_results.write(tmp_path / "made", rows)
+    made = open_study("made", tmp_path)
+    found = collapse.collapse(made)
+    assert found is not None
+    shown = {row[0]: row for row in collapse.table(made, found).rows}
+    assert shown["EXACT"][1].startswith("≤ 2.00") and shown["EXACT"][3].startswith("≤ ")
+    assert not any("≤" in cell for name, row in shown.items() if name != "EXACT" for cell in row)
+
+
 def test_a_study_without_two_traces_has_nothing_to_collapse(tmp_path: Path) -> None:
     made_results.write(tmp_path / "made", made_results.fisher_rows(fishers=("exact",)))
     assert collapse.collapse(open_study("made", tmp_path)) is None

@@ -33,6 +33,7 @@ class Collapse(NamedTuple):
     grid: Grid  # of these arms only
     log_trace: Array  # [A], mean over seeds
     rises: tuple[Interval, ...]  # of log10 lambda
+    at_most: tuple[bool, ...]  # the curve begins above half-way: the rise is there, or below
     rescaled: tuple[Interval, ...]  # of log10 (lambda trace)
     spread: Interval
     rescaled_spread: Interval
@@ -68,6 +69,7 @@ def collapse(study: Study) -> Collapse | None:
         grid=grid._replace(arms=tuple(grid.arms[a] for a in kept), accuracy=grid.accuracy[kept], lost=grid.lost[kept]),
         log_trace=log_trace[kept],
         rises=tuple(interval(c, s) for c, s in zip(centre, samples.T, strict=True)),
+        at_most=tuple(found[a].at_most for a in kept),
         rescaled=tuple(interval(c, s) for c, s in zip(moved, moved_samples.T, strict=True)),
         spread=interval(np.ptp(centre), np.ptp(samples, axis=1)),
         rescaled_spread=interval(np.ptp(moved), np.ptp(moved_samples, axis=1)),
@@ -104,9 +106,12 @@ def draw(found: Collapse, title: str) -> Figure:
 
 def table(study: Study, found: Collapse) -> Table:
     """Rises before and after the traces are taken into account."""
+    bounds = ["≤ " if bound else "" for bound in found.at_most]
     body = [
-        (arm.label, interval_text(rise, sign=""), f"{10**log:.2e}", interval_text(moved))
-        for arm, rise, log, moved in zip(found.grid.arms, found.rises, found.log_trace, found.rescaled, strict=True)
+        (arm.label, bound + interval_text(rise, sign=""), f"{10**log:.2e}", bound + interval_text(moved))
+        for arm, bound, rise, log, moved in zip(
+            found.grid.arms, bounds, found.rises, found.log_trace, found.rescaled, strict=True
+        )
     ]
     before, after = (interval_text(x, sign="") for x in (found.spread, found.rescaled_spread))
     explained = 1 - found.rescaled_spread.centre / found.spread.centre if found.spread.centre else np.nan
