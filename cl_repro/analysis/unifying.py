@@ -34,7 +34,12 @@ NOISE = {**KEY, "iteration": INT, "noise": FLOAT, "signal": FLOAT}
 PUBLISHED = {"figure": TEXT, "benchmark": TEXT, "quantity": TEXT, "task": FLOAT, "value": FLOAT, "note": TEXT}
 
 MAIN, NO_INIT, NO_PENALTY = "main", "no re-init", "c = 0"  # what a run is for
-TWINS = {"cpu": "cpu twin"}
+# In words, by the suffix of the folder; others are named by it.
+SCALES = {
+    "": "the paper's scale",
+    "_cpu": "cpu twin, not the paper's scale",
+    "_first_task": "the paper's scale, first task only",
+}
 ORDER = ("permuted_mnist", "cifar10_100")  # of panels; others follow
 
 
@@ -71,9 +76,8 @@ class Figures(NamedTuple):
 
     @property
     def scale(self) -> str:
-        """In words, where it is not the paper's."""
-        name = self.suffix.lstrip("_")
-        return f"{TWINS.get(name, f'scale {name}')}, not the paper's scale" if name else "the paper's scale"
+        """In words."""
+        return SCALES.get(self.suffix, f"scale {self.suffix.lstrip('_')}, not the paper's scale")
 
     @property
     def mark(self) -> str:
