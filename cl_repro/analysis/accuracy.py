@@ -11,6 +11,7 @@ from cl_repro.analysis.arms import Arm, Grid, arms_of
 from cl_repro.analysis.markup import DASH, MINUS, Table
 from cl_repro.analysis.settings import Settings
 from cl_repro.analysis.study import (
+    ARMS,
     PLACE,
     Study,
     benchmark_name,
@@ -66,7 +67,7 @@ def at_best(grid: Grid) -> list[tuple[Arm, float, Array]]:
 def accuracy_table(study: Study, grid: Grid, rows: list[Row]) -> Table:
     """The accuracy table of a study, with a column group per published source."""
     published = sources(study, "accuracy")
-    header = ["Arm", "best λ", "ours, %"]
+    header = ["Arm", "λ" if study.kind == ARMS else "best λ", "ours, %"]
     for source in published:
         header += [f"{source}, %", f"ours {MINUS} theirs [interval]", "verdict"]
     body = []
@@ -75,7 +76,8 @@ def accuracy_table(study: Study, grid: Grid, rows: list[Row]) -> Table:
         for source in published:
             cells += _beside_cells(row.beside[source])
         body.append(tuple(cells))
-    title = "Accuracy at the best λ, ours beside the published" if published else "Accuracy at the best λ"
+    title = "Accuracy" if study.kind == ARMS else "Accuracy at the best λ"
+    title += ", ours beside the published" if published else ""
     notes = _notes(study, bool(published)) + _reasons(rows) + loss_notes(grid) + [origin(study.runs)]
     return Table("accuracy", title, tuple(header), tuple(body), tuple(notes))
 
@@ -183,10 +185,15 @@ def _beside_cells(beside: Beside) -> list[str]:
 
 def _notes(study: Study, published: bool) -> list[str]:
     settings = study.settings
+    where = (
+        "λ: the one of the study's configuration."
+        if study.kind == ARMS
+        else "Best λ: the highest seed mean on the test set, over the grid and of the same seeds that are "
+        "reported, as in the published tables (optimistic: see the three ways of choosing λ)."
+    )
     notes = [
         "Accuracy: mean ± SEM (n seeds; SEM = sd / √n with ddof 1) of the mean test accuracy over the tasks after "
-        "the last one. Best λ: the highest seed mean on the test set, over the grid and of the same seeds that are "
-        "reported, as in the published tables (optimistic: see the three ways of choosing λ).",
+        f"the last one. {where}"
     ]
     methods = set(study.runs["method"])
     notes.append(verdict_note(settings, methods) if published else "There are no published numbers for this study.")
@@ -199,7 +206,7 @@ def verdict_note(settings: Settings, methods: Collection[str]) -> str:
     for method, points in settings.delta_points.items():
         if method in methods:
             names.setdefault(points, []).append("None" if method == "finetune" else method)
-    delta = ", ".join(f"{points:g} for {' and '.join(named)}" for points, named in names.items())
+    delta = ", ".join(f"{points:g} for {'/'.join(named)}" for points, named in names.items())
     return (
         f"Interval: {settings.confidence:.0%} Welch t-interval of ours {MINUS} theirs, in points; their mean, SEM "
         f"and n as printed. Verdict: agrees if the interval is inside ±δ (δ = {delta}), differs if it excludes 0 "

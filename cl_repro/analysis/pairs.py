@@ -16,7 +16,7 @@ from cl_repro.analysis.arms import Arm, Grid
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.selection import TOO_SMALL, limits_text, resampled, reselected
 from cl_repro.analysis.shape import seed_mean
-from cl_repro.analysis.study import Study
+from cl_repro.analysis.study import ARMS, Study
 from cl_repro.stats import Array, Interval, bootstrap_weights, holm, paired, signed_rank
 
 IDENTICAL = "identical"
@@ -94,8 +94,9 @@ def _notes(study: Study, short: bool) -> tuple[str, ...]:
     settings = study.settings
     if short:
         return ("Columns as above; p is Holm-corrected over the pairs of this table, a family of its own.",)
+    chosen = "λ" if study.kind == ARMS else "best λ, chosen on the same seeds"
     return (
-        f"Points of accuracy, each arm at its best λ, chosen on the same seeds; brackets: {settings.confidence:.0%} "
+        f"Points of accuracy, each arm at its {chosen}; brackets: {settings.confidence:.0%} "
         "t-interval paired by seed, the primary comparison, not corrected for the number of pairs.",
         f"p: Wilcoxon's signed-rank test, two-sided, from n = {settings.wilcoxon_from} pairs on, Holm-corrected over "
         "the pairs of this table. Identical: the same accuracy at every λ and seed, so no test and not in the family.",
