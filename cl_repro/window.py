@@ -4,7 +4,7 @@ A penalty (lambda / 2) sum_i F_i (theta_i - theta*_i)^2 knows lambda and F only 
 above all in the scale of F. So a window is a range of lambda x trace(F), with the trace measured after the first task
 of the first seed, where it depends on no lambda. On Split MNIST the half-way point of the rise is at 1 to 3 for all
 five estimators (results/split_mnist_fisher), while their lambdas span six decades. On a twin of Split CIFAR-10 it is
-at 3 to 800 (results/split_cifar10_fisher_cpu): weights of a large Fisher move less there. A study may say `product`.
+at 3 to 800 (results/split_cifar10_fisher_cpu), why is not known; so a study may say `product`.
 """
 
 import json
