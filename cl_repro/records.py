@@ -172,6 +172,11 @@ def not_ours(path: Path) -> UserError:
     return UserError(f"{path}: truncated or edited; remove it, and its runs are computed again")
 
 
+def checkpoint_file(folder: Path, chunk: str) -> Path:
+    """Of a chunk that was stopped between two tasks: see `checkpoint`."""
+    return folder / ".spool" / f"{chunk}.checkpoint"
+
+
 class Store:
     """The results folder of one study."""
 

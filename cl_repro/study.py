@@ -36,23 +36,24 @@ class Ended(NamedTuple):
 
 
 class Budget:
-    """Wall seconds of a launch: no chunk begins that would not end in time if it took as long as the longest so far.
+    """Wall seconds of a launch: no task begins that would not end in time if it took as long as those before.
 
-    The first always begins, so that every launch gets on; a chunk that is longer than the whole budget is not cut.
+    This decides about the first task of a chunk, `worker.Workshop.outcomes` about the others. The first of a launch
+    always begins, so that every launch gets on.
     """
 
     def __init__(self, seconds: float | None, began: float) -> None:
         """`seconds` from `began` (`time.monotonic`) on; None: no end."""
-        self.seconds, self.began, self.longest = seconds, began, 0.0
+        self.deadline = None if seconds is None else began + seconds
+        self.longest = 0.0
 
     def allows(self) -> bool:
-        """Whether there is time for another chunk."""
-        used = time.monotonic() - self.began
-        return self.seconds is None or not self.longest or used + self.longest <= self.seconds
+        """Whether there is time for a task of another chunk."""
+        return self.deadline is None or not self.longest or time.monotonic() + self.longest <= self.deadline
 
-    def took(self, since: float) -> None:
-        """A chunk that began at `since` (`time.monotonic`) has ended."""
-        self.longest = max(self.longest, time.monotonic() - since)
+    def took(self, since: float, tasks: int) -> None:
+        """A chunk of so many tasks that began at `since` (`time.monotonic`) has ended."""
+        self.longest = max(self.longest, (time.monotonic() - since) / tasks)
 
 
 class Plan(NamedTuple):
@@ -140,9 +141,11 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
             "config_ids": [arm.config_id for arm in planned.arms],
         }
         store.note_invocation(invocation, planned.data, {arm.config_id: public(arm.cfg) for arm in planned.arms})
-        jobs = [worker.Job(chunk, planned.arms, store.folder, planned.device, source) for chunk in pending]
+        budget = Budget(arms_cfg[0]["time_budget"], began)
+        here = (planned.arms, store.folder, planned.device, source, budget.deadline)
+        jobs = [worker.Job(chunk, *here) for chunk in pending]
         n_processes = processes(arms_cfg[0]["workers"], planned.device, len(jobs), cores)
-        compute(store, jobs, n_processes, Budget(arms_cfg[0]["time_budget"], began))
+        compute(store, jobs, n_processes, budget)
     store.merge()
     missing = unfinished(planned, store)
     if not missing:
@@ -326,7 +329,7 @@ def compute(store: Store, jobs: list[worker.Job], n_processes: int, budget: Budg
                 job, wait_for_it = queue.popleft()
                 since = time.monotonic()
                 outcome = workshop.compute(job, wait_for_it)
-                budget.took(since)
+                budget.took(since, tasks(job, outcome))
                 if outcome == worker.BUSY:  # another launch is at it: the rest comes first
                     queue.append((job, True))
                 ended(job, outcome)
@@ -373,7 +376,7 @@ def compute_in_pool(
                 shown = now
                 for future in done:
                     (job, since), outcome = waiting.pop(future), future.result()
-                    budget.took(since)
+                    budget.took(since, tasks(job, outcome))
                     if outcome == worker.BUSY:  # another launch is at it: look again when the rest is done
                         queue.append((job, True))
                     ended(job, outcome)
@@ -400,6 +403,11 @@ def start_worker(progress: Any, counter: Any, device: str) -> None:
     own = runtime.resolve_device(device, index)
     if own.startswith("cuda:"):
         torch.cuda.set_device(own)
+
+
+def tasks(job: worker.Job, outcome: str) -> int:
+    """Of a chunk, if it was computed; else 1."""
+    return job.arms[job.chunk[0].arm].cfg["benchmark"]["n_tasks"] if outcome == worker.DONE else 1
 
 
 def iterations(job: worker.Job) -> int:

@@ -2,7 +2,9 @@
 
 import math
 import os
+import sys
 import threading
+import time
 import traceback
 from functools import partial
 from multiprocessing import parent_process
@@ -14,17 +16,21 @@ import torch
 from filelock import Timeout
 from numpy.typing import NDArray
 
-from cl_repro import engine, provenance, runtime
+from cl_repro import checkpoint, engine, provenance, runtime
 from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.config import build, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest, estimator_name
 from cl_repro.metrics import summary
-from cl_repro.records import COLUMNS, LAUNCH, Row, Store
+from cl_repro.records import COLUMNS, LAUNCH, Row, Store, checkpoint_file, not_ours, read_bytes, write_atomically
 from cl_repro.types import Benchmark, Estimator, Method
 
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
-BUSY, DONE, FAILED = "busy", "done", "failed"
+BUSY, DONE, FAILED, STOPPED = "busy", "done", "failed", "stopped"
+
+
+class Stopped(Exception):
+    """A chunk waits between two tasks for the next launch."""
 
 
 class Job(NamedTuple):
@@ -35,6 +41,7 @@ class Job(NamedTuple):
     folder: Path
     device: str
     source: provenance.Source
+    deadline: float | None = None  # `time.monotonic`: no task begins that would end later
 
 
 class Workshop:
@@ -102,7 +109,8 @@ class Workshop:
 
         Returns:
             `done`: the chunk's rows are spooled or recorded. `busy`: another process computes it. `failed`: it raised,
-            here or in another job of this launch; the traceback is recorded.
+            here or in another job of this launch; the traceback is recorded. `stopped`: no time is left; the next
+            launch goes on where it stopped.
         """
         store, name = Store(job.folder), chunk_id(job.chunk)
         try:
@@ -122,6 +130,9 @@ class Workshop:
             try:
                 with store.running(name, run_ids):
                     store.put(name, self.rows(job))
+                    checkpoint_file(job.folder, name).unlink(missing_ok=True)
+            except Stopped:
+                return STOPPED
             except UserError:
                 raise  # the whole study's mistake, or its folder's: one line, not one per chunk
             except Exception:  # anything else is this chunk's: the rest go on
@@ -131,14 +142,14 @@ class Workshop:
         return DONE
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
-        """Train a chunk; its rows of the CSVs."""
+        """Train a chunk; its rows of the CSVs. Raises `Stopped` where the time is over."""
         arm = job.arms[job.chunk[0].arm]
         experiment = self.experiment(arm, job.device)
         replicas = [
             engine.Replica(cell.seed, cell.lam or 0.0, self.estimator(job.arms[cell.arm].cfg)) for cell in job.chunk
         ]
         method = self.method(arm.cfg)
-        outcomes = engine.run(experiment, method, replicas, self.trunks, self.report)
+        outcomes = self.outcomes(job, experiment, method, replicas)
         rows: dict[str, list[Row]] = {name: [] for name in COLUMNS}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
             shared = experiment.share_first_task and not engine.watches(method)
@@ -159,6 +170,42 @@ class Workshop:
                 if math.isfinite(value)
             ]
         return rows
+
+    def outcomes(
+        self, job: Job, experiment: engine.Experiment, method: Method, replicas: list[engine.Replica]
+    ) -> list[engine.Outcome]:
+        """Train a chunk, from its checkpoint on if there is one; stop at the last end of a task before the deadline."""
+        path = checkpoint_file(job.folder, chunk_id(job.chunk))
+        origin = {
+            "git_sha": job.source.git_sha,
+            "torch": str(torch.__version__),
+            "hardware": runtime.hardware(job.device),
+            "data": experiment.benchmark.checksum,
+        }
+        begun, longest, since = continued(path, experiment, replicas, origin), 0.0, time.monotonic()
+        for at in engine.stages(experiment, method, replicas, self.trunks, self.report, begun):
+            now = time.monotonic()
+            longest, since = max(longest, now - since), now
+            late = job.deadline is not None and now + longest > job.deadline
+            if late and at.learned < experiment.benchmark.n_tasks:
+                write_atomically(path, checkpoint.dump(at, experiment, origin))
+                raise Stopped
+        return engine.outcomes(experiment, method, at)
+
+
+def continued(
+    path: Path, experiment: engine.Experiment, replicas: list[engine.Replica], origin: checkpoint.Origin
+) -> engine.Progress | None:
+    """Where a chunk stopped; None if it has to begin, or to begin again because code, machine or data are others."""
+    if not path.exists():
+        return None
+    try:
+        found = checkpoint.load(read_bytes(path), experiment, [r.seed for r in replicas], origin)
+    except checkpoint.Unusable:
+        raise not_ours(path) from None
+    if found is None:
+        sys.stderr.write(f"{path}: of another commit, torch, machine or data: its runs begin again\n")
+    return found
 
 
 def rows_per_pass(cfg: dict[str, Any], device: str) -> int:

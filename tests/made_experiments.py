@@ -102,7 +102,7 @@ def run(experiment: Experiment, method: Method, rows: Sequence[Replica], trunks:
     """`engine.run`, with the final networks."""
     with mock.patch.object(replicas, "outcomes", wraps=replicas.outcomes) as spy:
         outcomes = replicas.run(experiment, method, rows, {} if trunks is None else trunks)
-    return Run(outcomes, spy.call_args.args[0])
+    return Run(outcomes, spy.call_args.args[2].stack)
 
 
 SHARED = fisher.exact()

@@ -1,4 +1,4 @@
-"""time_budget: a study in slices, each of which ends in time and gets on."""
+"""time_budget: a study in slices, each of which ends in time and gets on; how a chunk is cut: test_checkpoint.py."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def begun(seconds: float | None, chunks: list[float], clock: Clock) -> int:
             break
         since, n = clock.now, n + 1
         clock.now += length
-        budget.took(since)
+        budget.took(since, 1)
     return n
 
 
@@ -52,9 +52,18 @@ def test_no_chunk_begins_that_would_end_too_late(clock, seconds, chunks, expecte
     assert begun(seconds, chunks, clock) == expected
 
 
+def test_a_chunk_begins_where_there_is_time_for_one_of_its_tasks(clock):
+    budget = study.Budget(60.0, clock.now)
+    clock.now += 50.0
+    budget.took(1000.0, 5)
+    assert budget.allows()
+    clock.now += 0.1
+    assert not budget.allows()
+
+
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_slices_add_up_to_the_study(workers, tmp_path: Path):
-    """With a budget of nothing each launch computes one chunk per process, says so, and the next continues."""
+    """With a budget of nothing each launch computes a task of one chunk per process, and the next continues."""
     work = ["grid.lambdas=[1,10,100,1000]", "max_replicas=1", "seeds=[1]", "iterations=2", f"workers={workers}"]
     arms = cli.arms(*work, "time_budget=1e-9", f"results_dir={tmp_path}")
     left = []
@@ -63,7 +72,8 @@ def test_slices_add_up_to_the_study(workers, tmp_path: Path):
         if not ended.unfinished:
             break
         left.append(ended.unfinished.split(";")[0])
-    assert left == [f"{n} of 4 runs are missing" for n in range(4 - workers, 0, -workers)]
+    before = [n for n in range(4, 0, -workers) for _ in range(5)][1:]
+    assert left == [f"{n} of 4 runs are missing" for n in before]
     assert len(Store(tmp_path / "runs").read()["runs.csv"]) == 4
 
 

@@ -7,13 +7,14 @@ weights, mini-batches, orders and label noise: they are paired.
 """
 
 from cl_repro.engine.boundary import measure
-from cl_repro.engine.replicas import Outcome, Trunk, first_task, run, watches
+from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, run, stages, watches
 from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
 
 __all__ = [
     "Experiment",
     "Outcome",
+    "Progress",
     "Replica",
     "Report",
     "Seconds",
@@ -21,7 +22,9 @@ __all__ = [
     "Trunk",
     "first_task",
     "measure",
+    "outcomes",
     "run",
+    "stages",
     "start",
     "watches",
 ]

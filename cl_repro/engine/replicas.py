@@ -1,6 +1,7 @@
 """Replicas through all tasks: the sequence of a continual-learning run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,17 @@ class Trunk(NamedTuple):
     importance: dict[Estimator, tuple[Tree, float]]  # after the first task, {name: [S, *shape]}; seconds it took
 
 
+@dataclass
+class Progress:
+    """K replicas between two tasks: all that the rest of their run depends on, as every draw has its own seed."""
+
+    learned: int  # tasks
+    stack: Stack  # seconds: of a shared first task, too, in full for each replica
+    state: Any  # of the method; None if it has none
+    accuracy: list[NDArray[np.float64]]  # [K, splits, T] of the untrained networks, and after each task
+    traces: list[Tensor]  # [K], after each task but the last, if there are importances
+
+
 class Outcome(NamedTuple):
     """What one replica produced."""
 
@@ -47,7 +59,25 @@ def run(
     trunks: dict[str, Trunk],
     report: Report = lambda done, task, loss: None,
 ) -> list[Outcome]:
-    """Train replicas through all tasks.
+    """Train replicas through all tasks: `stages`, to the end.
+
+    Returns:
+        One outcome per replica, in the given order.
+    """
+    for at in stages(experiment, method, replicas, trunks, report):  # noqa: B007
+        pass
+    return outcomes(experiment, method, at)
+
+
+def stages(
+    experiment: Experiment,
+    method: Method,
+    replicas: Sequence[Replica],
+    trunks: dict[str, Trunk],
+    report: Report = lambda done, task, loss: None,
+    begun: Progress | None = None,
+) -> Iterator[Progress]:
+    """Train replicas task by task.
 
     Args:
         experiment: what they share.
@@ -55,29 +85,26 @@ def run(
         replicas: K of them, seeds and lambdas in any mixture.
         trunks: first tasks trained before, by experiment and seeds; at most one is kept, here.
         report: told about progress.
+        begun: by another such run, from where this one goes on, in place.
 
-    Returns:
-        One outcome per replica, in the given order.
+    Yields:
+        What there is after each task: always the same object, which goes on to change.
     """
-    seeds, k = sorted({r.seed for r in replicas}), len(replicas)
-    slot = torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
-    # what is observed or stored differs from method to method
-    shares = experiment.share_first_task and not watches(method)
-    trunk = first_task(experiment, seeds, trunks) if shares else None
-    stack = fork(experiment, trunk.stack if trunk else start(experiment, seeds), slot)
-    accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [on_all_splits(experiment, stack, 0)]
+    k = len(replicas)
     lam = torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
     estimators = [r.estimator for r in replicas if r.estimator]
-    state, traces = None, []
-    if watches(method) and method.init:
-        state = lift(method.init, k)(lower(experiment.protected(stack.params), k), lower(lam, k))
+    # what is observed or stored differs from method to method
+    shares = experiment.share_first_task and not watches(method) and not begun
+    trunk = first_task(experiment, sorted({r.seed for r in replicas}), trunks) if shares else None
+    at = begun or untrained(experiment, method, replicas, lam, trunk)
+    stack = at.stack
 
     def anew(learned: int) -> Any:
         return rebuilt(experiment, stack, learned, method, lam, estimators)
 
-    for task in range(experiment.benchmark.n_tasks):
+    for task in range(at.learned, experiment.benchmark.n_tasks):
         if not (trunk and task == 0):
-            state = learn(experiment, stack, task, method, state, report, anew)
+            at.state = learn(experiment, stack, task, method, at.state, report, anew)
         last = task == experiment.benchmark.n_tasks - 1
         if method.init and method.end_task and not last:
             importance: Tree = {}
@@ -88,17 +115,35 @@ def run(
                     if first
                     else measure(experiment, stack, task, estimators)
                 )
-                traces.append(tree.traces(importance))
+                at.traces.append(tree.traces(importance))
             params = lower(experiment.protected(stack.params), k)
-            if state is None:
-                state = lift(method.init, k)(params, lower(lam, k))
-            state = lift(method.end_task, k)(state, params, lower(importance, k))
+            if at.state is None:
+                at.state = lift(method.init, k)(params, lower(lam, k))
+            at.state = lift(method.end_task, k)(at.state, params, lower(importance, k))
         if method.inspect and (not last or method.predict):
-            state = inspected(experiment, stack, task, method, state)
+            at.state = inspected(experiment, stack, task, method, at.state)
         if not (trunk and task == 0) or method.predict:
-            accuracy[task + 1 :] = [on_all_splits(experiment, stack, task, method, state)]
-    kept, read = storage(experiment, stack, method, state), representation(experiment, stack)
-    return outcomes(stack, np.stack(accuracy, 1), traces, kept, read, trunk)
+            at.accuracy[task + 1 :] = [on_all_splits(experiment, stack, task, method, at.state)]
+        at.learned = task + 1
+        yield at
+
+
+def untrained(
+    experiment: Experiment, method: Method, replicas: Sequence[Replica], lam: Tensor, trunk: Trunk | None
+) -> Progress:
+    """Replicas before the first task: with its weights and accuracies already, if it is shared."""
+    seeds, k = sorted({r.seed for r in replicas}), len(replicas)
+    slot = torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
+    stack = fork(experiment, trunk.stack if trunk else start(experiment, seeds), slot)
+    accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [on_all_splits(experiment, stack, 0)]
+    if trunk:  # it counts in full for every replica; `shared_importance` adds what its Fisher took
+        each = k / len(seeds)
+        stack.seconds.train = each * trunk.stack.seconds.train
+        stack.seconds.evaluate = each * trunk.stack.seconds.evaluate
+    state = None
+    if watches(method) and method.init:
+        state = lift(method.init, k)(lower(experiment.protected(stack.params), k), lower(lam, k))
+    return Progress(0, stack, state, accuracy, [])
 
 
 def rebuilt(
@@ -145,31 +190,17 @@ def shared_importance(experiment: Experiment, stack: Stack, estimators: Sequence
     return tree.stack(picked)
 
 
-def outcomes(
-    stack: Stack,
-    accuracy: NDArray[np.float64],
-    traces: list[Tensor],
-    kept: dict[str, int],
-    read: list[dict[str, float]],
-    trunk: Trunk | None,
-) -> list[Outcome]:
-    """Take the stack apart; accuracy [K, T + 1, splits, T].
-
-    Seconds are per replica; what a shared first task took counts for each that used it.
-    """
-    k = len(stack.seeds)
+def outcomes(experiment: Experiment, method: Method, last: Progress) -> list[Outcome]:
+    """Take the stack apart, after all tasks; seconds are per replica."""
+    stack, k = last.stack, len(last.stack.seeds)
+    kept, read = storage(experiment, stack, method, last.state), representation(experiment, stack)
     finite = healthy(stack).tolist()
-    by_replica = torch.stack(traces, 1).tolist() if traces else [[] for _ in range(k)]
-    own, shared = stack.seconds, trunk.stack.seconds if trunk else Seconds()
-    n_shared = len(trunk.stack.seeds) if trunk else 1
-    seconds = Seconds(
-        train=own.train / k + shared.train / n_shared,
-        fisher=own.fisher / k,  # `shared_importance` has added what the first task's took
-        evaluate=own.evaluate / k + shared.evaluate / n_shared,
-    )
+    traces = torch.stack(last.traces, 1).tolist() if last.traces else [[] for _ in range(k)]
+    seconds = Seconds(*(spent / k for spent in astuple(stack.seconds)))
+    accuracy = np.stack(last.accuracy, 1).swapaxes(1, 2)  # [K, splits, T + 1, T]
     return [
-        Outcome(of_split[0], by_replica[i], finite[i], seconds, kept, read[i], *of_split[1:])
-        for i, of_split in enumerate(accuracy.swapaxes(1, 2))  # [splits, T + 1, T]
+        Outcome(of_split[0], traces[i], finite[i], seconds, kept, read[i], *of_split[1:])
+        for i, of_split in enumerate(accuracy)
     ]
 
 
