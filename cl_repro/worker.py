@@ -177,7 +177,7 @@ class Workshop:
         """Train a chunk, from its checkpoint on if there is one; stop at the last end of a task before the deadline."""
         path = checkpoint_file(job.folder, chunk_id(job.chunk))
         origin = {
-            "git_sha": job.source.git_sha,
+            **{key: str(value) for key, value in job.source._asdict().items()},
             "torch": str(torch.__version__),
             "hardware": runtime.hardware(job.device),
             "data": experiment.benchmark.checksum,

@@ -120,15 +120,16 @@ def test_a_chunk_stops_after_the_task_at_which_the_time_is_over(tmp_path: Path) 
         assert rows[name] == expected[name]
 
 
-@pytest.mark.parametrize("change", ["git_sha", "data"])
+@pytest.mark.parametrize("change", ["git_sha", "dirty", "data"])
 def test_a_chunk_of_other_code_or_data_begins_again(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = jobs(tmp_path, deadline=0.0)
     with pytest.raises(worker.Stopped):
         fresh().rows(job)
-    if change == "git_sha":
-        job = job._replace(source=provenance.Source("def", dirty=False))
+    if change != "data":
+        other = {"git_sha": "def", "dirty": True}
+        job = job._replace(source=job.source._replace(**{change: other[change]}))
     else:
         of = engine.Experiment.__new__
         monkeypatch.setattr(

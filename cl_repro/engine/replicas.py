@@ -1,5 +1,6 @@
 """Replicas through all tasks: the sequence of a continual-learning run."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
@@ -64,9 +65,8 @@ def run(
     Returns:
         One outcome per replica, in the given order.
     """
-    for at in stages(experiment, method, replicas, trunks, report):  # noqa: B007
-        pass
-    return outcomes(experiment, method, at)
+    [last] = deque(stages(experiment, method, replicas, trunks, report), maxlen=1)
+    return outcomes(experiment, method, last)
 
 
 def stages(
