@@ -396,6 +396,14 @@ def test_arms_that_share_an_estimator_look_different(results):
     assert not any(style.marker for style in looks[: 2 * len(grid.flat)])  # lines, not curves
 
 
+def test_arms_without_a_look_of_their_own_look_different(results):
+    study = open_study(MNIST, results)
+    grid = grid_of(study.runs, study.folder)
+    many = tuple(grid.arms[0]._replace(method=f"m{i}", fisher="") for i in range(16))
+    drawn = {(*style[:2], style.filled) for style in looks_of(grid._replace(arms=many, flat=()))}
+    assert len(drawn) == len(many)
+
+
 def rgb(colour):
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
 

@@ -144,9 +144,10 @@ def looks_of(grid: Grid) -> list[Look]:
     """Of all arms, those without lambda first: their own, or a spare one where an arm before has the same."""
     own = [(look(arm, position), False) for position, (arm, _) in enumerate(grid.flat)]
     own += [(look(arm, position), True) for position, arm in enumerate(grid.arms)]
+    spares = (*OTHERS, *(other._replace(filled=False) for other in OTHERS))
     found: list[Look] = []
     for style, marked in own:
-        spare = (other if marked else other._replace(marker="") for other in OTHERS)
+        spare = (other if marked else other._replace(marker="") for other in spares)
         found.append(next((other for other in spare if other not in found), style) if style in found else style)
     return found
 
