@@ -267,13 +267,14 @@ class Store:
 
     @contextmanager
     def running(self, chunk: str, run_ids: list[str]) -> Iterator[None]:
-        """Say, while it lasts, which runs the holder of the chunk's lock computes."""
+        """Say, while it lasts, which runs the holder of the chunk's lock computes; after it, which a checkpoint has."""
         path = self.spool / f"{chunk}.running"
         write_atomically(path, json.dumps(run_ids).encode())
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            if not checkpoint_file(self.folder, chunk).exists():
+                path.unlink(missing_ok=True)
 
     def note_failure(self, chunk: str, run_ids: list[str], text: str, launch: str | None = None) -> None:
         """Record the traceback of a chunk that failed, and the launch (the command as typed once) that tried it."""

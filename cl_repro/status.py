@@ -16,12 +16,13 @@ from rich.text import Text
 from cl_repro import grid, window
 from cl_repro.config import check
 from cl_repro.errors import UserError
-from cl_repro.records import Store
+from cl_repro.records import Store, checkpoint_file
 
 LOOKS = {
     "done": ("●", "green"),
     "diverged": ("▲", "magenta"),
     "running": ("◐", "cyan"),
+    "stopped": ("◔", "yellow"),
     "failed": ("✗", "red"),
     "missing": ("·", "bright_black"),
 }
@@ -72,7 +73,8 @@ def progress_of(cells: Sequence[grid.Cell], folder: Path) -> Progress:
     with store.still():
         rows = [row for row in store.read(["runs.csv"]).get("runs.csv", []) if row["run_id"] in state]
     found = dict.fromkeys(run_id for failure in store.failed().values() for run_id in failure["run_ids"])
-    marks = [(found, "failed"), (running(store), "running"), (store.finished(), "done")]
+    running, stopped = begun(store)
+    marks = [(found, "failed"), (stopped, "stopped"), (running, "running"), (store.finished(), "done")]
     marks.append(({row["run_id"] for row in rows if row["status"] == "diverged"}, "diverged"))
     for run_ids, name in marks:
         state |= dict.fromkeys(state.keys() & set(run_ids), name)
@@ -89,19 +91,26 @@ def progress_of(cells: Sequence[grid.Cell], folder: Path) -> Progress:
     return Progress(state, elapsed, elapsed / fresh * left if fresh else None)
 
 
-def running(store: Store) -> set[str]:
-    """run_ids of the chunks whose lock is held: the kernel frees it when its holder dies."""
-    result: set[str] = set()
+def begun(store: Store) -> tuple[set[str], set[str]]:
+    """run_ids of the chunks that are computed now, and of those that were stopped and left a checkpoint.
+
+    Computed now means that the chunk's lock is held: the kernel frees it when its holder dies.
+    """
+    running: set[str] = set()
+    stopped: set[str] = set()
     for path in store.spool.glob("*.running"):
         try:
+            run_ids = json.loads(path.read_bytes())
             with open(path.with_suffix(".lock")) as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    result |= set(json.loads(path.read_bytes()))
+                    running |= set(run_ids)
+                else:
+                    stopped |= set(run_ids) if checkpoint_file(store.folder, path.stem).exists() else set()
         except FileNotFoundError:
             continue  # it ended meanwhile
-    return result
+    return running, stopped
 
 
 def table_of(arm: grid.Arm, cells: Sequence[grid.Cell], state: dict[str, str]) -> Table:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cl_repro import grid, status
 from cl_repro.errors import UserError
-from cl_repro.records import RUNS, Store
+from cl_repro.records import RUNS, Store, checkpoint_file
 
 STUDY = ["study=split_digits_fisher", "arms=[{method: finetune},{method: ewc,fisher: exact}]", "seeds=[1,2]"]
 GRID = "grid.lambdas=[10,1000]"
@@ -58,6 +58,19 @@ def test_a_dead_process_is_not_running(study: tuple[list[dict], list[grid.Cell],
     subprocess.run([sys.executable, "-c", script, str(store.folder), cells[4].run_id], cwd=cli.ROOT, check=False)
     assert (store.spool / "three.running").exists()
     assert status.progress_of(cells, store.folder).state[cells[4].run_id] == "missing"
+
+
+def test_a_stopped_chunk_is_told_until_it_is_done(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
+    _, cells, store = study
+    run_id, checkpoint = cells[4].run_id, checkpoint_file(store.folder, "three")
+    with store.chunk_lock("three"), store.running("three", [run_id]):
+        checkpoint.write_bytes(b"")
+        assert status.progress_of(cells, store.folder).state[run_id] == "running"
+    assert status.progress_of(cells, store.folder).state[run_id] == "stopped"
+    with store.chunk_lock("three"), store.running("three", [run_id]):
+        checkpoint.unlink()
+    assert status.progress_of(cells, store.folder).state[run_id] == "missing"
+    assert not (store.spool / "three.running").exists()
 
 
 def test_time_to_go_is_at_the_pace_of_the_last_command(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
