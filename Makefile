@@ -32,7 +32,7 @@ install: $(READY) ## make .venv with everything in it
 reproduce: $(READY) ## run a study (default: digits, a minute) to its CSVs, figure and tables; run again to continue
 	$(PY) -m cl_repro study=$(STUDY) scale=$(SCALE) $(ARGS)
 
-status: $(READY) ## how far a study is: done, running, failed, missing
+status: $(READY) ## how far a study is: done, running, stopped, failed, missing
 	$(PY) -m cl_repro status study=$(STUDY) scale=$(SCALE) $(ARGS)
 
 plan: $(READY) ## what a study would cost on this machine, measured, before it is launched
