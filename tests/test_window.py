@@ -126,7 +126,7 @@ def test_tables_and_figure_say_that_it_is_a_window(launched):
     from cl_repro.analysis import report  # noqa: PLC0415 - matplotlib is slow to import
 
     printed = report("split_digits_fisher", launched)
-    said = "a window of 2 decades per arm, placed by the trace of its Fisher"
+    said = "a window of 2 values per arm, placed by the trace of its Fisher"
     assert said in printed
     assert said in (launched / "tables" / "split_digits_fisher.md").read_text()
-    assert "a window of 2 decades per arm" in (launched / "figures" / "split_digits_fisher.svg").read_text()
+    assert "a window of 2 values per arm" in (launched / "figures" / "split_digits_fisher.svg").read_text()
