@@ -53,11 +53,12 @@ def explanation(found: Anatomy) -> tuple[str, ...]:
     empirical = full[full["estimator"] == "empirical"]
     same, clean = sample["equals_empirical"] == "True", sample["wrong_drawn"] == 0
     none = np.exp(-c["wrong_expected"])
+    networks = f"{len(c)} networks, each" if len(c) > 1 else "1 network,"
     mostly = "is EMPIRICAL, number for number," if same.mean() > 0.5 else "is the same as EMPIRICAL"
     notes = [
         f"SAMPLE differs from EMPIRICAL only where it draws a label that is not the data's. A pass over all examples "
         f"draws {spread(c['wrong_expected'])} of them in expectation, so none at all with probability about "
-        f"{spread(none)}. In fact {int(clean.sum())} of {len(sample)} passes drew none ({len(c)} networks, each with "
+        f"{spread(none)}. In fact {int(clean.sum())} of {len(sample)} passes drew none ({networks} with "
         f"{sample['repeat'].nunique()} independent draws), and SAMPLE {mostly} in {int(same.sum())} of {len(sample)}.",
     ]
     if same.mean() <= 0.5:
