@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import cli
@@ -22,8 +23,10 @@ from scipy.stats import spearmanr
 
 from cl_repro import anatomy, study
 from cl_repro.analysis import anatomy_cost, collapse
+from cl_repro.analysis.accuracy import NOTHING
 from cl_repro.analysis.anatomy import open_anatomy, spread
 from cl_repro.analysis.anatomy_tables import explanation, write_tables
+from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.study import open_study
 from cl_repro.anatomy import measures, weights
 from cl_repro.anatomy.folder import earlier
@@ -318,6 +321,28 @@ def test_a_rise_at_the_first_lambda_of_an_arm_is_an_upper_bound(tmp_path: Path) 
     shown = {row[0]: row for row in collapse.table(made, found).rows}
     assert shown["EXACT"][1].startswith("≤ 2.00") and shown["EXACT"][3].startswith("≤ ")
     assert not any("≤" in cell for name, row in shown.items() if name != "EXACT" for cell in row)
+
+
+def test_runs_below_the_rise_are_told_apart_by_the_fisher_of_later_tasks(tmp_path: Path) -> None:
+    rows = made_results.fisher_rows()
+    made_results.write(tmp_path / "made", rows)
+    path = tmp_path / "made" / "importance.csv"
+    traces = pd.read_csv(path)
+    below = [r for r in rows if r["fisher"] == "exact" and 0 < r["lambda"] < 10 ** made_results.RISES["exact"]]
+    jumped = [r["run_id"] for r in below if r["seed"] == 1]
+    traces.loc[traces["run_id"].isin(jumped) & (traces["after_task"] == 2), "trace"] *= 1000
+    traces.to_csv(path, index=False)
+    made_results.write_provenance(tmp_path / "made")
+    made = open_study("made", tmp_path)
+    found = collapse.collapse(made)
+    assert found is not None
+    table = later_table(made, found.grid, found.rises)
+    assert table is not None
+    shown = {row[0]: row[1:] for row in table.rows}
+    means = [100 * fmean(r["accuracy"] for r in below if (r["seed"] == 1) == large) for large in (True, False)]
+    assert shown["EXACT"][:2] == (str(len(jumped)), f"{means[0]:.2f}")
+    assert shown["EMPIRICAL"][:2] == ("0", NOTHING)
+    assert shown["all"][0] == str(len(jumped)) and int(shown["all"][2]) > int(shown["EXACT"][2])
 
 
 def test_a_study_without_two_traces_has_nothing_to_collapse(tmp_path: Path) -> None:

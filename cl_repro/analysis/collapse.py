@@ -17,6 +17,7 @@ from cl_repro.analysis.accuracy import interval_text
 from cl_repro.analysis.arms import Grid, grid_of, looks_of
 from cl_repro.analysis.curves import STYLE, curve, line
 from cl_repro.analysis.figures import decades, save
+from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.markup import TIMES, Table, write
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import CURVES, Study, commits, describe, folders, open_study, studies
@@ -158,5 +159,6 @@ def plot_collapse(names: list[str], results_dir: Path, figures: Path, tables: Pa
         style: Any = {**STYLE, "svg.hashsalt": name}
         with mpl.rc_context(style):
             paths += save(draw(found, describe(study.runs)), title, f"cl_repro {commits(study.runs)}", figures / name)
-        paths += write([table(study, found)], title, name, tables)
+        shown = [table(study, found), later_table(study, found.grid, found.rises)]
+        paths += write([each for each in shown if each], title, name, tables)
     return paths
