@@ -16,8 +16,6 @@ from cl_repro.analysis.read import read_importance
 from cl_repro.analysis.study import Study
 from cl_repro.stats import Interval
 
-JUMP = 100.0  # times the first task's trace
-
 
 def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | None:
     """Runs with a lambda below their arm's rise, with and without a large Fisher of a later task.
@@ -33,6 +31,7 @@ def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | 
     traces = read_importance(study.folder).pivot_table(index="run_id", columns="after_task", values="trace")
     if 0 not in traces or traces.shape[1] < 2:
         return None
+    jump = study.settings.trace_jump
     ratio = (traces.drop(columns=0).max(axis=1) / traces[0]).rename("ratio")
     runs = study.runs[study.runs["status"] == "ok"].merge(ratio.dropna(), on="run_id")
     rise_of = {arm.config_id: rise.centre for arm, rise in zip(grid.arms, rises, strict=True)}
@@ -40,11 +39,11 @@ def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | 
     if below.empty:
         return None
     arms = [(arm.label, below[below["config_id"] == arm.config_id]) for arm in grid.arms]
-    body = tuple((label, *cells(own)) for label, own in [*arms, ("all", below)])
+    body = tuple((label, *cells(own, jump)) for label, own in [*arms, ("all", below)])
     none = grid.none
     note = (
         f"Runs with a λ below the rise of their arm's curve, by the Fisher of tasks 2 and later: whether one's trace "
-        f"is more than {JUMP:.0f} times the first task's. Their numbers, and the mean of their accuracies. "
+        f"is more than {jump:g} times the first task's. Their numbers, and the mean of their accuracies. "
         + (f"None: {np.nanmean(none):.2f} %. " if np.isfinite(none).any() else "")
         + f"Such a run is held more strongly than λ {TIMES} trace of the first task says. The split is made after the "
         "fact: it describes these runs, and is no test."
@@ -53,9 +52,9 @@ def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | 
     return Table("later", "Below the rise: the Fisher of later tasks", header, body, (note,))
 
 
-def cells(runs: pd.DataFrame) -> tuple[str, ...]:
-    """Number and mean accuracy of the runs with a ratio above `JUMP`, and of the others."""
-    large = runs["ratio"] > JUMP
+def cells(runs: pd.DataFrame, jump: float) -> tuple[str, ...]:
+    """Number and mean accuracy of the runs with a ratio above `jump`, and of the others."""
+    large = runs["ratio"] > jump
     parts = (runs.loc[large, "accuracy"], runs.loc[~large, "accuracy"])
     return tuple(
         text for part in parts for text in (str(len(part)), f"{100 * part.mean():.2f}" if len(part) else NOTHING)

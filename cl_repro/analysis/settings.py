@@ -15,6 +15,7 @@ KEYS = (
     "confidence",
     "delta_points",
     "width_points",
+    "trace_jump",
     "bootstrap",
     "at_least",
     "gaps",
@@ -31,6 +32,7 @@ class Settings(NamedTuple):
     confidence: float  # two-sided
     delta_points: dict[str, float]  # by method
     width_points: float
+    trace_jump: float  # times the first task's trace
     resamples: int
     seed: int  # of the bootstrap
     wilcoxon_from: int  # seeds
@@ -106,6 +108,7 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         confidence=float(tree["confidence"]),
         delta_points={str(method): float(points) for method, points in tree["delta_points"].items()},
         width_points=float(tree["width_points"]),
+        trace_jump=float(tree["trace_jump"]),
         resamples=int(tree["bootstrap"]["resamples"]),
         seed=int(tree["bootstrap"]["seed"]),
         wilcoxon_from=int(tree["at_least"]["wilcoxon"]),
@@ -120,6 +123,7 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),
         "delta_points": (settings.delta_points, all(d > 0 for d in settings.delta_points.values()), "positive"),
         "width_points": (settings.width_points, settings.width_points > 0, "positive"),
+        "trace_jump": (settings.trace_jump, settings.trace_jump > 1, "above 1"),
         "bootstrap.resamples": (settings.resamples, settings.resamples >= 1, "at least 1"),
         "bootstrap.seed": (settings.seed, settings.seed >= 0, "at least 0"),
         "kind": (settings.kind, settings.kind in (None, COMPARISON), f"null or {COMPARISON}"),
