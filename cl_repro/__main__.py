@@ -34,6 +34,9 @@ def application(cfg: DictConfig) -> None:
         return
     try:
         with errors.entry_point():
+            launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
+            if launcher != "basic":
+                raise UserError(f"hydra/launcher={launcher}: a launcher starts the jobs of a sweep: it needs -m")
             run(cfg)
     except ConfigurationError as error:
         refuse(error)

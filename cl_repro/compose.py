@@ -28,8 +28,10 @@ def from_command_line(overrides: Sequence[str]) -> list[dict[str, Any]]:
         As `arms_of`.
 
     Raises:
-        UserError: what Hydra refuses, and as `arms_of`.
+        UserError: what Hydra refuses, a launcher, which starts the jobs of a sweep alone, and as `arms_of`.
     """
+    if launcher := sorted(key for key in keys(overrides) if key.startswith(("hydra/launcher", "hydra.launcher"))):
+        raise UserError(f"{launcher[0]}=: a launcher starts the jobs of a sweep, `python -m cl_repro -m`; leave it out")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             cfg = hydra.compose("config", overrides=list(overrides))

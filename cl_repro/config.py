@@ -260,6 +260,12 @@ def check_grid(grid: Mapping[str, Any]) -> None:
         raise UserError(f"grid.lambdas={list(lambdas)}: must not repeat a value")
 
 
+def check_one_lambda(cfg: Mapping[str, Any]) -> None:
+    """Refuse a grid, for programs that train at one strength, `lam`."""
+    if cfg["grid"]["lambdas"] != [cfg["lam"]]:
+        raise UserError("grid: this program takes one strength, lam; choose grid=one")
+
+
 def check_seeds(seeds: Sequence[int]) -> None:
     """Refuse an empty list, repetitions and seeds outside NumPy's range."""
     if not seeds:

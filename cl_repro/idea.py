@@ -23,7 +23,7 @@ from cl_repro.engine.training import learn
 from cl_repro.errors import UserError
 from cl_repro.records import Row, Store, to_csv
 from cl_repro.types import Estimator, Method, Tree
-from cl_repro.unifying.course import advance, begin
+from cl_repro.unifying.course import RUNS, advance, begin, check_runs
 from cl_repro.worker import Workshop
 
 COLUMNS = {
@@ -80,22 +80,30 @@ def run(overrides: Sequence[str]) -> Path:
     cfgs = compose.from_command_line(overrides)
     for cfg in cfgs:
         config.check(cfg)
+        config.check_one_lambda(cfg)
     device, workshop = runtime.resolve_device(cfgs[0]["device"]), Workshop(lambda *_: None)
     arms = [grid.make_arm(cfg) for cfg in cfgs]
+    check_arms(workshop, arms)
     study.check_sizes(workshop, arms, device)
+    study.check_networks(workshop, arms, device)
     experiment = workshop.experiment(arms[0], device)
     if experiment.benchmark.n_tasks != 2 or len(cfgs[0]["seeds"]) != 1 or len(arms) < 2:
         raise UserError(
             f"benchmark.n_tasks={experiment.benchmark.n_tasks} with seeds={cfgs[0]['seeds']} and {len(arms)} arms: the "
             "picture is of two tasks, one seed and at least two arms"
         )
+    points, every = settings_of(cfgs[0])
+    trunk = start(experiment, cfgs[0]["seeds"])
+    if trunk.buffers:
+        raise UserError(
+            f"model={cfgs[0]['model']['name']}: a point of the plane is made of parameters alone, and this network has "
+            "running statistics, too"
+        )
     store = Store(Path(cfgs[0]["results_dir"]) / (cfgs[0]["name"] + cfgs[0]["suffix"]))
     store.unedited(COLUMNS)
     store.create()
     note(store, overrides, arms, experiment)
     methods = [(workshop.method(cfg), workshop.estimator(cfg), float(cfg["lam"])) for cfg in cfgs]
-    points, every = settings_of(cfgs[0])
-    trunk = start(experiment, cfgs[0]["seeds"])
     learn(experiment, trunk, 0, Method(), None)
     walked = [walk(experiment, trunk, *of, every) for of in methods]
     plane = through(walked[0][0], walked[-1][-1], walked[0][-1])
@@ -111,6 +119,24 @@ def run(overrides: Sequence[str]) -> Path:
     with store.lock:
         store.replace({name: to_csv(columns, rows[name]) for name, columns in COLUMNS.items()})
     return store.folder
+
+
+def check_arms(workshop: Workshop, arms: Sequence[grid.Arm]) -> None:
+    """Refuse methods that `walk` does not run, and arms that do not go on from one and the same network after task A.
+
+    Task A is learned without a method, so none may watch it.
+
+    Raises:
+        UserError: which method, or which setting.
+    """
+    watching = {"start_task", "observe", "gradients"}
+    for arm in arms:
+        own = workshop.method(arm.cfg), arm.cfg["method"]["name"]
+        check_runs(*own, [key for key in RUNS if key not in watching])
+        of_first, of_arm = map(grid.science, (arms[0].cfg, arm.cfg))
+        for key in of_arm.keys() - {"method", "fisher"}:
+            if of_arm[key] != of_first[key]:
+                raise UserError(f"{key}: arms of the picture differ in method, fisher and lam alone, {arm.label} in it")
 
 
 def note(store: Store, overrides: Sequence[str], arms: Sequence[grid.Arm], experiment: Experiment) -> None:

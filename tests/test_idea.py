@@ -3,13 +3,15 @@
 import csv
 
 import cli
+import made_cifar
 import pytest
 import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import same
 
-from cl_repro import idea
+from cl_repro import grid, idea
 from cl_repro.analysis.idea import plot_idea
+from cl_repro.config import CONF
 from cl_repro.engine import Replica, boundary
 from cl_repro.engine.stack import start
 from cl_repro.engine.training import learn
@@ -18,9 +20,11 @@ from cl_repro.importance import fisher
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.types import Method
+from cl_repro.worker import Workshop
 
 D = 30
 SMALL = ("benchmark=split_digits", "benchmark.n_tasks=2", "scenario=task", "iterations=6", "seeds=[1]", "batch_size=16")
+ARMS = ("arms=[{method: finetune},{method: ewc}]",)
 IDEA = (*SMALL, "+benchmark.protocol.idea={points: 3, every: 2}", "model.hidden=[8]", "name=idea")
 
 
@@ -102,9 +106,34 @@ def test_the_files_hold_every_path_and_the_lattice_around_them_and_are_drawn(tmp
     assert [path.suffix for path in plot_idea(folder, tmp_path / "figures")] == [".png", ".svg"]
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "method").glob("*.yaml")))
+def test_a_method_ends_where_its_run_ends_or_is_refused_by_name(name):
+    """On digits, where nothing of a method is left out: it is the engine's run, or it is no method of the picture."""
+    (cfg,) = cli.arms(*SMALL, f"method={name}", "lam=0.5", "optim=sgd")
+    workshop = Workshop(lambda *_: None)
+    method, estimator, experiment = workshop.method(cfg), workshop.estimator(cfg), made_experiment(digits(2))
+    try:
+        idea.check_arms(workshop, [grid.make_arm(cfg)])
+    except UserError as error:
+        assert str(error).startswith(f"method={name}: this program does not run its ")
+        return
+    trunk = start(experiment, [3])
+    learn(experiment, trunk, 0, Method(), None)
+    path = idea.walk(experiment, trunk, method, estimator, 0.5, 12)
+    assert same(idea.shaped(path[-1:], trunk.params), run(experiment, method, [Replica(3, 0.5, estimator)]).params)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ("grid=blog", "grid: this program takes one strength, lam; choose grid=one"),
+        ("arms=[{method: finetune},{method: ewc, optim.lr: 0.5}]", "optim: arms of the picture differ in method,"),
+        ("arms=[{method: finetune},{method: ewc, dtype: float64}]", "dtype: arms of the picture differ in method,"),
+        (
+            "arms=[{method: finetune},{method: si}]",
+            "method=si: this program does not run its start_task, observe, grad",
+        ),
+        ("arms=[{method: finetune},{method: lwf}]", "method=lwf: this program does not run its loss, teacher"),
         ("benchmark.n_tasks=5", "benchmark.n_tasks=5 with"),
         ("seeds=[1,2]", r"with seeds=\[1, 2\]"),
         ("+benchmark.protocol.idea={points: 1}", "benchmark.protocol.idea.points=1: must be an integer of at least 2"),
@@ -114,4 +143,15 @@ def test_the_files_hold_every_path_and_the_lattice_around_them_and_are_drawn(tmp
 def test_what_is_no_picture_of_two_tasks_is_refused(tmp_path, change, told):
     cli.arms(*SMALL)
     with pytest.raises(UserError, match=told):
-        idea.run([*SMALL, change, "arms=[{method: finetune},{method: ewc}]", f"results_dir={tmp_path}", "name=idea"])
+        idea.run([*SMALL, *([] if "arms=" in change else ARMS), change, f"results_dir={tmp_path}", "name=idea"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_running_statistics_are_no_part_of_the_plane(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    made_cifar.write_npz(tmp_path / "data", made_cifar.small_cifar(monkeypatch, per_class=20))
+    given = [change for change in SMALL if not change.startswith("benchmark=")]
+    small = ("benchmark=split_cifar10", "benchmark.train_per_task=32", "model=slim_resnet18", "model.channels=8")
+    with pytest.raises(UserError, match="model=slim_resnet18: a point of the plane is made of parameters alone"):
+        idea.run([*small, *given, *ARMS, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'results'}"])
+    assert not (tmp_path / "results").exists()

@@ -401,7 +401,7 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
             "method=finetune: its lambda is no penalty's strength, which is what is searched",
         ),
         (["val_fraction=null"], "benchmark=split_digits: the search needs validation rows; set val_fraction=0.2, or"),
-        (["~lam", "grid=blog"], "grid: the search begins at one strength, lam; choose grid=one"),
+        (["~lam", "grid=blog"], "grid: this program takes one strength, lam; choose grid=one"),
         (["+benchmark.protocol.search.rate=1"], "benchmark.protocol.search.rate: unknown key; allowed: rates_first, "),
         (["benchmark.protocol.search.epochs=0"], "search.epochs=0: must be an integer of at least 1$"),
         (["+benchmark.protocol.search.margin=1"], "search.margin=1: must be a number between 0 and 1$"),
@@ -412,6 +412,23 @@ def test_bad_settings_are_refused_and_leave_no_folder(overrides, message, tmp_pa
     given = [one for one in TINY if not (one.startswith("lam") and "~lam" in overrides)]
     with pytest.raises(UserError, match=message):
         strength_search.run([*given, *(o for o in overrides if o != "~lam"), "seeds=[1]", f"results_dir={tmp_path}"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left_out"),
+    [
+        (["method=gpm", "optim=sgd"], "project, project_input, inspect, inspects"),
+        (["method=ogd", "optim=sgd"], "project, inspect, inspects"),
+        (["method=lwf", "method.warm_up=3"], "loss, teacher, warm_up"),
+        (["method=ewc_guide", "method.rebuild_every=5"], "rebuild_every"),
+        (["method=replay"], "loss, memory"),
+        (["method=context"], "inspect, inspects, predict, hidden"),
+    ],
+)
+def test_a_method_of_which_something_would_be_left_out_is_refused_by_name(overrides, left_out, tmp_path):
+    with pytest.raises(UserError, match=f"{overrides[0]}: this program does not run its {left_out}, without which"):
+        strength_search.run([*TINY, *overrides, "seeds=[1]", f"results_dir={tmp_path}"])
     assert not list(tmp_path.iterdir())
 
 

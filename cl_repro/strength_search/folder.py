@@ -18,6 +18,7 @@ from cl_repro.records import Row, Store, from_csv, to_csv
 from cl_repro.strength_search.procedure import Patience, Rules
 from cl_repro.strength_search.training import Outcome
 from cl_repro.strength_search.training import run as through_all_tasks
+from cl_repro.unifying.course import check_runs
 from cl_repro.worker import Workshop
 
 KEY = ("config_id", "arm", "seed")
@@ -58,10 +59,10 @@ def run(overrides: Sequence[str]) -> Path:
     device = runtime.resolve_device(common["device"])
     arms = [search.arm for search in searches]
     for arm in arms:
-        if arm.uses_lambda and workshop.method(arm.cfg).penalty_grad is None:
-            raise UserError(
-                f"method={arm.cfg['method']['name']}: its lambda is no penalty's strength, which is what is searched"
-            )
+        method, name = workshop.method(arm.cfg), arm.cfg["method"]["name"]
+        check_runs(method, name)
+        if arm.uses_lambda and method.penalty_grad is None:
+            raise UserError(f"method={name}: its lambda is no penalty's strength, which is what is searched")
         if "val" not in workshop.benchmark(arm.cfg, device).splits:
             raise UserError(
                 f"benchmark={arm.cfg['benchmark']['name']}: the search needs validation rows; set val_fraction=0.2, or "
@@ -120,8 +121,7 @@ def searched(cfg: dict[str, Any]) -> Search:
         UserError: bad values.
     """
     config.check(cfg)
-    if cfg["grid"]["lambdas"] != [cfg["lam"]]:
-        raise UserError("grid: the search begins at one strength, lam; choose grid=one")
+    config.check_one_lambda(cfg)
     given = dict((cfg["benchmark"].get("protocol") or {}).get("search") or {})
     given = {key: value for key, value in given.items() if not isinstance(value, Mapping)}  # those are of each scale
     settings = {**Rules()._asdict(), **Patience()._asdict()}

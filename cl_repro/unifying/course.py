@@ -3,6 +3,7 @@
 `begin` and `advance` are `engine.training.learn`, cut open: the same mini-batches, noise and steps, bit for bit.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +15,12 @@ from cl_repro.engine.batches import Batches, batches, minibatch, part
 from cl_repro.engine.boundary import in_parts
 from cl_repro.engine.stack import active_mask, look, lower, redraw
 from cl_repro.engine.training import follow, loss_function
+from cl_repro.errors import UserError
 from cl_repro.runtime import tf32
 from cl_repro.types import Method, Tree
+
+RUNS = ("init", "penalty_grad", "end_task", "start_task", "observe", "gradients", "trains_on")
+"""Fields of a `Method` that a program on `begin` and `advance` can run: the others are the engine's alone."""
 
 
 class Course(NamedTuple):
@@ -37,6 +42,26 @@ class Course(NamedTuple):
     def weights(self) -> Tree:
         """Protected parameters as they are now, {name: [*shape]}, as views."""
         return lower(self.experiment.protected(self.stack.params), 1)
+
+
+def check_runs(method: Method, name: str, runs: Sequence[str] = RUNS) -> None:
+    """Refuse a method that a program would silently make another of.
+
+    Args:
+        method: to train with.
+        name: of it.
+        runs: fields of `Method` that the program runs.
+
+    Raises:
+        UserError: a field that it does not run is not as in `Method()`.
+    """
+    plain = Method()
+    left_out = [key for key in Method._fields if key not in runs and getattr(method, key) != getattr(plain, key)]
+    if left_out:
+        raise UserError(
+            f"method={name}: this program does not run its {', '.join(left_out)}, without which it is another method; "
+            "`python -m cl_repro` does"
+        )
 
 
 def begin(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any) -> tuple[Course, Any]:

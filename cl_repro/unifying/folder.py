@@ -118,6 +118,7 @@ def prepared(overrides: Sequence[str]) -> tuple[Group, Experiment, Workshop]:
     if len(cfgs) > 1:
         raise UserError(f"arms={len(cfgs)} of them: the figures follow one run; leave out arms=")
     config.check(cfg)
+    config.check_one_lambda(cfg)
     if cfg["method"]["name"] != "si":
         raise UserError(f"method={cfg['method']['name']}: the figures follow a run of method=si")
     device, workshop = runtime.resolve_device(cfg["device"]), Workshop(lambda *_: None)
