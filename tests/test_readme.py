@@ -38,10 +38,11 @@ def test_make_knows_the_target(line: str) -> None:
 @pytest.mark.parametrize("line", APPLICATION)
 def test_the_application_accepts_it(line: str) -> None:
     words = [word for word in shlex.split(line)[3:] if not word.startswith("-") and word != "job"]
-    first, *others = product(*([word] if "[" in word else expand(word) for word in words))
-    assert cli.arms(*first)
+    jobs = list(product(*([word] if "[" in word else expand(word) for word in words)))
+    assert cli.arms(*(word for word in jobs[0] if not word.startswith("hydra")))
+    assert " -m " in line.split("cl_repro")[1] or "hydra/launcher" not in line
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for overrides in others:  # of a sweep: all that it changes are values; the arms are those of the first
+        for overrides in jobs:  # of a sweep: all that it changes are values; the arms are those of the first
             assert OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
 
 
