@@ -322,6 +322,27 @@ def test_correlations_are_numpys_of_the_vectors_of_a_plain_loop(found: dict, exp
     assert rows["dropped"].gt(0).sum() == 2 * 2 * 3 and rows["r"].abs().max() <= 1
 
 
+def test_correlations_without_the_largest_are_numpys_by_every_rule(found: dict, expected: dict) -> None:
+    """The rules leave out other weights than the largest SIU, and other weights than each other."""
+    rows = found["trimmed"]
+    for row in rows.itertuples():
+        x, y = (expected["tasks"][row.task - 1][key] for key in (row.x, row.y))
+        out = round(row.dropped * len(x))
+        by = {"size": abs(x).argsort(), "y": y.argsort()}
+        kept = x.argsort()[out // 2 : len(x) - out + out // 2] if row.by == "tails" else by[row.by][: len(x) - out]
+        assert row.r == pytest.approx(np.corrcoef(x[kept], y[kept])[0, 1], rel=2e-5), (row.x, row.dropped, row.by)
+    assert len(rows) == 2 * 2 * 3 * 3
+    signed = found["correlations"].query("dropped > 0").assign(by="x")
+    rules = pd.concat([signed, rows]).query("x == 'siu_raw'").groupby(["task", "dropped"])["r"].nunique()
+    assert rules.max() == 4
+
+
+def test_without_examples_nothing_is_measured_at_the_end(small: Experiment, found: dict) -> None:
+    rows = watch(small, si(XI), XI, SEED, LAM, Settings(None, None, 12, 1, 100), in_detail=True)
+    assert pd.read_csv(io.BytesIO(to_csv(list(rows.rows["summed"][0]), rows.rows["summed"]))).equals(found["summed"])
+    assert not rows.scatter and not any(rows.rows[name] for name in ("correlations", "trimmed", "measures"))
+
+
 def test_extents_are_those_of_the_vectors_of_a_plain_loop(found: dict, expected: dict) -> None:
     for row in found["measures"].itertuples():
         value = expected["tasks"][row.task - 1][row.measure]
@@ -468,6 +489,7 @@ def test_what_does_not_belong_together_is_refused(copy: Path) -> None:
             "benchmark.protocol.figures.ful: unknown key; allowed: examples, many,",
         ),
         (("benchmark.protocol.figures.points=0",), "figures.points=0: must be an integer of at least 1$"),
+        (("+benchmark.protocol.figures.examples=0",), "figures.examples=0: must be an integer of at least 1, or null"),
         (("+benchmark.protocol.figures.many=a",), "figures.many=a: must be an integer of at least 1, or null for none"),
     ):
         with pytest.raises(UserError, match=message):
@@ -502,3 +524,19 @@ def test_the_studies_are_the_published_runs(name: str, lam: float, model: str) -
     assert figures["full_every"] == (1 if name == "permuted_mnist" else None)
     assert figures["many"] == (30000 if name == "permuted_mnist" else 5000)
     assert schedule(4680, 234, 1, 100).every == 20
+
+
+def test_the_first_task_and_its_first_steps_are_the_published_run_cut_short() -> None:
+    """Another folder, fewer tasks or steps, no full gradient: the rest is the same."""
+    (whole,) = cli.arms("study=unifying_figures_permuted_mnist", "scale=paper")
+    (task,) = cli.arms("study=unifying_first_task_permuted_mnist")
+    (steps,) = cli.arms("study=unifying_first_steps_permuted_mnist")
+    for cut in (task, steps):
+        check(cut)
+        assert (cut["scale"], cut["name"], cut["benchmark"]["n_tasks"]) == ("paper", whole["name"], 1)
+        assert cut["benchmark"]["protocol"]["figures"]["full_every"] is None
+        assert all(cut[key] == whole[key] for key in ("lam", "reinit", "model", "optim", "method", "batch_size"))
+    assert (task["suffix"], steps["suffix"]) == ("_first_task", "_first_steps")
+    assert (task["iterations"], steps["iterations"], len(task["seeds"]), len(steps["seeds"])) == (4680, 20, 5, 20)
+    (smoke,) = cli.arms("study=unifying_first_steps_permuted_mnist", "scale=smoke")
+    assert smoke["suffix"] == "_first_steps_smoke"

@@ -42,7 +42,7 @@ def mean_r(x: str, y: str, dropped: float = 0.0, task: int = 1, kind: str = MAIN
 
 def invented(benchmark: str, seed: int, kind: str, in_detail: bool) -> Found:
     """What a run would leave."""
-    rows: dict[str, list] = {"correlations": [], "measures": [], "summed": [], "noise": []}
+    rows: dict[str, list] = {"correlations": [], "trimmed": [], "measures": [], "summed": [], "noise": []}
     for task in range(1, TASKS[benchmark] + 1):
         for x, y, dropped in PAIRS:
             r = mean_r(x, y, dropped, task, kind) - 0.01 + OFF[seed]

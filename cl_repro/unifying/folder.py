@@ -40,6 +40,7 @@ NETWORK = (
 STAMP = ("seconds", "dtype", "device", "hardware", "torch", "git_sha", "dirty", "finished", "schema_version")
 COLUMNS = {
     "correlations.csv": (*KEY, "task", "x", "y", "dropped", "r"),
+    "trimmed.csv": (*KEY, "task", "x", "y", "dropped", "by", "r"),
     "measures.csv": (*KEY, "task", "measure", "total", "largest", "negative"),
     "summed.csv": (*KEY, "task", "iteration", "si", "siu", "full", "full_every", "loss"),
     "noise.csv": (*KEY, "iteration", "noise", "signal"),
@@ -136,6 +137,7 @@ def settings_of(cfg: dict[str, Any]) -> Settings:
     Raises:
         UserError: a key that is unknown, or a value that is no number of at least 1.
     """
+    or_none = ("examples", "many", "full_every")
     protocol = cfg["benchmark"].get("protocol") or {}
     given = protocol.get("figures") or {}
     made = {
@@ -149,8 +151,8 @@ def settings_of(cfg: dict[str, Any]) -> Settings:
     for key, value in given.items():
         if key not in made:
             raise UserError(f"benchmark.protocol.figures.{key}: unknown key; allowed: {', '.join(made)}")
-        if not (config.is_int(value) and value >= 1) and not (value is None and key in ("many", "full_every")):
-            null = ", or null for none" if key in ("many", "full_every") else ""
+        if not (config.is_int(value) and value >= 1) and not (value is None and key in or_none):
+            null = ", or null for none" if key in or_none else ""
             raise UserError(f"benchmark.protocol.figures.{key}={value}: must be an integer of at least 1{null}")
     return Settings(**(made | given))
 

@@ -43,7 +43,7 @@ PAIRS = (
     ("af", "af_many"),
     ("si", "af_many"),
 )
-# Pairs to compute once more without the weights of the largest x, and which shares of them (figure L.1).
+# Pairs to compute once more without a share of the weights (figure L.1).
 TRIMMED = tuple((f"{path}_raw", "sos") for path in PATHS)
 SHARES = (0.01, 0.05)
 
@@ -54,6 +54,20 @@ class Correlation(NamedTuple):
     x: str
     y: str
     dropped: float  # share of the weights left out: those with the largest x
+    r: float
+
+
+class Trimmed(NamedTuple):
+    """Pearson's r without a share of the weights, chosen by another rule than the largest x.
+
+    The paper leaves out the weights of "the largest importance" and does not say whether the sign counts. It matters
+    for SIU, whose values are as often noise as signal: those of the largest x have noise of one sign alone.
+    """
+
+    x: str
+    y: str
+    dropped: float  # share of the weights left out
+    by: str  # size: the largest |x|; tails: half of them the largest x, half the smallest; y: the largest y
     r: float
 
 
@@ -126,6 +140,20 @@ def correlations(measures: dict[str, Tensor]) -> list[Correlation]:
         for share in SHARES:
             kept = order[: len(order) - round(share * len(order))]
             found.append(Correlation(x, y, share, pearson(measures[x][kept], measures[y][kept])))
+    return found
+
+
+def trimmed(measures: dict[str, Tensor]) -> list[Trimmed]:
+    """`TRIMMED` by the rules that are not in `correlations`."""
+    found = []
+    for x, y in TRIMMED:
+        a, b = measures[x], measures[y]
+        size, value, other = (key.argsort(stable=True) for key in (a.abs(), a, b))
+        for share in SHARES:
+            out = round(share * len(a))
+            left = len(a) - out
+            kept = {"size": size[:left], "tails": value[out // 2 :][:left], "y": other[:left]}
+            found += [Trimmed(x, y, share, by, pearson(a[rest], b[rest])) for by, rest in kept.items()]
     return found
 
 

@@ -17,8 +17,8 @@ from cl_repro.methods.synaptic_intelligence import sib, siu
 from cl_repro.records import Row
 from cl_repro.types import Method
 from cl_repro.unifying import measures
-from cl_repro.unifying.course import begin
-from cl_repro.unifying.observed import observed
+from cl_repro.unifying.course import Course, begin
+from cl_repro.unifying.observed import State, observed
 from cl_repro.unifying.path import schedule, text, trained
 
 SCATTERED = 100_000  # weights of a scatter plot, at most
@@ -32,7 +32,7 @@ SCATTER = (
 class Settings(NamedTuple):
     """What is looked at, and how often."""
 
-    examples: int  # N, of the importances that are estimated after a task
+    examples: int | None  # N, of the importances that are estimated after a task; None: nothing is measured after it
     many: int | None  # of af_many; None: none
     points: int  # rows of a task in summed.csv, about
     full_every: int | None  # e: the full gradient of task 1 at every e-th step; None: at none
@@ -77,23 +77,22 @@ def watch(
     assert method.init and method.end_task  # `observed` has them
     strength = torch.tensor(lam, dtype=experiment.dtype, device=experiment.device)
     state = method.init(lower(experiment.protected(stack.params), 1), strength)
-    rows: dict[str, list[Row]] = {name: [] for name in ("correlations", "measures", "summed", "noise")}
+    rows: dict[str, list[Row]] = {name: [] for name in ("correlations", "trimmed", "measures", "summed", "noise")}
     scatter: dict[str, NDArray[np.float32]] = {}
     for task in range(n_tasks):
         course, state = begin(experiment, stack, task, method, state)
         full_every = settings.full_every if in_detail and task == 0 else None
         at = schedule(course.steps, settings.points, full_every, settings.dense)
         state, summed, noise = trained(course, state, at, progress)
-        paths = dict(zip(measures.PATHS, (state.acting, state.watching[1], state.watching[0]), strict=True))
-        found = measures.of_paths(paths, course.weights, xi)
-        found |= measures.of_moments({"sos": state.watching[2], "sos_alpha1": state.watching[3]})
-        found |= measures.of_examples(course, settings.examples, settings.many)
         rows["summed"] += summed
         rows["noise"] += noise
-        rows["correlations"] += named(task, measures.correlations(found))
-        rows["measures"] += named(task, measures.extents(found))
-        if in_detail and task == 0:
-            scatter = drawn({name: found[name] for name in SCATTER}, seed)
+        if settings.examples is not None:
+            found = at_the_end(course, state, xi, settings.examples, settings.many)
+            rows["correlations"] += named(task, measures.correlations(found))
+            rows["trimmed"] += named(task, measures.trimmed(found))
+            rows["measures"] += named(task, measures.extents(found))
+            if in_detail and task == 0:
+                scatter = drawn({name: found[name] for name in SCATTER}, seed)
         if task + 1 < n_tasks:
             state = method.end_task(state, course.weights, {})
     rows["networks"] = [
@@ -106,6 +105,14 @@ def watch(
         )
     ]
     return Found(rows, scatter)
+
+
+def at_the_end(course: Course, state: State, xi: float, examples: int, many: int | None) -> dict[str, torch.Tensor]:
+    """Every measure of a task that has been trained on, {measure: [P]}."""
+    paths = dict(zip(measures.PATHS, (state.acting, state.watching[1], state.watching[0]), strict=True))
+    found = measures.of_paths(paths, course.weights, xi)
+    found |= measures.of_moments({"sos": state.watching[2], "sos_alpha1": state.watching[3]})
+    return found | measures.of_examples(course, examples, many)
 
 
 def named(task: int, tuples: list[Any]) -> list[Row]:
