@@ -119,11 +119,11 @@ def interval_text(x: Interval, digits: int = 2, sign: str = "+") -> str:
 
 
 def lambda_text(lam: float) -> str:
-    """E.g. 1e3 for whole decades, 250 otherwise."""
+    """E.g. 1e3 for whole decades, else 250 or 0."""
     if not math.isfinite(lam):
         return NOTHING
-    decade = math.log10(lam) if lam > 0 else math.nan
-    return f"1e{decade:.0f}" if decade == round(decade) else f"{lam:g}"
+    decade = math.log10(lam) if lam > 0 else 0.5
+    return f"1e{decade:.0f}" if decade.is_integer() else f"{lam:g}"
 
 
 def loss_notes(grid: Grid) -> list[str]:

@@ -68,7 +68,7 @@ class Arm(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A study's accuracies, percent. A arms with a lambda, S seeds, L lambdas > 0; NaN where missing or lost."""
+    """A study's accuracies, percent. A arms with a lambda, S seeds, L lambdas, 0 among them; NaN if missing or lost."""
 
     arms: tuple[Arm, ...]
     seeds: Array  # [S]
@@ -86,6 +86,12 @@ class Grid(NamedTuple):
         sizes = sorted({int(np.isfinite(arm).any(axis=0).sum()) for arm in self.accuracy})
         size = f"{sizes[0]}" + (f" to {sizes[-1]}" if len(sizes) > 1 else "")
         return f"λ: a window of {size} values per arm, placed by the trace of its Fisher, not the published 14"
+
+    @property
+    def penalised(self) -> "Grid":
+        """The same without lambda = 0, which has no place on a logarithmic axis."""
+        kept = self.lams > 0
+        return self._replace(lams=self.lams[kept], accuracy=self.accuracy[..., kept], lost=self.lost[:, kept])
 
     @property
     def none(self) -> Array:
@@ -196,9 +202,8 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
         folder: as in `arms_of`.
 
     Returns:
-        The arrays. lambda = 0 has no place on a log axis and is left out.
+        The arrays.
     """
-    runs = runs[runs["lambda"].isna() | (runs["lambda"] > 0)]
     seeds, lams = np.unique(runs["seed"]), np.unique(runs["lambda"].dropna())
     runs = runs.assign(accuracy=100 * runs["accuracy"].where(runs["status"] == "ok"))
     curved, flat, accuracy, lost = [], [], [], []

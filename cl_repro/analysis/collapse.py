@@ -49,7 +49,7 @@ def collapse(study: Study) -> Collapse | None:
     Returns:
         None if fewer than two of its arms have both a rise and a trace.
     """
-    grid, settings = grid_of(study.runs, study.folder), study.settings
+    grid, settings = grid_of(study.runs, study.folder).penalised, study.settings
     found, traces = shapes(study, grid), log_traces(study, grid)
     log_trace = seed_mean(traces[..., None])[..., 0]
     kept = np.flatnonzero(np.isfinite(log_trace) & np.isfinite([shape.rise.centre for shape in found]))

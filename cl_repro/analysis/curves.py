@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, looks_of
-from cl_repro.analysis.figures import decades, save
+from cl_repro.analysis.figures import lambdas, save
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambdas
 from cl_repro.errors import UserError
@@ -135,7 +135,7 @@ def _mark_lost(axes: Axes, lams: Array, accuracy: Array, lost: Array, style: Loo
 
 
 def _dress(axes: Axes, grid: Grid, title: str) -> None:
-    decades(axes, grid.lams[0], grid.lams[-1])
+    lambdas(axes, grid.lams)
     axes.set_xlabel("\n".join(["Regularisation strength λ (log scale)", *textwrap.wrap(grid.window_note, 62)]))
     axes.set_ylabel("Test accuracy after the last task (%)")
     axes.set_title(title, loc="left", pad=10, fontweight="bold")

@@ -6,9 +6,30 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from cl_repro.records import write_atomically
+from cl_repro.stats import Array
+
+LINEAR = 0.7  # width of the linear part of an axis with a 0, in decades
+
+
+def lambdas(axes: Axes, lams: Array) -> None:
+    """An axis for lambdas [L], ascending: logarithmic; where the first is 0, linear from there to the second."""
+    if lams[0] > 0:
+        decades(axes, lams[0], lams[-1])
+        return
+    first, last = lams[1], lams[-1]
+    axes.set_xscale("symlog", linthresh=first, linscale=LINEAR)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(first)), np.floor(np.log10(last)) + 1)
+    axes.xaxis.set_major_locator(FixedLocator([0.0, *powers] if len(powers) > 1 else list(lams)))
+    if len(powers) < 2:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    margin = 0.03 * max(np.log10(last / first), 1)  # decades
+    axes.set_xlim(-margin / LINEAR * first, last * 10**margin)
+    axes.axvspan(0, first, color="#F3F3F3", linewidth=0, zorder=0)
+    axes.annotate("linear", (first / 2, 1), xycoords=axes.get_xaxis_transform(), ha="center", va="top", fontsize=8)
 
 
 def decades(axes: Axes, low: float, high: float, labels: int = 20) -> None:

@@ -86,9 +86,8 @@ def kind_of_runs(name: str, runs: pd.DataFrame) -> str:
 
 
 def most_lambdas(runs: pd.DataFrame) -> int:
-    """How many positive lambdas the arm with the most of them has."""
-    positive = runs[runs["lambda"] > 0]
-    return int(positive.groupby("config_id")["lambda"].nunique().max()) if len(positive) else 0
+    """How many lambdas the arm with the most of them has, 0 among them."""
+    return int(runs.groupby("config_id")["lambda"].nunique().max()) if len(runs) else 0
 
 
 def studies(names: Sequence[str], results_dir: Path, kinds: Sequence[str]) -> list[Study]:

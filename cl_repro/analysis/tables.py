@@ -51,7 +51,8 @@ class Shape(NamedTuple):
 
 
 def shapes(study: Study, grid: Grid) -> list[Shape]:
-    """Rise and width of every arm with a lambda, with percentile bootstrap intervals over seeds."""
+    """Rise and width of every arm with a lambda, with percentile bootstrap intervals over seeds; without lambda = 0."""
+    grid = grid.penalised
     settings, log_lam = study.settings, np.log10(grid.lams)
     accuracy, none, n = complete(grid.accuracy), grid.none[:, None], grid.seeds.size
     weight = bootstrap_weights(n, settings.resamples, np.random.default_rng(settings.seed))
@@ -105,6 +106,7 @@ def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
         f"Brackets: {confidence} percentile bootstrap over seeds ({settings.resamples} resamples, the same for None "
         "and every arm); with few seeds such intervals are somewhat too narrow.",
         "Trace: sum of the Fisher diagonal after task 1, geometric mean over seeds (n).",
+        *(("λ = 0 has no logarithm: rises and widths leave it out.",) if (study.runs["lambda"] == 0).any() else ()),
     )
     header = ("Arm", "rise, log10 λ", "width, decades", "touches the grid's edge", "trace after task 1")
     return Table("shape", "Where accuracy rises, and how wide the range of good λ is", header, tuple(body), notes)

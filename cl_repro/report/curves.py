@@ -49,7 +49,8 @@ def charts(study: Study) -> list[Chart]:
 
 def chart(study: Study) -> Chart:
     """The chart of runs of one benchmark, scenario and model; of a comparison against lambda alone."""
-    grid = grid_of(study.runs, study.folder)
+    whole = grid_of(study.runs, study.folder)
+    grid = whole.penalised
     compares = study.kind == COMPARISON  # few of its methods have a trace, and their windows differ in kind
     found = None if compares else collapse(study)
     traces = {arm.config_id: log for arm, log in zip(found.grid.arms, found.log_trace, strict=True)} if found else {}
@@ -60,9 +61,9 @@ def chart(study: Study) -> Chart:
     return assembled(
         title=describe(study.runs),
         axes=[(title, *_ends(grid, x[i])) for i, title in enumerate(X_LABELS[: len(x)])],
-        drawn=[*_flat(grid, x, looks), *_curves(grid, x, looks[len(grid.flat) :])],
+        drawn=[*_flat(whole, x, looks), *_curves(grid, x, looks[len(grid.flat) :])],
         keys=[key(arm.label, style) for arm, style in zip(arms, looks, strict=True)],
-        table=points_table(grid),
+        table=points_table(whole),
         window="" if compares else grid.window_note,
         left_out=tuple(arm.label for arm, at in zip(grid.arms, scale, strict=True) if found and np.isnan(at)),
     )
@@ -85,12 +86,15 @@ def _ends(grid: Grid, x: Array) -> tuple[float, float]:
 
 
 def _flat(grid: Grid, x: list[Array], looks: Sequence[Look]) -> Iterator[Drawn]:
-    """Methods without lambda: a line from end to end of every axis, with a band of one SEM."""
-    lines = [np.geomspace(*_ends(grid, axis), POINTS) for axis in x]
-    for position, (arm, values) in enumerate(grid.flat):
+    """Methods without lambda, and lambda = 0: a line from end to end of every axis, with a band of one SEM."""
+    lines = [np.geomspace(*_ends(grid.penalised, axis), POINTS) for axis in x]
+    flat = [(arm.label, values) for arm, values in grid.flat]
+    if grid.lams[0] == 0:
+        flat += [(f"{arm.label}, λ = 0", cells[:, 0]) for arm, cells in zip(grid.arms, grid.accuracy, strict=True)]
+    for position, ((name, values), style) in enumerate(zip(flat, looks, strict=False)):
         point = estimate(values)
         if point.n:
-            yield from flat_line(position, lines, point, arm.label, looks[position])
+            yield from flat_line(position, lines, point, name, style)
 
 
 def _curves(grid: Grid, x: list[Array], looks: Sequence[Look]) -> Iterator[Drawn]:
