@@ -66,7 +66,7 @@ tables: $(READY) ## write all tables again, from the CSVs alone
 report: $(READY) ## one page with all results: results/report/index.html
 	$(PY) scripts/report.py
 
-docs: $(READY) ## write docs/methods.md from docstrings and configuration files
+docs: $(READY) ## write docs/methods.md and docs/deviations.md from docstrings, comments and configuration files
 	$(PY) scripts/document.py
 
 notebooks: $(READY) ## execute the notebooks again and write their outputs (after new results)

@@ -1,4 +1,8 @@
-"""docs/methods.md: every method and estimator, from the docstrings of its module and factory and from its YAML file."""
+"""docs/methods.md and docs/deviations.md, from docstrings, comments and YAML files.
+
+The first has every method and estimator; the second what the code does otherwise than the code it follows, from the
+paragraphs that begin with the tag.
+"""
 
 import inspect
 import sys
@@ -9,12 +13,50 @@ from omegaconf import OmegaConf
 
 from cl_repro.config import CONF, find
 
+ITSELF = Path(__file__)
 GROUPS = {"method": "Methods", "fisher": "Estimators of importances", "memory": "Memories"}
 INTRODUCTION = """# Methods, estimators and memories
 
 Made from docstrings and configuration files by `make docs`; edit those. Each entry has the equation with its source,
 prefactor and labels, what it costs, and its configuration. `g`, `z`, `q` are gradients, logits and probabilities.
 """
+
+
+TAG = "DEVIATES"
+DEVIATIONS = f"""# Where the code deviates, on purpose, from the code it follows
+
+Made by `make docs` from the paragraphs that say {TAG} in the code and its configuration; edit those. What the code base
+does is known from reading it; a file without an entry does as its sources do, as far as we know.
+"""
+
+
+def deviations() -> str:
+    """The whole page, Markdown: a list by file, in the order of their paths."""
+    root = CONF.parent
+    paths = sorted(path for path in (*(root / "cl_repro").rglob("*.py"), *CONF.rglob("*.yaml")) if path != ITSELF)
+    parts = [DEVIATIONS]
+    for path in paths:
+        if found := tagged(path.read_text(encoding="utf-8")):
+            parts.append(f"## `{path.relative_to(root).as_posix().removeprefix('cl_repro/')}`\n")
+            parts.append("".join(f"- {text[0].upper()}{text[1:]}\n" for text in found))
+    return "\n".join(parts)
+
+
+def tagged(text: str) -> list[str]:
+    """What follows each tag to the end of its paragraph: of a docstring, a list or a comment."""
+    lines, found = text.splitlines(), []
+    for i, line in enumerate(lines):
+        if TAG not in line:
+            continue
+        words = [line.partition(TAG)[2]]
+        comment = line.lstrip().startswith("#")
+        for after in map(str.strip, lines[i + 1 :]):
+            inside = after.removeprefix("#").strip() if comment == after.startswith("#") else ""
+            if not inside or inside.startswith(("- ", '"""')):
+                break
+            words.append(inside)
+        found.append(" ".join(words).strip().removesuffix('"""'))
+    return found
 
 
 def methods() -> str:

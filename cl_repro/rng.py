@@ -3,6 +3,10 @@
 A stream depends on (seed, name, task) alone, never on who drew before or on the other replicas. Adding a consumer
 moves no other stream, and forking a run needs no generator state. Streams are drawn on the CPU, the same for every
 device; only what every step draws anew (dropout) is drawn on the device itself.
+
+DEVIATES from all reference code: initial weights, orders of mini-batches and drawn labels are not theirs for any seed.
+Which classes or permutations are a task is (`benchmarks`). All arms of a seed see the same mini-batches, so that they
+are paired; in van de Ven's code those of "None" are others from the second task on.
 """
 
 import hashlib
@@ -28,6 +32,10 @@ def _key(seed: int, name: str, task: int) -> bytes:
 
 def batches(generator: Generator, n: int, batch_size: int, iterations: int) -> Tensor:
     """Mini-batches of `iterations` steps: shuffled epochs without replacement, incomplete batches dropped.
+
+    DEVIATES from Benzing's code on MNIST, which joins what an epoch leaves over with the beginning of the next one, and
+    goes on in the same epoch when the task changes. Here, as in van de Ven's code, the rest of an epoch is dropped, and
+    every task begins with a new one.
 
     Args:
         generator: where the shuffles come from.

@@ -6,13 +6,49 @@ import pytest
 from omegaconf import OmegaConf
 
 from cl_repro.config import CONF
-from cl_repro.documentation import methods, target
+from cl_repro.documentation import deviations, methods, tagged, target
 
-PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_the_page_is_that_of_the_code():
-    assert PAGE.read_text(encoding="utf-8") == methods(), "run `make docs`"
+@pytest.mark.parametrize("made", [methods, deviations], ids=lambda made: made.__name__)
+def test_the_pages_are_those_of_the_code(made):
+    assert (DOCS / f"{made.__name__}.md").read_text(encoding="utf-8") == made(), "run `make docs`"
+
+
+def test_every_deviation_says_from_what_and_is_a_sentence():
+    entries = [line for line in deviations().splitlines() if line.startswith("- ")]
+    assert len(entries) > 15
+    assert all(entry.startswith("- From ") and entry.endswith(".") for entry in entries)
+
+
+def test_a_deviation_ends_with_its_paragraph():
+    text = '''"""A module.
+
+DEVIATES from A, which does this
+and that.
+"""
+
+def f():
+    """Do it.
+
+    - DEVIATES from B in a word.
+    - Not this.
+    """
+    # DEVIATES from C, as
+    # a comment says.
+    return 1
+
+
+def g():
+    """DEVIATES from D."""
+'''
+    assert tagged(text) == [
+        "from A, which does this and that.",
+        "from B in a word.",
+        "from C, as a comment says.",
+        "from D.",
+    ]
 
 
 @pytest.mark.parametrize("group", ["method", "fisher", "memory"])

@@ -130,7 +130,7 @@ def parted(whole: Tensor) -> tuple[Tensor, Tensor]:
         [9 N / 10] and the rest, each ascending.
     """
     n = len(whole)
-    # DEVIATES: a permutation of our own, of this size; freedbee/continual_regularisation (CIFAR/utils.py) stores some.
+    # DEVIATES from freedbee/continual_regularisation (CIFAR/utils.py), which stores its permutations; this is another.
     order = torch.randperm(n, generator=rng.stream(0, "cifar10_100_validation", n))
     train, val = whole[order[: 9 * n // 10]], whole[order[9 * n // 10 :]]
     return train.sort().values, val.sort().values

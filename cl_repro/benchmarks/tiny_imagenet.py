@@ -61,8 +61,8 @@ def tiny_imagenet(
 ) -> Benchmark:
     """Task k has the 20 classes from the (20 k)-th on.
 
-    DEVIATES: classes in the order of wnids.txt. The published tasks follow a list of their own in the code of De Lange
-    et al. (src/data/tinyimgnet_classes.txt), and their validation images an unseeded draw.
+    DEVIATES from the code of De Lange et al., whose tasks follow a list of their own (src/data/tinyimgnet_classes.txt)
+    and whose validation images are an unseeded draw; here classes come in the order of wnids.txt.
 
     Args:
         n_tasks: 10 in the paper, which is all classes.

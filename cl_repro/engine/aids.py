@@ -34,7 +34,9 @@ def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn:
     seeds, trains_on = sorted(set(stack.seeds)), method.trains_on(task)
     independent = slot = recalled = old = targets = teacher = None
     if INDEPENDENT in method.gradients:
-        # DEVIATES: shuffled epochs of their own, as in Benzing's runs on MNIST; on CIFAR his draw with replacement
+        # DEVIATES from Benzing's code: shuffled epochs of their own, for every benchmark and program, as in his
+        # training runs on MNIST. For his figures on MNIST both mini-batches of a step come from one shuffle, so that
+        # they share no example within an epoch; on CIFAR he draws the independent ones with replacement.
         independent = batches(experiment, seeds, task, trains_on, INDEPENDENT)
     if method.memory and method.memory.size:
         slot, recalled = memories(experiment, seeds, task, method, drawn)

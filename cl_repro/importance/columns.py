@@ -55,6 +55,8 @@ def draw(z: Tensor, noise: Tensor) -> Tensor:
     """y~ [N] ~ softmax(z) by inverse CDF; noise [N] float64 in [0, 1).
 
     In float64: float32 noise would draw labels of probability 1e-11 with probability 6e-8.
+
+    DEVIATES from the reference code, whose probabilities are rounded to float32 before a label is drawn.
     """
     cdf = z.double().softmax(1).cumsum(1)
     return (noise[:, None] >= cdf[:, :-1]).sum(1)

@@ -27,15 +27,18 @@ U runs over examples or over mini-batches of b of the task's N examples, M = cei
 
 What no estimator can express, and what is done instead:
 
-- DEVIATES: facil, mammoth and pycil leave the network in training mode: batch statistics (mammoth: of one example),
-  running statistics that move, dropout. Here it is evaluated, as everywhere. The same for networks without either.
-- DEVIATES: clarena, facil, mammoth and pycil augment the examples of the pass; here nothing is augmented.
-- DEVIATES: facil, mammoth and pycil take the softmax over all classes so far (mammoth: all there are). Here over those
-  of the scenario: the same under scenario=class, the task's own under scenario=task.
-- DEVIATES: clarena counts N at every step of the task's training, so its F is smaller by the epochs. Here D = N: the
-  constant belongs to lambda.
-- DEVIATES: clarena and facil protect no head. Without effect under scenario=task, where nothing else moves an old head.
-- DEVIATES: avalanche takes the examples in the order of the file, here they are in random order, in other batches.
+- DEVIATES from facil, mammoth and pycil, which leave the network in training mode: batch statistics (mammoth: of one
+  example), running statistics that move, dropout. Here it is evaluated, as everywhere. The same for networks without
+  either.
+- DEVIATES from clarena, facil, mammoth and pycil, which augment the examples of the pass; here nothing is augmented.
+- DEVIATES from facil, mammoth and pycil, which take the softmax over all classes so far (mammoth: all there are). Here
+  over those of the scenario: the same under scenario=class, the task's own under scenario=task.
+- DEVIATES from clarena, which counts N at every step of the task's training, so that its F is smaller by the epochs.
+  Here D = N: the constant belongs to lambda.
+- DEVIATES from clarena and facil, which protect no head. Without effect under scenario=task, where nothing else moves
+  an old head.
+- DEVIATES from avalanche, which takes the examples in the order of the file; here they are in random order, in other
+  batches.
 - Half, decay and mixing are the method's: method=ewc has lam/2, and method.gamma=0.5 mixes as facil does, at its lam.
   mammoth's decay is in F alone, ours is in the penalty too: with gamma < 1 its lam is also divided by gamma here.
   clarena, and by default avalanche and gt_ripl, keep a penalty a task: method=ewc_offline. pycil's mean over classes

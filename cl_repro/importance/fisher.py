@@ -4,8 +4,10 @@ r"""The diagonal Fisher information, four ways that differ in the label of the g
 
 exact takes y ~ p(y|x_n) in expectation, sample draws it once, empirical takes the data's label, predicted the most
 probable one. Scale: the MEAN over examples of squared per-example gradients of the unreduced log-likelihood, no
-prefactor (the penalty's 1/2 is in the method). With `normalisation: reference` the divisors of the reference code:
-it divides by the last index of its loop, N - 1 on a full pass, and stops after n + 1 examples, not n.
+prefactor (the penalty's 1/2 is in the method).
+
+DEVIATES from the reference code, which divides by the last index of its loop, N - 1 on a full pass, and stops after
+n + 1 examples, not n (for mini-batches M - 1, not M). `normalisation: reference` does as it does.
 """
 
 from collections.abc import Callable
@@ -72,7 +74,7 @@ def counts(n: int | None, normalisation: str) -> tuple[Callable[[int], int], Cal
     """How many of N examples are used, and by what their sum is divided (protocol: `normalisation`)."""
     if normalisation == "exact":
         return (lambda total: n or total), (lambda total: float(n or total))
-    # DEVIATES: on purpose, as the reference code: N - 1 on a full pass, n + 1 examples divided by n + 1 otherwise.
+    # N - 1 on a full pass, n + 1 examples divided by n + 1 otherwise
     stops = lambda total: n is not None and total > n + 1  # noqa: E731
     return (
         lambda total: (n or 0) + 1 if stops(total) else total,

@@ -4,8 +4,10 @@ r"""Dark experience replay: earlier examples, with the logits that the network h
     DER++   loss = CE(new) + lam mean (z - z*)^2 + beta CE(memory)
 
 z* are the logits of the training step in which an example was put into the memory; the mean is over examples and
-logits, active or not. lam is the paper's alpha. DEVIATES: both terms of DER++ are of the same recalled examples, where
-the paper draws twice; the memory is replayed from task 2 on.
+logits, active or not. lam is the paper's alpha.
+
+DEVIATES from the paper: both terms of DER++ are of the same recalled examples, where it draws twice; the memory is
+replayed from task 2 on.
 """
 
 import math

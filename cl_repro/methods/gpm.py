@@ -9,6 +9,10 @@ A bias is a weight of an input that is 1. Outputs of the head that no earlier ta
 heads the current one is trained as it is, a common head is projected. Parameters that no layer input is multiplied with
 (batch normalisation) stay as the first task left them. The guarantee holds for plain SGD, or momentum from zero at the
 start of a task (optim.reset): other optimisers leave the space the projected gradients lie in.
+
+DEVIATES from the authors' code (sahagobinda/GPM), which after the first task keeps the vectors whose cumulative share
+is below the threshold: one fewer than the paper's equation 5 asks for, and than it keeps after later tasks. Its
+networks have no biases.
 """
 
 import math

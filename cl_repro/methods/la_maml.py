@@ -7,8 +7,14 @@ r"""Look-ahead meta-learning: each step asks what steps on its own examples do t
 
 a [*shape] is a learning rate for every parameter, lambda in the beginning; products are elementwise (algorithm 1). The
 first-order form: a derivative by theta or by a does not go through the gradients g. `descend` gives max(0, a) G to the
-optimiser, which has to be optim=sgd with optim.lr=1. DEVIATES from the authors' code in that no gradient is clipped.
+optimiser, which has to be optim=sgd with optim.lr=1.
 A step costs J gradients of both mini-batches and one more of the task's: (J + 1/2) times a step of replay.
+
+This is the authors' variant for CIFAR (montrealrobotics/La-MAML, model/lamaml_cifar.py). Theirs for MNIST
+(model/lamaml.py) takes one example an inner step (here: slices as many as the mini-batch has examples), and max(0, a)
+in the inner steps, too.
+
+DEVIATES from both of the authors' variants in that no gradient is clipped.
 """
 
 import math

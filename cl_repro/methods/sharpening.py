@@ -4,9 +4,11 @@ r"""Node sharpening: few units of a representation are active for an example, so
     h* = (sum_j h_j) softmax(s h / mean_j h)
 
 h are the activations that the head reads; h* is a constant, with the same sum as h, concentrated in its largest
-entries: the larger s, the fewer. Prefactor: lam, no 1/2. It acts from the first task on. DEVIATES from French's
-algorithm, which moves the k most active sigmoid units towards 1 and the others towards 0 by a step of its own, and from
-later accounts that let the head read h* itself, whose entries sum to 1 however many units there are.
+entries: the larger s, the fewer. Prefactor: lam, no 1/2. It acts from the first task on.
+
+DEVIATES from French's algorithm, which moves the k most active sigmoid units towards 1 and the others towards 0 by a
+step of its own, and from later accounts that let the head read h* itself, whose entries sum to 1 however many units
+there are.
 """
 
 import math

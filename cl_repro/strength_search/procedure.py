@@ -111,8 +111,8 @@ def until_stalled(
 ) -> Trial[W]:
     """Train epoch by epoch, and go back to the best.
 
-    DEVIATES: the learning rate is lowered once; the reference code lowers it again when, after a new best, training
-    stalls again. It also waits one epoch longer before it stops, but for SI.
+    DEVIATES from the reference code, which lowers the learning rate again when, after a new best, training stalls
+    again, and waits one epoch longer before it stops, but for SI; here the rate is lowered once.
 
     Args:
         start: what is kept if no epoch gets anything right.
