@@ -6,6 +6,7 @@ spool file is removed after that, so a kill at any moment loses nothing and doub
 checksums of the CSVs before and after a merge: anything else is an edit from outside, and is refused.
 """
 
+import codecs
 import csv
 import hashlib
 import io
@@ -115,6 +116,36 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def as_written(path: Path, data: bytes, known: Mapping[str, Any]) -> bool:
+    """Whether a file's content is that of which provenance.json has the checksum, before or after the last write."""
+    return sha256(data) in (known.get(when, {}).get(path.name) for when in ("files", "previous"))
+
+
+def edited(path: Path, data: bytes, known: Mapping[str, Any]) -> UserError:
+    """The error for a file that is not `as_written`, with what can be seen of the reason."""
+    if as_written(path, data.replace(b"\r\n", b"\n"), known):
+        return UserError(
+            f"{path}: its line endings were converted (CRLF for LF), by git's core.autocrlf? Else it is as the run "
+            "wrote it: `git config core.autocrlf false`, then check the file out again"
+        )
+    reason = not_comma_separated(data) if path.suffix == ".csv" else ""
+    return UserError(
+        f"{path}: edited since the run wrote it (its checksum is not in provenance.json)"
+        f"{reason and ': '}{reason}; restore it, or move the folder away"
+    )
+
+
+def not_comma_separated(data: bytes) -> str:
+    """What a spreadsheet or a full disk has made of a CSV, in words; empty if it looks like one of ours."""
+    head = data.partition(b"\n")[0]
+    if data.startswith(codecs.BOM_UTF8):
+        return "it begins with a byte order mark (BOM), as spreadsheets write, and must not"
+    for name, mark in (("semicolons", b";"), ("tabs", b"\t")):
+        if mark in head and b"," not in head:
+            return f"its fields are separated by {name}, as spreadsheets do, and must be by commas"
+    return "" if data.endswith(b"\n") else "cut short (no newline at its end)"
 
 
 def check_place(folder: Path) -> None:
@@ -245,11 +276,8 @@ class Store:
                     )
                 continue
             data = read_bytes(path)
-            if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
-                raise UserError(
-                    f"{path}: not as this program wrote it (its checksum differs from provenance.json): edited or "
-                    "truncated? Restore it, or move the folder away"
-                )
+            if not as_written(path, data, known):
+                raise edited(path, data, known)
             result[name] = from_csv(path, COLUMNS[name], data)
         return result
 
@@ -350,8 +378,8 @@ class Store:
                     )
                 continue
             data = read_bytes(path)
-            if sha256(data) not in (known["files"].get(name), known["previous"].get(name)):
-                raise UserError(f"{path}: not as this program wrote it; restore it, or move the folder away")
+            if not as_written(path, data, known):
+                raise edited(path, data, known)
             result[name] = data
         return result
 

@@ -19,7 +19,7 @@ from cl_repro.analysis.accuracy import interval_text, lambda_text
 from cl_repro.analysis.arms import grid_of, label, look, looks_of
 from cl_repro.analysis.curves import draw, plot_study
 from cl_repro.analysis.markup import DASH, MINUS, Table, latex, markdown, plain
-from cl_repro.analysis.read import read_accuracy, read_importance, read_published, read_runs
+from cl_repro.analysis.read import PUBLISHED, read_accuracy, read_importance, read_published, read_runs
 from cl_repro.analysis.study import open_study, studies
 from cl_repro.analysis.tables import log_traces, shapes, tables_of
 from cl_repro.analysis.timing import timing_table
@@ -85,20 +85,27 @@ def test_published_numbers_are_read():
 
 
 def edit(path, old, new, count=1):
-    path.write_text(path.read_text().replace(old, new, count))
+    path.write_bytes(path.read_text().replace(old, new, count).encode())
 
 
 DAMAGE = {
     "one digit changed": (lambda f: edit(f / "runs.csv", ",30.0,", ",31.0,"), "runs.csv: edited since the run"),
     "a row removed": (lambda f: edit(f / "importance.csv", *first_row(f / "importance.csv")), "edited since the run"),
-    "cut inside a row": (lambda f: cut(f / "runs.csv", 40), r"runs.csv: line \d+ has \d+ fields, not 35"),
-    "cut inside the last value": (lambda f: cut(f / "importance.csv", 2), "importance.csv: cut short"),
-    "a column removed": (lambda f: edit(f / "runs.csv", "accuracy,", "acc,"), "column 'accuracy' is missing"),
-    "not a number": (lambda f: edit(f / "runs.csv", ",30.0,", ",fast,"), "seconds_train = 'fast' is not a number"),
-    "not a seed": (lambda f: edit(f / "runs.csv", ",,1,128", ",,1.5,128"), "seed = '1.5' is not a integer"),
+    "cut inside a row": (lambda f: cut(f / "runs.csv", 40), "runs.csv: edited since .*: cut short"),
+    "cut inside the last value": (lambda f: cut(f / "importance.csv", 2), "importance.csv: edited since .*: cut short"),
+    "a column removed": (lambda f: edit(f / "runs.csv", "accuracy,", "acc,"), "runs.csv: edited since the run"),
+    "not a number": (lambda f: edit(f / "runs.csv", ",30.0,", ",fast,"), "runs.csv: edited since the run"),
+    "not a seed": (lambda f: edit(f / "runs.csv", ",,1,128", ",,1.5,128"), "runs.csv: edited since the run"),
     "no file": (lambda f: (f / "runs.csv").unlink(), "no runs.csv in .*run the study first"),
-    "empty file": (lambda f: (f / "runs.csv").write_text(""), "runs.csv: not a readable CSV"),
-    "binary": (lambda f: (f / "runs.csv").write_bytes(b"\xff\xfe\x00"), "runs.csv: not a readable CSV"),
+    "empty file": (lambda f: (f / "runs.csv").write_text(""), "runs.csv: edited since the run"),
+    "binary": (lambda f: (f / "runs.csv").write_bytes(b"\xff\xfe\x00"), "runs.csv: edited since the run"),
+    "lines as on Windows": (
+        lambda f: edit(f / "runs.csv", "\n", "\r\n", -1),
+        r"runs.csv: its line endings .*autocrlf",
+    ),
+    "a spreadsheet's mark": (lambda f: edit(f / "runs.csv", "run_id", "\ufeffrun_id"), r"edited since .*: .*\(BOM\)"),
+    "semicolons": (lambda f: edit(f / "runs.csv", ",", ";", -1), "edited since .*: its fields are separated by semico"),
+    "tabs": (lambda f: edit(f / "runs.csv", ",", "\t", -1), "edited since .*: its fields are separated by tabs"),
     "provenance cut": (lambda f: cut(f / "provenance.json", 20), "provenance.json: unreadable or cut short"),
     "other schema": (lambda f: made_results.write_provenance(f, 7), "schema_version 7, .* reads schema_version 1"),
 }
@@ -121,6 +128,26 @@ def test_damaged_files_are_named_in_one_line(tmp_path, damage):
         report(MNIST, tmp_path)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
     assert not (tmp_path / "tables").exists() and not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cut short"),
+        (b"\xff\xfe\x00\n", "not a readable CSV"),
+        ("\ufeffstudy,source\n", r"it begins with a byte order mark \(BOM\)"),
+        ("study;source\n", "its fields are separated by semicolons"),
+        ("study,source\na\n", "line 2 has 1 fields, not 2"),
+        ("study,source\na,b", "cut short"),
+        ("study,source\n", "column 'benchmark' is missing"),
+        (f"{','.join(PUBLISHED)}\n{',' * 8}fast{',' * 6}\n", "line 2: value = 'fast' is not a number"),
+    ],
+)
+def test_damaged_files_without_a_checksum_are_named_in_one_line(tmp_path, content, message):
+    (tmp_path / "published.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=f"published.csv: {message}") as caught:
+        read_published(tmp_path / "published.csv")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

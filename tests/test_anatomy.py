@@ -236,7 +236,7 @@ def test_another_configuration_and_an_edited_file_are_refused(results: Path, tmp
         earlier(Store(tmp_path / "made"), "another")
     path = tmp_path / "made" / "anatomy.csv"
     path.write_text(path.read_text().replace(",exact,", ",exactly,", 1))
-    with pytest.raises(UserError, match="not as this program wrote it"):
+    with pytest.raises(UserError, match="edited since the run wrote it"):
         earlier(Store(tmp_path / "made"), pd.read_csv(path)["config_id"][0])
     with pytest.raises(UserError, match="edited since the run wrote it"):
         open_anatomy("made", tmp_path)

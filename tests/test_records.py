@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli import ROOT
 from filelock import Timeout
 
 from cl_repro import records
@@ -204,5 +207,42 @@ def test_files_that_were_replaced_in_vain_twice_are_still_accepted(
     store.replace({"a.csv": b"4\n"})
     assert store.unedited(["a.csv", "b.csv"]) == {"a.csv": b"4\n"}
     (store.folder / "a.csv").write_bytes(b"5\n")
-    with pytest.raises(UserError, match=r"a\.csv: not as this program wrote it"):
+    with pytest.raises(UserError, match=r"a\.csv: edited since the run wrote it"):
         store.unedited(["a.csv"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda data: data.replace(b"\n", b"\r\n"), r"its line endings were converted .* core\.autocrlf"),
+        (lambda data: b"\xef\xbb\xbf" + data, r"edited since .*: it begins with a byte order mark \(BOM\)"),
+        (lambda data: data.replace(b",", b";"), "edited since .*: its fields are separated by semicolons"),
+        (lambda data: data[:-3], "edited since .*: cut short"),
+    ],
+)
+def test_what_other_programs_do_to_a_csv_is_told(spoil: Callable[[bytes], bytes], says: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("one", rows("a"))
+    store.merge()
+    path = tmp_path / "runs.csv"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UserError, match=f"runs.csv: {says}"):
+        Store(tmp_path)
+
+
+def test_git_converts_no_line_endings(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    there = tmp_path / "there"
+    there.mkdir()
+    shutil.copy(ROOT / ".gitattributes", there)
+    for suffix in ("csv", "json", "yaml", "md", "tex", "svg", "npz"):
+        (there / f"a.{suffix}").write_bytes(b"1,2\n3,4\n")
+    git("init", "-q", "there")
+    git("-C", "there", "add", ".")
+    git("-C", "there", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "res: made up")
+    git("clone", "-q", "-c", "core.autocrlf=true", "there", "here")
+    assert len(list((tmp_path / "here").glob("a.*"))) == 7
+    for path in (tmp_path / "here").glob("a.*"):
+        assert path.read_bytes() == b"1,2\n3,4\n"

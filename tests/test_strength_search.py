@@ -389,7 +389,7 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
     assert len({row["config_id"] for row in final}) == 2
     path = folder / "attempts.csv"
     path.write_text(path.read_text().replace("0.1", "0.2", 1))
-    with pytest.raises(UserError, match=r"attempts\.csv: not as this program wrote it"):
+    with pytest.raises(UserError, match=r"attempts\.csv: edited since the run wrote it"):
         write()
 
 

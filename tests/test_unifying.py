@@ -496,7 +496,7 @@ def test_what_does_not_belong_together_is_refused(copy: Path) -> None:
             written(copy, "seeds=[1]", *overrides)
     path = folder / "summed.csv"
     path.write_text(path.read_text().replace(",1,", ",7,", 1))
-    with pytest.raises(UserError, match=r"summed\.csv: not as this program wrote it"):
+    with pytest.raises(UserError, match=r"summed\.csv: edited since the run wrote it"):
         written(copy, "seeds=[1]")
 
 

@@ -428,7 +428,7 @@ def damaged(folder: Path, how: str) -> None:
     ("how", "message"),
     [
         ("correlations.csv: edited", "correlations.csv: edited since the run wrote it"),
-        ("summed.csv: cut", "summed.csv: line .* cut short or edited|summed.csv: cut short"),
+        ("summed.csv: cut", "summed.csv: edited since .*: cut short"),
         ("measures.csv: missing", "no measures.csv in"),
         ("networks.csv: missing", "no results of scripts/unifying.py at"),
         ("provenance.json: cut", "provenance.json: unreadable or cut short"),

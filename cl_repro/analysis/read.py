@@ -5,7 +5,6 @@ since the run wrote it; `previous` holds the hashes from before a write that was
 """
 
 import csv
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
-from cl_repro.records import read_bytes
+from cl_repro.records import as_written, edited, not_comma_separated, read_bytes
 
 FLOAT, INT, BOOL, TEXT = "number", "integer", "boolean", "text"
 STATUS = ("ok", "diverged", "failed")
@@ -135,23 +134,23 @@ def read_table(path: Path, columns: dict[str, str], provenance: dict) -> pd.Data
     if not path.is_file():
         raise UserError(f"no {path.name} in {path.parent}: run the study first, or name another folder")
     content = read_bytes(path)
+    if provenance and not as_written(path, content, provenance):
+        if (newer := read_provenance(path.parent)) != provenance:  # a run has replaced both since
+            return read_table(path, columns, newer)
+        raise edited(path, content, provenance)
     text = _rows(path, content)
     if "schema_version" in text:
         _refuse_version(path, text["schema_version"])
     missing = [name for name in columns if name not in text]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(columns)})")
-    frame = pd.DataFrame({name: _typed(path, text[name], kind) for name, kind in columns.items()})
-    known = [provenance.get(when, {}).get(path.name) for when in ("files", "previous")]
-    if provenance and hashlib.sha256(content).hexdigest() not in known:
-        if (newer := read_provenance(path.parent)) != provenance:  # a run has replaced both since
-            return read_table(path, columns, newer)
-        raise UserError(f"{path}: edited since the run wrote it (its sha256 is not in provenance.json)")
-    return frame
+    return pd.DataFrame({name: _typed(path, text[name], kind) for name, kind in columns.items()})
 
 
 def _rows(path: Path, content: bytes) -> pd.DataFrame:
     """The file as strings. Raises UserError where a row has not as many fields as the header."""
+    if reason := not_comma_separated(content):
+        raise UserError(f"{path}: {reason}")
     try:
         header, *rows = csv.reader(io.StringIO(content.decode("utf-8")), strict=True)
     except (ValueError, csv.Error) as error:
@@ -159,8 +158,6 @@ def _rows(path: Path, content: bytes) -> pd.DataFrame:
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise UserError(f"{path}: line {line} has {len(row)} fields, not {len(header)}: cut short or edited")
-    if not content.endswith(b"\n"):
-        raise UserError(f"{path}: cut short (no newline at its end)")
     return pd.DataFrame(rows, columns=header, dtype=str)
 
 

@@ -1,6 +1,5 @@
 """The results of scripts/unifying.py, read from its files alone, with the published numbers beside them."""
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from cl_repro.analysis.read import BOOL, FLOAT, INT, TEXT, read_provenance, read
 from cl_repro.analysis.settings import PACKAGE
 from cl_repro.analysis.study import benchmark_name, commits
 from cl_repro.errors import UserError
-from cl_repro.records import read_bytes
+from cl_repro.records import as_written, edited, read_bytes
 from cl_repro.stats import Estimate, estimate
 
 KEY = {"run": TEXT, "seed": INT}
@@ -171,9 +170,8 @@ def read_scatter(path: Path, known: dict) -> Scatter | None:
     if not path.exists() and path.name not in known.get("files", {}):
         return None
     data = read_bytes(path)
-    checksums = [known.get(when, {}).get(path.name) for when in ("files", "previous")]
-    if known and hashlib.sha256(data).hexdigest() not in checksums:
-        raise UserError(f"{path}: edited since the run wrote it (its sha256 is not in provenance.json)")
+    if known and not as_written(path, data, known):
+        raise edited(path, data, known)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
