@@ -8,6 +8,7 @@ import io
 import pickle
 import sys
 from dataclasses import astuple
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) 
         Unusable: truncated, edited, or of something else.
     """
     try:
+        place = partial(placed, device=experiment.device)
         found = torch.load(io.BytesIO(data), map_location=place, weights_only=True)
         if found["origin"] != origin:
             return None
@@ -86,9 +88,9 @@ def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) 
         raise Unusable from error
 
 
-def place(storage: Any, location: str) -> Any:
-    """Tensors of a CUDA device come back on the one that this process uses; those of the CPU stay there."""
-    return storage if location == "cpu" else storage.cuda()
+def placed(storage: Any, location: str, device: str) -> Any:
+    """Tensors of a CUDA device come back on the experiment's, whichever it is now; those of the CPU stay there."""
+    return storage if location == "cpu" else storage.cuda(torch.device(device).index)
 
 
 def plain(state: Any) -> Any:

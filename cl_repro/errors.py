@@ -12,6 +12,10 @@ class UserError(ValueError):
     """Bad input (a key, a value, a file, a pair). Entry points print it as one line and exit with status 2."""
 
 
+class OutOfMemoryError(UserError):
+    """A device has no memory for what was asked of it; half as many replicas may fit."""
+
+
 def refuse(text: str) -> NoReturn:
     """One line on standard error, exit status 2."""
     print(f"error: {text}", file=sys.stderr)

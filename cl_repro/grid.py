@@ -111,13 +111,13 @@ def cells(arms: Sequence[Arm]) -> list[Cell]:
     return list(result.values())
 
 
-def chunks(arms: Sequence[Arm], all_cells: Sequence[Cell], max_replicas: int) -> list[list[Cell]]:
-    """Cut into stacks of at most `max_replicas`: whole seeds where they fit, else parts of one seed.
+def chunks(arms: Sequence[Arm], all_cells: Sequence[Cell], limits: Mapping[str, int]) -> list[list[Cell]]:
+    """Cut into stacks: whole seeds where they fit, else parts of one seed.
 
     Args:
         arms: of the study.
         all_cells: from `cells`.
-        max_replicas: K at most.
+        limits: K at most, by `Arm.stack_id`.
 
     Returns:
         Chunks, ordered by their first seed, so that those that share a first task follow each other.
@@ -127,8 +127,8 @@ def chunks(arms: Sequence[Arm], all_cells: Sequence[Cell], max_replicas: int) ->
         return arms[cell.arm].stack_id
 
     result: list[list[Cell]] = []
-    for _, members in groupby(sorted(all_cells, key=stack_of), stack_of):
-        pack: list[Cell] = []
+    for name, members in groupby(sorted(all_cells, key=stack_of), stack_of):
+        max_replicas, pack = limits[name], list[Cell]()
         for _, of_seed in groupby(members, lambda cell: cell.seed):
             part = list(of_seed)
             if pack and len(pack) + len(part) > max_replicas:

@@ -191,7 +191,7 @@ def surface(experiment: Experiment, like: Stack, plane: Plane, walked: Sequence[
     low, high = xy.min(0).values, xy.max(0).values
     middle, half = (low + high) / 2, float((high - low).max()) * (0.5 + MARGIN)
     side = np.linspace(-half, half, points)
-    lattice = torch.tensor([[x, y] for y in side for x in side]) + middle
+    lattice = torch.tensor([[x, y] for y in side for x in side], device=middle.device) + middle
     rows = []
     for part in lattice.split(TOGETHER):
         right = accuracies(experiment, like, plane.points(part))

@@ -405,18 +405,22 @@ class Store:
             if path.name.lstrip(".").split(".")[0] in names and path.suffix != ".json":
                 path.unlink(missing_ok=True)
 
-    def keep_traces(self, traces: dict[str, float]) -> dict[str, float]:
-        """Record the traces that place windows of lambda, but for those that another launch has recorded before.
+    def keep(self, file: str, values: dict[str, float]) -> dict[str, float]:
+        """Record what was measured to plan a study, but for what another launch has recorded before.
+
+        Args:
+            file: of the folder, as `window.known` reads it.
+            values: by name.
 
         Returns:
-            `traces`, with the values that are recorded.
+            `values`, as they are recorded.
         """
         with self.lock:
-            before = window.known(self.folder)
-            if missing := traces.keys() - before.keys():
-                before |= {name: traces[name] for name in missing}
-                write_atomically(self.folder / window.FILE, (json.dumps(before, indent=1) + "\n").encode())
-        return {name: before[name] for name in traces}
+            before = window.known(self.folder, file)
+            if missing := values.keys() - before.keys():
+                before |= {name: values[name] for name in missing}
+                write_atomically(self.folder / file, (json.dumps(before, indent=1) + "\n").encode())
+        return {name: before[name] for name in values}
 
     def write_provenance(self, known: dict[str, Any]) -> None:
         """Replace provenance.json."""

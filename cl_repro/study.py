@@ -10,22 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from cl_repro import engine, grid, provenance, runtime, tree, window, worker
+from cl_repro import engine, grid, provenance, runtime, stacking, tree, window, worker
 from cl_repro.config import build, check, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.records import Store
-
-# Multiply-adds of an example, forwards; up to here a stack pays on a CPU. Measured: multi-layer perceptrons 4-10x at
-# 17,400 and nothing at 477,600; networks of convolutions 2.2x on images of 8 x 8 and 0.7 to 0.9x on those of CIFAR.
-SMALL_NETWORK = 50_000
-CPU_STACK = 128  # replicas of a small network
-CUDA_STACK = 512
-CUDA_BYTES = 16 * 2**30  # for the state of a stack
-TREES = 16  # of the size of the parameters a replica may need: weights, gradients, moments, importance, anchor, ...
 
 
 class Ended(NamedTuple):
@@ -65,6 +56,7 @@ class Plan(NamedTuple):
     device: str
     data: dict[str, str]  # checksums
     traces: dict[str, float]  # that place the windows of grid=window, by window.key
+    stacks: dict[str, float]  # replicas in one, where that was measured, by names of `stacking.limits`
 
 
 def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
@@ -93,14 +85,15 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     traces = window.known(folder)
     traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, traces)]
-    limit = max_replicas(common["max_replicas"], workshop.experiment(arms[0], device), device)
+    limits, stacks = stacking.limits(workshop, arms, device, window.known(folder, stacking.FILE))
     return Plan(
         arms,
-        grid.chunks(arms, grid.cells(arms), limit),
+        grid.chunks(arms, grid.cells(arms), limits),
         folder,
         device,
         {cfg["benchmark"]["name"]: workshop.benchmark(cfg, device).checksum for cfg in arms_cfg},
         traces,
+        stacks,
     )
 
 
@@ -123,8 +116,9 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     planned = plan(arms_cfg, index)
     store = Store(planned.folder)
     store.create()
-    if planned.traces and store.keep_traces(planned.traces) != planned.traces:
-        planned = plan(arms_cfg, index)  # another launch was first to measure: its windows hold for all
+    measured = {window.FILE: planned.traces, stacking.FILE: planned.stacks}
+    if any(values and store.keep(file, values) != values for file, values in measured.items()):
+        planned = plan(arms_cfg, index)  # another launch was first to measure: what it found holds for all
     finished = store.finished()
     pending = [chunk for chunk in planned.chunks if not {cell.run_id for cell in chunk} <= finished]
     if arms_cfg[0]["retry"] == "failed":
@@ -274,24 +268,6 @@ def measured_traces(workshop: worker.Workshop, arms_cfg: list[dict[str, Any]], d
         trunk = engine.first_task(experiment, cfg["seeds"][:1], workshop.trunks)
         result[window.key(cfg)] = tree.traces(engine.measure(experiment, trunk.stack, 0, [estimator])).item()
     return result
-
-
-def max_replicas(setting: Any, experiment: engine.Experiment, device: str) -> int:
-    """Replicas in one stack: as set, or where stacking pays."""
-    if setting != "auto":
-        return setting
-    if device.startswith("cuda"):
-        params, _ = experiment.net.init(torch.Generator())
-        return max(1, min(CUDA_STACK, CUDA_BYTES // (4 * TREES * sum(p.numel() for p in params.values()))))
-    return CPU_STACK if multiply_adds(experiment) <= SMALL_NETWORK else 1
-
-
-def multiply_adds(experiment: engine.Experiment) -> int:
-    """Of a forward pass of one example, in matrix products and convolutions."""
-    stack, benchmark = engine.start(experiment, [0]), experiment.benchmark
-    with FlopCounterMode(display=False) as counter:
-        experiment.net.apply(tree.at(stack.params, 0), tree.at(stack.buffers, 0), benchmark.to_input(benchmark.x[:1]))
-    return counter.get_total_flops() // 2
 
 
 def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None) -> int:

@@ -24,20 +24,22 @@ def key(cfg: Mapping[str, Any]) -> str:
     return digest([science(cfg), cfg["seeds"][0]], 4)
 
 
-def known(folder: Path) -> dict[str, float]:
-    """The traces measured before for a results folder, by `key`.
+def known(folder: Path, file: str = FILE) -> dict[str, float]:
+    """What was measured before for a results folder: the traces by `key`, or what another file of it holds.
 
     Raises:
         UserError: if the file is not one of ours.
     """
-    path = folder / FILE
+    path = folder / file
     try:
         found = json.loads(path.read_bytes())
-        return {str(name): float(trace) for name, trace in found.items()}
+        return {str(name): float(value) for name, value in found.items()}
     except FileNotFoundError:
         return {}
     except (ValueError, AttributeError, TypeError):
-        raise UserError(f"{path}: not readable as traces; delete it, and the next launch measures them again") from None
+        raise UserError(
+            f"{path}: not readable as measurements; delete it, and the next launch measures them again"
+        ) from None
 
 
 def wanted(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> list[dict[str, Any]]:

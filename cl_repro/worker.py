@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cl_repro import checkpoint, engine, provenance, runtime
 from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.config import build, per_task
-from cl_repro.errors import UserError
+from cl_repro.errors import OutOfMemoryError, UserError
 from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest, estimator_name
 from cl_repro.metrics import summary
 from cl_repro.records import COLUMNS, LAUNCH, Row, Store, checkpoint_file, not_ours, read_bytes, write_atomically
@@ -27,6 +27,7 @@ from cl_repro.types import Benchmark, Estimator, Method
 
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
 BUSY, DONE, FAILED, STOPPED = "busy", "done", "failed", "stopped"
+FULL = (torch.OutOfMemoryError, OutOfMemoryError)  # what a stack that a device has no memory for raises
 
 
 class Stopped(Exception):
@@ -108,9 +109,9 @@ class Workshop:
             wait: for the other process, instead of answering `busy`.
 
         Returns:
-            `done`: the chunk's rows are spooled or recorded. `busy`: another process computes it. `failed`: it raised,
-            here or in another job of this launch; the traceback is recorded. `stopped`: no time is left; the next
-            launch goes on where it stopped.
+            `done`: the chunk's rows are spooled or recorded, by halves of it where the device has no memory for all.
+            `busy`: another process computes it. `failed`: it raised, here or in another job of this launch; the
+            traceback is recorded. `stopped`: no time is left; the next launch goes on where it stopped.
         """
         store, name = Store(job.folder), chunk_id(job.chunk)
         try:
@@ -127,19 +128,38 @@ class Workshop:
             # go on. A new command is a new launch, and tries again. Clocks of several machines play no part in this.
             if launch and store.failed().get(name, {}).get("launch") == launch:
                 return FAILED
+            halve = False
             try:
                 with store.running(name, run_ids):
                     store.put(name, self.rows(job))
                     checkpoint_file(job.folder, name).unlink(missing_ok=True)
             except Stopped:
                 return STOPPED
-            except UserError:
-                raise  # the whole study's mistake, or its folder's: one line, not one per chunk
-            except Exception:  # anything else is this chunk's: the rest go on
-                store.note_failure(name, run_ids, traceback.format_exc(), launch)
-                return FAILED
+            except Exception as error:
+                halve = isinstance(error, FULL) and len(job.chunk) > 1
+                if isinstance(error, UserError) and not halve:
+                    raise  # the whole study's mistake, or its folder's: one line, not one per chunk
+                if not halve:  # anything else is this chunk's: the rest go on
+                    store.note_failure(name, run_ids, traceback.format_exc(), launch)
+                    return FAILED
+            if halve and (outcome := self.halves(job, store)) != DONE:  # here, where the error holds no memory any more
+                return outcome
         store.forget_failure(name)
         return DONE
+
+    def halves(self, job: Job, store: Store) -> str:
+        """`attempt` of one half of a chunk, then of the other."""
+        middle = -(-len(job.chunk) // 2)
+        sys.stderr.write(
+            f"out of memory on {job.device}: going on with {middle} instead of {len(job.chunk)} replicas\n"
+        )
+        self.trunks.clear()
+        torch.cuda.empty_cache()
+        for part in (job.chunk[:middle], job.chunk[middle:]):
+            outcome = self.attempt(job._replace(chunk=part), store, chunk_id(part))
+            if outcome != DONE:
+                break
+        return outcome
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
         """Train a chunk; its rows of the CSVs. Raises `Stopped` where the time is over."""

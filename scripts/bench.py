@@ -37,6 +37,7 @@ GROUPS = {
     "whole_study": whole_study.rows,
     "sweep": sweep.rows,
     "cuda": cuda.rows,
+    "cuda_study": cuda.study_rows,
     "memory": memory.rows,
 }
 

@@ -93,7 +93,7 @@ def test_a_csv_carries_its_origin_and_survives_a_machine_that_cannot_measure_it(
 
 
 def test_without_cuda_its_rows_are_not_measured() -> None:
-    rows = cuda.rows(SETTING)
+    rows = [*cuda.rows(SETTING), *cuda.study_rows(SETTING)]
     assert [verdict(row) for row in rows] == ["not measured"] * 2
     assert [row.target for row in rows] == [20.0, 300.0]
 
@@ -101,7 +101,8 @@ def test_without_cuda_its_rows_are_not_measured() -> None:
 def test_the_code_of_the_cuda_rows_runs_on_any_device() -> None:
     benchmark = thinned(digits(dtype=torch.float32), 20)
     experiment = made_experiment(benchmark, iterations=2, share_first_task=True, dtype=torch.float32)
-    stacked, single = cuda.step_seconds(experiment, 3, rounds=1)
+    stacked, single = cuda.step(experiment, 3)(), cuda.step(experiment, 1)()
+    assert cuda.fisher_pass(experiment)() > 0
     assert stacked > 0 and single > 0
     # 2 seeds x 3 replicas in stacks of at most 4: one seed each
     assert cuda.study_seconds(experiment, [1, 2], [1.0, 10.0, 100.0], [exact()], limit=4) > 0

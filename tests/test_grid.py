@@ -76,7 +76,7 @@ def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, 
         grid.make_arm({**c, "method": {"k": 1, "name": "e", "uses_lambda": True}}) for c in ewc
     ]
     cells = grid.cells(found)
-    chunks = grid.chunks(found, cells, limit)
+    chunks = grid.chunks(found, cells, {arm.stack_id: limit for arm in found})
     assert sorted(cell for chunk in chunks for cell in chunk) == sorted(cells)
     assert len(cells) == n_seeds * (1 + 5 * n_lambdas)
     for chunk in chunks:

@@ -14,15 +14,10 @@ from pathlib import Path
 import cli
 import processes
 import pytest
-import torch
-from made_experiments import digits, made_experiment
 
 from cl_repro import study, worker
-from cl_repro.engine import Experiment
 from cl_repro.errors import UserError
-from cl_repro.models.convnet import convnet
 from cl_repro.records import Store
-from cl_repro.types import Benchmark, Net
 
 SMALL = [
     "study=split_digits_fisher",
@@ -221,31 +216,3 @@ def test_a_layer_that_an_estimator_cannot_measure_is_named_before_any_training(t
     for fisher in ("batched", "one_sample/exact"):
         ended = study.run(cli.arms(*network, f"fisher={fisher}", f"results_dir={tmp_path}"), "test", cores=1)
         assert ended.unfinished == ""
-
-
-def images(side: int) -> Benchmark:
-    """Split digits, as images of one colour whose sides are so many pixels."""
-    made = digits()
-    x = torch.nn.functional.interpolate(made.x.reshape(-1, 1, 8, 8), size=side)
-    return made._replace(x=x)
-
-
-def convolutions(side: int) -> Net:
-    """Of two channels, then one."""
-    return convnet((2, 1), (), input_shape=(1, side, side), n_outputs=10)
-
-
-@pytest.mark.parametrize(
-    ("experiment", "expected", "stacked"),
-    [
-        (made_experiment(hidden=(100, 100)), 64 * 100 + 100 * 100 + 100 * 10, True),
-        (made_experiment(hidden=(400, 400)), 64 * 400 + 400 * 400 + 400 * 10, False),
-        # a convolution of 9 weights at every pixel, then one of 18 at every second row and column; the head
-        (made_experiment(images(8), net=convolutions(8)), 64 * 18 + 16 * 18 + 16 * 10, True),
-        (made_experiment(images(64), net=convolutions(64)), 4096 * 18 + 1024 * 28, False),
-    ],
-)
-def test_a_stack_is_of_networks_with_few_multiplications(experiment: Experiment, expected: int, stacked: bool) -> None:
-    assert study.multiply_adds(experiment) == expected
-    assert (study.max_replicas("auto", experiment, "cpu") > 1) == stacked
-    assert study.max_replicas(3, experiment, "cpu") == 3

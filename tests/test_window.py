@@ -81,7 +81,7 @@ def test_whoever_comes_next_has_the_same_windows(launched):
     assert rows(launched, "runs.csv") == before
     recorded = window.known(folder)
     moved = {name: 1000 * trace for name, trace in recorded.items()}
-    assert Store(folder).keep_traces(moved) == recorded
+    assert Store(folder).keep(window.FILE, moved) == recorded
     planned = grid.cells([grid.make_arm(cfg) for cfg in window.placed(arms, recorded)])
     assert {cell.run_id for cell in planned} == {row["run_id"] for row in before}
 
@@ -95,7 +95,7 @@ def test_before_the_first_launch_nobody_knows_the_lambdas(tmp_path):
 
 def test_a_damaged_record_is_refused_in_one_line(tmp_path):
     (tmp_path / window.FILE).write_text(json.dumps(["no", "traces"]))
-    with pytest.raises(UserError, match="not readable as traces; delete it"):
+    with pytest.raises(UserError, match="not readable as measurements; delete it"):
         window.known(tmp_path)
 
 

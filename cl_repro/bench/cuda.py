@@ -1,64 +1,129 @@
-"""What only a CUDA device can do: hundreds of replicas in one process, and the whole study in minutes."""
+"""What only a CUDA device can do: hundreds of replicas in one process, the published networks, a study in minutes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
-from cl_repro.bench.measure import AT_LEAST, AT_MOST, Row, Setting, interleave, missing, speedup, timed
-from cl_repro.bench.workloads import LAMBDAS, SEED, Work, mnist, mnist_experiment, second_task
+import torch
+from torch import Tensor
+
+from cl_repro.bench.measure import AT_LEAST, AT_MOST, Row, Setting, cost, interleave, missing, speedup, timed
+from cl_repro.bench.workloads import (
+    LAMBDAS,
+    SEED,
+    experiment,
+    mnist,
+    mnist_experiment,
+    random_data,
+    second_task,
+)
 from cl_repro.engine import Experiment, Replica, Trunk, run
+from cl_repro.engine.boundary import estimate
 from cl_repro.engine.training import follow
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
-from cl_repro.runtime import clock, hardware
-from cl_repro.study import max_replicas
+from cl_repro.models.slim_resnet18 import slim_resnet18
+from cl_repro.runtime import clock, hardware, tf32
 from cl_repro.types import Estimator
 
 K, ITERATIONS = 256, 20  # of the stack; a round
+STACKS = (2, 4, 8)  # of convolutions
+N, N_MEASURED, STEPS = 10_000, 2000, 2000  # Split CIFAR-10: examples of a task, those of a round, steps of a task
+REPLICAS = 350  # of the whole study in one stack: five seeds
 SEEDS = tuple(range(1, 11))
 STEP = "CUDA: EWC step, K = 256, per model-iteration / K = 1"
+FISHER = "CUDA: exact Fisher of all 10,000 examples, slim ResNet-18 / training on the task"
 STUDY = "CUDA: Split MNIST study, 14 lambdas x 5 estimators x 10 seeds"
+ABSENT = "torch sees no CUDA device here"
 
 
 def rows(setting: Setting) -> list[Row]:
-    """Both rows, `not measured` without a CUDA device."""
+    """Steps and Fisher passes; one row, `not measured`, without a CUDA device."""
     if not setting.device.startswith("cuda"):
-        absent = "torch sees no CUDA device here"
-        return [missing(STEP, "s", "x", 20.0, AT_LEAST, absent), missing(STUDY, "s", "s", 300.0, AT_MOST, absent)]
+        return [missing(STEP, "s", "x", 20.0, AT_LEAST, ABSENT)]
     benchmark, data = mnist(setting.data_dir, setting.device)
     note = f"{data}; {hardware(setting.device)}"
-    stacked, single = step_seconds(mnist_experiment(benchmark, ITERATIONS), K, setting.rounds)
-    estimators = [exact(), exact(500), sample(), empirical(), batched(128)]
-    experiment = mnist_experiment(benchmark, 2000)._replace(share_first_task=True)
-    limit = max_replicas("auto", experiment, setting.device)
-    seconds = study_seconds(experiment, SEEDS, LAMBDAS, estimators, limit)
+    of = mnist_experiment(benchmark, ITERATIONS)
+    seconds = interleave({"stacked": step(of, K), "single": step(of, 1)}, setting.rounds)
     return [
-        speedup(STEP, stacked, single, "s", 20.0, note),
-        Row(STUDY, seconds, None, "s", seconds, "s", 300.0, AT_MOST, f"{note}; with None; one full run"),
+        speedup(STEP, seconds["stacked"], seconds["single"], "s", 20.0, note),
+        *convolutions(setting),
     ]
 
 
-def step_seconds(experiment: Experiment, k: int, rounds: int) -> tuple[float, float]:
-    """Seconds of an EWC step per model-iteration, in a stack of `k` and alone."""
-    estimator = exact()
+def convolutions(setting: Setting) -> list[Row]:
+    """Slim ResNet-18 with 20 channels and mini-batches of 256, as published, on random images of the size of CIFAR."""
+    net = slim_resnet18(20, input_shape=(3, 32, 32), n_outputs=4)
+    data = random_data(2, N_MEASURED, 200, (3, 32, 32), setting.device)
+    of = experiment(data, (), 256, ITERATIONS, net=net, rows_per_pass=500)
 
-    def candidate(size: int) -> partial[None]:
-        replicas = [Replica(SEED, LAMBDAS[i % len(LAMBDAS)], estimator) for i in range(size)]
-        work: Work = second_task(experiment, ewc(), replicas)
-        return partial(follow, work.experiment, work.stack, work.drawn, work.method, work.state, lambda *_: None)
+    def last(params: Any, buffers: Any, x: Tensor, **given: Any) -> Any:
+        return net.apply(params, buffers, x.contiguous(memory_format=torch.channels_last), **given)
 
-    n = experiment.steps(1)
-    works = {
-        "stacked": timed(candidate(k), k * n, experiment.device),
-        "single": timed(candidate(1), n, experiment.device),
+    in_any_order = partial(torch.backends.cudnn.flags, deterministic=False, allow_tf32=False)
+    candidates = {
+        "single": step(of, 1),
+        "tf32": step(of, 1, partial(tf32, True)),
+        "channels last": step(of._replace(net=net._replace(apply=last)), 1),
+        "any order": step(of, 1, in_any_order),
+        "Fisher": fisher_pass(of),
+        **{f"K = {k}": step(of, k) for k in STACKS},
     }
-    seconds = interleave(works, rounds)
-    return seconds["stacked"], seconds["single"]
+    seconds = interleave(candidates, setting.rounds)
+    single, note = seconds["single"], f"random images; {hardware(setting.device)}"
+    name = "CUDA: EWC step, slim ResNet-18, batches of 256"
+    return [
+        cost(FISHER, N * seconds["Fisher"], STEPS * single, "s", 100.0, "%", 100, note),
+        speedup(f"{name}, TF32 / float32", seconds["tf32"], single, "s", None, note),
+        speedup(f"{name}, channels last / first", seconds["channels last"], single, "s", None, note),
+        cost(f"{name}, repeatable / in any order", single, seconds["any order"], "s", None, note=note),
+        *(
+            speedup(f"{name}, K = {k}, per model-iteration / K = 1", seconds[f"K = {k}"], single, "s", None, note)
+            for k in STACKS
+        ),
+    ]
+
+
+def step(
+    of: Experiment, k: int, within: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Callable[[], float]:
+    """Seconds of an EWC step per model-iteration, in a stack of `k`."""
+    estimator = exact()
+    work = second_task(of, ewc(), [Replica(SEED, LAMBDAS[i % len(LAMBDAS)], estimator) for i in range(k)])
+
+    def steps() -> None:
+        with within():
+            follow(work.experiment, work.stack, work.drawn, work.method, work.state, lambda *_: None)
+
+    return timed(steps, k * of.steps(1), of.device)
+
+
+def fisher_pass(of: Experiment) -> Callable[[], float]:
+    """Seconds of the exact Fisher, per example."""
+    stack, n = (
+        second_task(of, finetune(), [Replica(SEED, 0.0, None)]).stack,
+        len(of.benchmark.curriculum(SEED).tasks[0].rows),
+    )
+    return timed(partial(estimate, of, stack.params, stack.buffers, exact(), SEED, 0), n, of.device)
+
+
+def study_rows(setting: Setting) -> list[Row]:
+    """The study as a whole, once: minutes."""
+    if not setting.device.startswith("cuda"):
+        return [missing(STUDY, "s", "s", 300.0, AT_MOST, ABSENT)]
+    benchmark, data = mnist(setting.data_dir, setting.device)
+    estimators = [exact(), exact(500), sample(), empirical(), batched(128)]
+    of = mnist_experiment(benchmark, 2000)._replace(share_first_task=True)
+    seconds = study_seconds(of, SEEDS, LAMBDAS, estimators, REPLICAS)
+    note = f"{data}; {hardware(setting.device)}; with None; one full run, in stacks of {REPLICAS}"
+    return [Row(STUDY, seconds, None, "s", seconds, "s", 300.0, AT_MOST, note)]
 
 
 def study_seconds(
-    experiment: Experiment,
+    of: Experiment,
     seeds: Sequence[int],
     lambdas: Sequence[float],
     estimators: Sequence[Estimator],
@@ -67,7 +132,7 @@ def study_seconds(
     """Seconds of a full study: stacks of at most `limit` replicas, whole seeds where they fit, and None.
 
     Args:
-        experiment: what all share.
+        of: what all share.
         seeds: of the study.
         lambdas: likewise.
         estimators: likewise.
@@ -80,8 +145,8 @@ def study_seconds(
     size = limit // of_seed * of_seed or limit
     replicas = [Replica(seed, lam, estimator) for seed in seeds for estimator in estimators for lam in lambdas]
     trunks: dict[str, Trunk] = {}
-    began = clock(experiment.device)
+    began = clock(of.device)
     for i in range(0, len(replicas), size):
-        run(experiment, ewc(), replicas[i : i + size], trunks)
-    run(experiment, finetune(), [Replica(seed, 0.0, None) for seed in seeds], trunks)
-    return clock(experiment.device) - began
+        run(of, ewc(), replicas[i : i + size], trunks)
+    run(of, finetune(), [Replica(seed, 0.0, None) for seed in seeds], trunks)
+    return clock(of.device) - began

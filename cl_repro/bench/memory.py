@@ -83,7 +83,7 @@ def bounded() -> Row:
     cfg = {"seeds": [1, 2, 3], "grid": {"lambdas": LAMBDAS}}
     arms = [Arm(f"ewc-{i}", cfg, f"config {i}", "one stack", True) for i in range(5)]
     planned = cells(arms)
-    largest = max(map(len, chunks(arms, planned, limit)))
+    largest = max(map(len, chunks(arms, planned, {"one stack": limit})))
     name = f"{len(planned)} replicas, max_replicas = {limit}: K of the largest stack / limit"
     return cost(name, largest, limit, "replicas", 1.0)
 

@@ -62,7 +62,7 @@ def write(group: str, rows: list[Row], setting: Setting, out: Path) -> Path | No
         "rounds": setting.rounds,
         "git_sha": source.git_sha,
         "dirty": source.dirty,
-        "hardware": runtime.hardware(setting.device if group == "cuda" else "cpu"),
+        "hardware": runtime.hardware(setting.device if group.startswith("cuda") else "cpu"),
         "torch": torch.__version__,
         "date": provenance.now(),
     }

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from cl_repro import rng, tree
 from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, look, lower, raise_axis
-from cl_repro.errors import UserError
+from cl_repro.errors import OutOfMemoryError, UserError
 from cl_repro.runtime import clock
 from cl_repro.types import Estimator, Tree
 
@@ -74,7 +74,7 @@ def in_parts(f: Callable[[Tensor], None], rows: Tensor, size: int, halves: bool 
         halves: whether the size may change.
 
     Raises:
-        UserError: if the device has no memory even for one row.
+        OutOfMemoryError: if the device has none even for one row.
     """
     first = 0
     while first < len(rows):
@@ -82,7 +82,7 @@ def in_parts(f: Callable[[Tensor], None], rows: Tensor, size: int, halves: bool 
             f(rows[first : first + size])
         except torch.OutOfMemoryError as error:
             if size == 1 or not halves:
-                raise UserError(
+                raise OutOfMemoryError(
                     f"out of memory on {rows.device} with {size} examples per pass; set max_replicas= to fewer replicas"
                 ) from error
             size = -(-size // 2)
