@@ -45,7 +45,7 @@ def application(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> None:
     """Compute what is missing, then draw and print what there is."""
     overrides = list(HydraConfig.get().overrides.task)
-    arms = arms_of(cfg, overrides)
+    arms = arms_of(cfg, overrides, str(HydraConfig.get().job.config_name))
     from cl_repro import provenance, runtime, study  # noqa: PLC0415 - torch is slow to import, and not needed above
 
     runtime.prepare()

@@ -1,28 +1,33 @@
 """From a command line to the resolved configuration of every arm. No torch."""
 
 import traceback
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from cl_repro.config import CONF
-from cl_repro.errors import UserError
+from cl_repro.errors import Parser, UserError
 
 ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
 # Hydra also lets through what reading a file and picking from a group raise: a binary file, `method=null`.
 CompositionError = (*ConfigurationError, OSError, ValueError)
 
 
-def from_command_line(overrides: Sequence[str]) -> list[dict[str, Any]]:
+def from_command_line(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """The arms of a command line, outside the Hydra application (`arms_of` is for inside).
 
     Args:
-        overrides: as typed, e.g. study=split_mnist_fisher scale=cpu.
+        arguments: as typed, e.g. study=mine scale=cpu --config-dir own; of Hydra's options those that say where a
+            configuration is.
 
     Returns:
         As `arms_of`.
@@ -30,22 +35,42 @@ def from_command_line(overrides: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         UserError: what Hydra refuses, a launcher, which starts the jobs of a sweep alone, and as `arms_of`.
     """
+    parser = Parser(prog="cl-repro", allow_abbrev=False, add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config-dir", "-cd", type=folder)
+    parser.add_argument("--config-path", "-cp", type=folder, default=CONF)
+    parser.add_argument("--config-name", "-cn", default="config")
+    given = parser.parse_intermixed_args(arguments)
+    overrides = given.overrides
     if launcher := sorted(key for key in keys(overrides) if key.startswith(("hydra/launcher", "hydra.launcher"))):
         raise UserError(f"{launcher[0]}=: a launcher starts the jobs of a sweep, `python -m cl_repro -m`; leave it out")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(given.config_path), version_base="1.3"):
+        if given.config_dir:
+            loader: Any = GlobalHydra.instance().config_loader()
+            loader.get_search_path().prepend("command-line", f"file://{given.config_dir}", "schema")
+            loader.repository.initialize_sources(loader.get_search_path())
         try:
-            cfg = hydra.compose("config", overrides=list(overrides))
+            cfg = hydra.compose(given.config_name, overrides=overrides)
         except CompositionError as error:
             raise UserError(one_line(error)) from None
-        return arms_of(cfg, overrides)
+        return arms_of(cfg, overrides, given.config_name)
 
 
-def arms_of(cfg: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
+def folder(text: str) -> Path:
+    """Of configuration files."""
+    path = Path(text).absolute()
+    if not path.is_dir():
+        raise ArgumentTypeError(f"additional config directory '{path}' not found")
+    return path
+
+
+def arms_of(cfg: DictConfig, overrides: Sequence[str], name: str = "config") -> list[dict[str, Any]]:
     """The resolved configuration of every arm: the command line's, once more with the arm's own choices.
 
     Args:
         cfg: what Hydra composed.
         overrides: of the command line.
+        name: of the file that it was composed of.
 
     Returns:
         Plain dictionaries; one if the study lists no arms.
@@ -66,11 +91,12 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
         )
     result = []
     for arm in arms:
-        own = [f"{key}={'null' if value is None else value}" for key, value in arm.items()]
+        own = [f"{key}={written(value)}" for key, value in arm.items()]
         try:
-            result.append(resolve(hydra.compose("config", overrides=[*overrides, *own])))
+            result.append(resolve(hydra.compose(name, overrides=[*overrides, *own])))
         except CompositionError as error:
-            raise UserError(f"arm {', '.join(own)}: {one_line(error)}") from None
+            name = ", ".join(f"{key}={'null' if value is None else value}" for key, value in arm.items())
+            raise UserError(f"arm {name}: {one_line(error)}") from None
     return used(result, overrides)
 
 
@@ -87,8 +113,25 @@ def keys(overrides: Sequence[str]) -> set[str]:
 
 
 def is_choice(arm: Any) -> bool:
-    """One arm of a list: keys with one value each."""
-    return isinstance(arm, dict) and bool(arm) and not any(isinstance(v, dict | list) for v in arm.values())
+    """One arm of a list: keys with one value each, which of a setting may be a list of scalars."""
+    return isinstance(arm, dict) and bool(arm) and all(is_value(str(key), value) for key, value in arm.items())
+
+
+def is_value(key: str, value: Any) -> bool:
+    """A scalar; of a key that chooses no file of a group, a list of scalars, too."""
+    if isinstance(value, list):
+        setting = ("." in key and "@" not in key) or key in ("seeds", "iterations")
+        return setting and not any(isinstance(one, dict | list) for one in value)
+    return not isinstance(value, dict)
+
+
+def written(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides: text stays text, whatever it looks like."""
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    if isinstance(value, str):
+        return QuotedString(value, Quote.single).with_quotes()
+    return "null" if value is None else str(value)
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:

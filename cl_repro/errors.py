@@ -1,5 +1,6 @@
 """The one exception a user's mistake raises, and how every entry point ends: one line with the value and the rule."""
 
+import argparse
 import os
 import select
 import sys
@@ -14,6 +15,14 @@ class UserError(ValueError):
 
 class OutOfMemoryError(UserError):
     """A device has no memory for what was asked of it; half as many replicas may fit."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Its mistakes are a user's, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """As every command here."""
+        raise UserError(f"{self.prog}: {message}")
 
 
 def refuse(text: str) -> NoReturn:

@@ -10,18 +10,17 @@ squares, lam_to = lam_from (c k)_from / (c k)_to is exact; where they do not, it
 What each of them computes, and where that was read: `cl_repro.importance.compat`.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cl_repro.config import is_number
-from cl_repro.errors import UserError
+from cl_repro.errors import Parser, UserError
 
 Powers = dict[str, int]  # of the quantities in OPTIONS
 OPTIONS = {"N": ("examples",), "N-1": ("examples",), "b": ("batch",), "E": ("epochs",)} | dict.fromkeys(
@@ -267,14 +266,6 @@ def cell(source: str, target: str, lam: float, sizes: Sizes) -> str:
         return "-"
     found = translate(source, target, lam, sizes)
     return f"{'~' * bool(found.because)}{found.lam:.6g}"
-
-
-class Parser(argparse.ArgumentParser):
-    """Its mistakes are a user's, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """As every command here."""
-        raise UserError(f"translate: {message}")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from cl_repro.bench import (
     whole_study,
 )
 from cl_repro.bench.measure import Setting
-from cl_repro.errors import entry_point
+from cl_repro.errors import Parser, entry_point
 from cl_repro.records import check_place
 
 GROUPS = {
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     A missed target is no error.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--only", action="append", choices=GROUPS, metavar="NAME", help=f"one of {', '.join(GROUPS)}; may be repeated"
     )
@@ -59,10 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
         default=Path(os.environ.get("CL_REPRO_DATA") or "data"),
         help="folder of MNIST; random data of its size where it is not (default: $CL_REPRO_DATA, else data)",
     )
-    options = parser.parse_args(arguments)
-    runtime.prepare()
-    setting = Setting(options.rounds, options.data_dir, runtime.resolve_device("auto"))
     with entry_point():
+        options = parser.parse_args(arguments)
+        runtime.prepare()
+        setting = Setting(options.rounds, options.data_dir, runtime.resolve_device("auto"))
         check_place(options.out)  # not after minutes of measuring
         measure(options.only or list(GROUPS), setting, options.out)
 

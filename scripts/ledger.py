@@ -1,20 +1,19 @@
 """Write the ledger: every published number beside ours. With --check: fail if a row that agreed does not any more."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from cl_repro.analysis.ledger_files import regressions, write_ledger
-from cl_repro.errors import entry_point
+from cl_repro.errors import Parser, entry_point
 
 
 def main() -> int:
     """Exit status: 0; 1 where a row that agreed does not any more; 2 after a user's mistake, told in one line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="compare with <results-dir>/ledger.csv, write nothing")
-    arguments = parser.parse_args()
     with entry_point():
+        arguments = parser.parse_args()
         if not arguments.check:
             print(*write_ledger(arguments.results_dir), sep="\n")
             return 0

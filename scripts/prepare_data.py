@@ -10,12 +10,12 @@ from pathlib import Path
 
 from cl_repro.data.arrays import READERS
 from cl_repro.data.download import prepare
-from cl_repro.errors import entry_point
+from cl_repro.errors import Parser, entry_point
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: `arguments` without the program's name, or those of the process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(READERS), help=f"of {', '.join(READERS)} (default: all)")
     parser.add_argument(
         "--data-dir",
@@ -23,8 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
         default=Path(os.environ.get("CL_REPRO_DATA") or "data"),
         help="folder of the data sets (default: $CL_REPRO_DATA, else data)",
     )
-    options = parser.parse_args(arguments)
     with entry_point():
+        options = parser.parse_args(arguments)
         prepare(options.names, options.data_dir)
 
 

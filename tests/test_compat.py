@@ -380,8 +380,8 @@ REFUSED = [
     (["--from", "ours", "--to", "reference", "--lam", "1", "--examples", "0"], "--examples=0: must be at least 1"),
     (["--from", "ours", "--to", "reference", "--lam", "-1"], "--lam=-1: must be a finite number of at least 0"),
     (["--from", "ours", "--to", "reference", "--lam", "nan"], "--lam=nan: must be a finite number of at least 0"),
-    (["--from", "ours", "--to", "reference", "--lam", "x"], "translate: argument --lam: invalid float value: 'x'"),
-    (["--form", "ours"], "translate: unrecognized arguments: --form ours"),
+    (["--from", "ours", "--to", "reference", "--lam", "x"], "argument --lam: invalid float value: 'x'"),
+    (["--form", "ours"], "unrecognized arguments: --form ours"),
     (["--table", "--from", "avalanche", "--lam", "1"], "needs --examples"),
     (["--table", "--from", "foo", "--lam", "1"], "--from=foo: must be one of"),
 ]  # fmt: skip

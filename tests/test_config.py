@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cl_repro import plan, provenance, runtime, study, worker
+from cl_repro.compose import arms_of
 from cl_repro.config import CONF, check
 from cl_repro.data.arrays import CHECKSUMS, checksum
 from cl_repro.errors import UserError
@@ -257,3 +258,12 @@ def test_a_label_names_the_arm_and_not_the_run(tmp_path: Path) -> None:
     assert (plain["arm"], plain["run_id"], plain["accuracy"]) == ("si", mine["run_id"], mine["accuracy"])
     assert kept["run_id"] != plain["run_id"]
     assert kept["accuracy"] != plain["accuracy"]
+
+
+@pytest.mark.parametrize("label", ["EWC (ours)", "0.10", "1e3", "true", "null", "a=b, [c] {d}", "it's \\"])
+def test_text_in_an_arm_stays_text(label: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config")
+        cfg.arms = [{"method": "ewc", "label": label, "fisher": "exact_500", "grid.lambdas": [1, 10]}]
+        (arm,) = arms_of(cfg, [])
+    assert (arm["label"], arm["fisher"]["n"], arm["grid"]["lambdas"]) == (label, 500, [1, 10])

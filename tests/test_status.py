@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from cl_repro import grid, status
+from cl_repro.config import CONF
 from cl_repro.errors import UserError
 from cl_repro.records import RUNS, Store, checkpoint_file
 
@@ -143,3 +144,31 @@ def test_sizes_read_like_sizes() -> None:
     from cl_repro.plan import size  # noqa: PLC0415 - torch comes with it
 
     assert [size(n) for n in (0, 999, 2500, 1.5e9)] == ["0 bytes", "999 bytes", "2.5 kB", "1.5 GB"]
+
+
+OWN = """\
+# @package _global_
+name: mine
+arms:
+  - {method: ewc, label: EWC (ours), iterations: 2}
+"""
+
+
+@pytest.mark.parametrize("command", [[], ["status"], ["plan"]])
+def test_a_configuration_of_ones_own_is_found_as_for_a_run(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli.undrawn(monkeypatch)
+    (tmp_path / "my own, [1]/study").mkdir(parents=True)
+    (tmp_path / "my own, [1]/study/mine.yaml").write_text(OWN)
+    whole = (CONF / "config.yaml").read_text()
+    (tmp_path / "my own, [1]/other.yaml").write_text(whole.replace("lam: 1000.0", "lam: 7.0"))
+    options = ["--config-dir", "my own, [1]", "--config-name", "other", "study=mine", "seeds=[1]", "workers=1"]
+    assert cli.run(monkeypatch, tmp_path, *command, *options) == 0
+    if command:
+        out = capfd.readouterr().out
+        assert "EWC (ours)" in out
+        assert ("     7  " in out) == (command == ["status"])
+    else:
+        (row,) = Store(tmp_path / "results/mine").read()["runs.csv"]
+        assert (row["arm"], row["lambda"]) == ("EWC (ours)", "7.0")

@@ -7,7 +7,7 @@ from pathlib import Path
 from cl_repro.analysis.markup import Table, plain
 from cl_repro.analysis.study import Study, studies
 from cl_repro.analysis.tables import write_tables
-from cl_repro.errors import entry_point
+from cl_repro.errors import Parser, entry_point
 from cl_repro.records import check_place
 
 
@@ -25,7 +25,7 @@ def run(
         make: from `names`, `results_dir`, `out` (and `show`) to the paths written.
         shows: whether there is a --show.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument(
         "names", nargs="*", metavar="study", help="folders under --results-dir (default: every one that fits)"
     )
@@ -33,9 +33,9 @@ def run(
     parser.add_argument("--out", type=Path, help=f"default: <results-dir>/{default_out}")
     if shows:
         parser.add_argument("--show", action="store_true", help="also print the tables")
-    arguments = parser.parse_args()
-    arguments.out = arguments.out or arguments.results_dir / default_out
     with entry_point():
+        arguments = parser.parse_args()
+        arguments.out = arguments.out or arguments.results_dir / default_out
         check_place(arguments.out)
         print(*make(arguments), sep="\n")
 
