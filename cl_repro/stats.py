@@ -206,6 +206,31 @@ def holm(p: ArrayLike) -> Array:
     return corrected
 
 
+def jackknife_interval(point: float, left_out: ArrayLike, confidence: float, n: int) -> Interval:
+    r"""t-interval of what is made of all seeds together, a curve's rise say, by Tukey's jackknife.
+
+    u_s = n theta - (n - 1) theta_(s)          the pseudo-value of seed s: theta_(s) is theta of the seeds but s
+    half = t_{(1 + confidence)/2, n - 1} sd(u) / sqrt(n),   sd(u) = (n - 1) sd(theta_(s)),   ddof = 1
+
+    (Tukey 1958; Efron & Tibshirani 1993, chapter 11.) Of a mean it is the t-interval of the mean.
+
+    Args:
+        point: theta, of the seeds as they are.
+        left_out: [S], theta_(s).
+        confidence: two-sided.
+        n: seeds behind theta, at most S.
+
+    Returns:
+        theta -+ half. NaN limits for fewer than 2 seeds, where a theta_(s) is missing, and where they are all the same:
+        an interval of width 0 would claim more than is known.
+    """
+    x = np.asarray(left_out, dtype=float)
+    half = math.nan
+    if n > 1 and np.ptp(x) > 1e-9:  # else equal, but for rounding; NaN is not above it either
+        half = float(student.ppf((1 + confidence) / 2, n - 1) * (n - 1) * x.std(ddof=1) / math.sqrt(n))
+    return Interval(float(point), point - half, point + half, n)
+
+
 def bootstrap_weights(n_seeds: int, resamples: int, rng: np.random.Generator) -> Array:
     """Draw seeds with replacement: [R, S], how often each resample holds each seed."""
     return rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples).astype(float)

@@ -338,7 +338,7 @@ def test_a_curve_that_begins_high_says_at_most(tmp_path):
     rows = [row("finetune", "finetune", "", None, seed, 0.80) for seed in (1, 2)]
     rows += [row("ewc-exact", "ewc", "exact", lam, s, 0.99) for lam in (1.0, 10.0, 100.0) for s in (1, 2)]
     shape = cells(tables_of(study_of(tmp_path, rows))[1], "EXACT")
-    assert shape[1:4] == ("≤ 0.00 [0.00, 0.00]", "2.00 [2.00, 2.00]", "lower and upper")
+    assert shape[1:4] == ("≤ 0.00", "2.00", "lower and upper")  # both seeds are alike: no interval of width 0
 
 
 def test_identical_arms_are_called_identical(tmp_path):

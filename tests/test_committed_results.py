@@ -1,14 +1,18 @@
 """The results in the repository: intact, made by today's configuration, and saying what the README says."""
 
+import re
 from pathlib import Path
 
 import cli
+import numpy as np
 import pytest
 from curves_of import curves, rises
 
 from cl_repro import grid
 from cl_repro.analysis.accuracy import accuracy_rows
+from cl_repro.analysis.collapse import collapse
 from cl_repro.analysis.study import open_study
+from cl_repro.analysis.tables import gap_table, log_traces, shapes
 from cl_repro.analysis.timing import timings
 from cl_repro.records import Store
 from cl_repro.stats import DIFFERS
@@ -56,3 +60,27 @@ def test_the_published_order_of_times_is_there_one_sample_at_a_time_and_gone_in_
     assert min(slow[1:3]) > 1.2 * slow[3]
     ours = [rows[fisher].ours.mean for fisher in [*order, "batched"]]
     assert max(ours) < 1.15 * min(ours)
+
+
+def test_the_readme_quotes_the_gaps_and_the_spread_of_the_tables() -> None:
+    study = open_study("split_mnist_fisher", RESULTS)
+    grid_, readme = curves("split_mnist_fisher", RESULTS), " ".join((cli.ROOT / "README.md").read_text().split())
+    found, traces = shapes(study, grid_), log_traces(study, grid_)
+    gaps = gap_table(study, found, traces)
+    assert gaps
+    (gap, low, high, predicted), (gap2, low2, high2, predicted2) = (
+        re.findall(r"\d\.\d\d", " ".join(row[1:]))[:4] for row in gaps.rows
+    )
+    assert (
+        f"10^{gap} times larger than EXACT (interval {low} to {high}, the Fisher's traces predict {predicted})"
+        in readme
+    )
+    assert f"10^{gap2} times larger still ({low2} to {high2}; {predicted2})" in readme
+    collapsed = collapse(study)
+    assert collapsed
+    before, after = collapsed.spread, collapsed.rescaled_spread
+    assert f"within {after.centre:.2f} decades instead of {before.centre:.2f} (five seeds are too few" in readme
+    assert np.isnan([before.low, after.low]).all()
+    for shape in found:
+        [row] = re.findall(rf"\| {re.escape(shape.arm.label)} \| [^|]*\| [^|]*\| ([\d.]+) \|", readme)
+        assert row == f"{shape.rise.centre:.2f}"

@@ -17,13 +17,15 @@ from cl_repro.analysis.accuracy import interval_text
 from cl_repro.analysis.arms import Grid, grid_of, looks_of
 from cl_repro.analysis.curves import STYLE, curve, line
 from cl_repro.analysis.figures import decades, save
+from cl_repro.analysis.intervals import interval_note, interval_of, resampled_interval, weightings
 from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.markup import TIMES, Table, write
+from cl_repro.analysis.selection import TOO_SMALL
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import CURVES, Study, commits, describe, folders, open_study, studies
 from cl_repro.analysis.tables import log_traces, shapes
 from cl_repro.errors import UserError
-from cl_repro.stats import Array, Interval, bootstrap_weights, percentile_interval
+from cl_repro.stats import Array, Interval
 
 X_LABELS = ("Regularisation strength λ (log scale)", f"λ {TIMES} trace of the first task's Fisher (log scale)")
 
@@ -41,7 +43,7 @@ class Collapse(NamedTuple):
 
 
 def collapse(study: Study) -> Collapse | None:
-    """The collapse of a study's curves, with percentile bootstrap intervals over seeds.
+    """The collapse of a study's curves, with intervals over seeds.
 
     Args:
         study: of curves.
@@ -55,25 +57,19 @@ def collapse(study: Study) -> Collapse | None:
     kept = np.flatnonzero(np.isfinite(log_trace) & np.isfinite([shape.rise.centre for shape in found]))
     if kept.size < 2:
         return None
-    n = grid.seeds.size
-    # The same resamples as those of the rises, so that rise and trace stay paired.
-    weight = bootstrap_weights(n, settings.resamples, np.random.default_rng(settings.seed))
-    scale = seed_mean(traces[kept, :, None], weight)[..., 0]  # [R, A]
-    samples = np.stack([found[a].rise_samples for a in kept], 1)  # [R, A]
-    centre = np.array([found[a].rise.centre for a in kept])
-
-    def interval(point: float, resampled: Array) -> Interval:
-        return percentile_interval(point, resampled, settings.confidence, n)
-
-    moved, moved_samples = centre + log_trace[kept], samples + scale
+    n_seeds = grid.seeds.size
+    # The same weightings as those of the rises, so that rise and trace stay paired.
+    scale = seed_mean(traces[kept, :, None], weightings(n_seeds, settings))[..., 0]  # [W, A]
+    rises = np.stack([found[a].rises for a in kept], 1)  # [W, A]
+    moved, n = rises + scale, [found[a].rise.n for a in kept]
     return Collapse(
         grid=grid._replace(arms=tuple(grid.arms[a] for a in kept), accuracy=grid.accuracy[kept], lost=grid.lost[kept]),
         log_trace=log_trace[kept],
-        rises=tuple(interval(c, s) for c, s in zip(centre, samples.T, strict=True)),
+        rises=tuple(found[a].rise for a in kept),
         at_most=tuple(found[a].at_most for a in kept),
-        rescaled=tuple(interval(c, s) for c, s in zip(moved, moved_samples.T, strict=True)),
-        spread=interval(np.ptp(centre), np.ptp(samples, axis=1)),
-        rescaled_spread=interval(np.ptp(moved), np.ptp(moved_samples, axis=1)),
+        rescaled=tuple(interval_of(own, each, n_seeds, settings) for own, each in zip(moved.T, n, strict=True)),
+        spread=resampled_interval(np.ptp(rises, axis=1), min(n), settings),
+        rescaled_spread=resampled_interval(np.ptp(moved, axis=1), min(n), settings),
     )
 
 
@@ -114,6 +110,7 @@ def table(study: Study, found: Collapse) -> Table:
             found.grid.arms, bounds, found.rises, found.log_trace, found.rescaled, strict=True
         )
     ]
+    settings, n_seeds = study.settings, found.grid.seeds.size
     before, after = (interval_text(x, sign="") for x in (found.spread, found.rescaled_spread))
     explained = 1 - found.rescaled_spread.centre / found.spread.centre if found.spread.centre else np.nan
     notes = (
@@ -121,12 +118,13 @@ def table(study: Study, found: Collapse) -> Table:
         "Trace: of the Fisher after the first task, geometric mean over seeds. Last column: their sum in logarithms, "
         f"the rise on the axis λ {TIMES} trace.",
         f"Largest minus smallest rise: {before} decades of λ, {after} decades of λ {TIMES} trace: the trace accounts "
-        f"for {explained:.0%} of the spread. What is left is not a matter of scale, or it is noise: see the brackets.",
-        f"Brackets: {study.settings.confidence:.0%} percentile bootstrap over seeds, rises and traces resampled "
-        "together. A range is never negative, so its interval does not reach 0 where there is no spread at all.",
+        f"for {explained:.0%} of the spread. What is left is not a matter of scale, or it is noise.",
+        f"{interval_note(n_seeds, settings)} Rises and traces together. A spread has an interval from n = "
+        f"{settings.bootstrap_from} seeds on; it is never negative: its interval does not reach 0 where there is none.",
     )
     header = ("Arm", "rise, log10 λ", "trace", f"rise, log10 (λ {TIMES} trace)")
-    rows = (*body, ("spread, decades", before, "", after))
+    why = "" if found.spread.n >= settings.bootstrap_from else f" ({TOO_SMALL})"
+    rows = (*body, ("spread, decades", before + why, "", after + why))
     return Table("collapse", "Do the estimators differ in scale only?", header, rows, notes)
 
 

@@ -1,7 +1,7 @@
 """Tables of a study of accuracy against lambda: rises and widths, gaps between rises; all of them, and writing.
 
-Rises and widths use only the lambdas at which an arm has all its seeds. Their intervals resample seeds jointly for
-None and every estimator, so that gaps keep the pairing.
+Rises and widths are of seed-mean curves, at the lambdas at which an arm has all its seeds. Their intervals leave seeds
+out of None and every estimator together, or resample them so (`intervals`), so that gaps keep the pairing.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from cl_repro.analysis.accuracy import (
 )
 from cl_repro.analysis.arms import Arm, Grid, grid_of
 from cl_repro.analysis.comparison import compared, comparison_tables
+from cl_repro.analysis.intervals import interval_note, interval_of, weightings
 from cl_repro.analysis.markup import MINUS, Table, write
 from cl_repro.analysis.pairs import pair_tables
 from cl_repro.analysis.read import read_importance
@@ -30,13 +31,7 @@ from cl_repro.analysis.selection import optimism_table, selection_table, selecti
 from cl_repro.analysis.settings import COMPARISON
 from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
 from cl_repro.analysis.study import ARMS, LISTING, Study, describe
-from cl_repro.stats import (
-    Array,
-    Interval,
-    bootstrap_weights,
-    estimate,
-    percentile_interval,
-)
+from cl_repro.stats import Array, Interval, estimate
 
 
 class Shape(NamedTuple):
@@ -44,35 +39,31 @@ class Shape(NamedTuple):
 
     arm: Arm
     rise: Interval
-    rise_samples: Array  # [R], paired between arms
+    rises: Array  # [W], of every weighting of the seeds; paired between arms
     at_most: bool  # the curve begins above half-way: the rise is the grid's first lambda, or below
     width: Interval
     edges: tuple[bool, bool]  # the range touches the grid's (lower, upper) edge
 
 
 def shapes(study: Study, grid: Grid) -> list[Shape]:
-    """Rise and width of every arm with a lambda, with percentile bootstrap intervals over seeds; without lambda = 0."""
-    grid = grid.penalised
-    settings, log_lam = study.settings, np.log10(grid.lams)
-    accuracy, none, n = complete(grid.accuracy), grid.none[:, None], grid.seeds.size
-    weight = bootstrap_weights(n, settings.resamples, np.random.default_rng(settings.seed))
-    means, floor = seed_mean(accuracy), seed_mean(none)[0]
-    resampled, floors = seed_mean(accuracy, weight), seed_mean(none, weight)  # [R, A, L], [R, 1]
-    rises, widths = rise(log_lam, means, floor), width(log_lam, means, settings.width_points)
-    rise_samples = rise(log_lam, resampled, floors)
-    width_samples = width(log_lam, resampled, settings.width_points)
-
-    def interval(point: float, samples: Array) -> Interval:
-        return percentile_interval(point, samples, settings.confidence, n)
-
+    """Rise and width of every arm with a lambda, with their intervals over seeds."""
+    settings, log_lam, n_seeds = study.settings, np.log10(grid.lams), grid.seeds.size
+    accuracy, none = complete(grid.accuracy), grid.none[:, None]
+    weight = weightings(n_seeds, settings)
+    means, floors = seed_mean(accuracy, weight), seed_mean(none, weight)  # [W, A, L], [W, 1]
+    rises, widths = rise(log_lam, means, floors), width(log_lam, means, settings.width_points)  # [W, A]
+    at_most = rises == np.nanmin(np.where(np.isfinite(means[0]), log_lam, np.inf), axis=1)
+    if n_seeds < settings.bootstrap_from:  # where the curve of all seeds but one begins above half-way, it may be less
+        rises[1:] = np.where(at_most[1:], np.nan, rises[1:])
+    n = np.isfinite(accuracy).sum(axis=1).max(axis=1, initial=0)  # [A], seeds
     return [
         Shape(
             arm=arm,
-            rise=interval(rises[a], rise_samples[:, a]),
-            rise_samples=rise_samples[:, a],
-            at_most=rises[a] in log_lam[np.isfinite(means[a])][:1],
-            width=interval(widths[a], width_samples[:, a]),
-            edges=touches(log_lam, means[a], settings.width_points),
+            rise=interval_of(rises[:, a], int(n[a]), n_seeds, settings),
+            rises=rises[:, a],
+            at_most=bool(at_most[0, a]),
+            width=interval_of(widths[:, a], int(n[a]), n_seeds, settings),
+            edges=touches(log_lam, means[0, a], settings.width_points),
         )
         for a, arm in enumerate(grid.arms)
     ]
@@ -98,13 +89,11 @@ def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
         trace = estimate(row)
         size = f"{10**trace.mean:.2e} ({trace.n})" if trace.n else NOTHING
         body.append((shape.arm.label, rising, interval_text(shape.width, sign=""), _edges(edges), size))
-    confidence = f"{settings.confidence:.0%}"
     notes = (
         "Rise: log10 λ at which the seed-mean curve first crosses half-way between None's mean and its own best. "
         f"Width: decades of λ (not necessarily contiguous) within {_points(settings.width_points)} of its best; where "
         "it touches an edge of the grid it is a lower bound. Both by linear interpolation in log10 λ.",
-        f"Brackets: {confidence} percentile bootstrap over seeds ({settings.resamples} resamples, the same for None "
-        "and every arm); with few seeds such intervals are somewhat too narrow.",
+        interval_note(traces.shape[1], settings),
         "Trace: sum of the Fisher diagonal after task 1, geometric mean over seeds (n).",
         *(("λ = 0 has no logarithm: rises and widths leave it out.",) if (study.runs["lambda"] == 0).any() else ()),
     )
@@ -115,22 +104,19 @@ def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
 def gap_table(study: Study, found: list[Shape], traces: Array) -> Table | None:
     """Gaps between rises beside what the traces predict; None where the study lacks the arms."""
     place = {shape.arm.fisher: i for i, shape in enumerate(found) if shape.arm.method == "ewc"}
-    body = []
+    n_seeds, body = traces.shape[1], []
     for minuend, subtrahend in study.settings.gaps:
         if minuend not in place or subtrahend not in place:
             continue
         i, j = place[minuend], place[subtrahend]
         a, b = found[i], found[j]
-        gap = percentile_interval(
-            a.rise.centre - b.rise.centre,
-            a.rise_samples - b.rise_samples,
-            study.settings.confidence,
-            a.rise.n,
-        )
+        gap = interval_of(a.rises - b.rises, min(a.rise.n, b.rise.n), n_seeds, study.settings)
         predicted = estimate(traces[j] - traces[i])
-        body.append((f"{a.arm.label} {MINUS} {b.arm.label}", interval_text(gap), estimate_text(predicted)))
+        bound = {(True, False): "≤ ", (False, True): "≥ "}.get((a.at_most, b.at_most), "")
+        measured = NOTHING if a.at_most and b.at_most else bound + interval_text(gap)
+        body.append((f"{a.arm.label} {MINUS} {b.arm.label}", measured, estimate_text(predicted)))
     notes = (
-        "Measured: difference of rises, percentile bootstrap with the seeds of both arms resampled together. "
+        "Measured: difference of rises; brackets as of a rise, the seeds of both arms together. "
         "Predicted: log10 of the ratio of the traces after task 1, mean over seeds ± SEM (n): a Fisher k times "
         "smaller needs a λ k times larger.",
     )
