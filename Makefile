@@ -3,6 +3,7 @@ PYTHON ?= python3
 STUDY ?= split_digits_fisher
 SCALE ?= cpu
 ARGS ?=
+BUDGET ?= 540
 DATA ?=
 
 VENV := .venv
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile   # two processes, of one thread each, and of one test file each
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all lint bench clean
+.PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all lint bench gpu clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -82,7 +83,7 @@ test: lint ## what CI runs: formatting, types and the tests of a few minutes
 	$(PY) -m pytest -q $(PARALLEL)
 
 test-all: lint ## all tests, the long ones too
-	$(PY) -m pytest -q $(PARALLEL) -m 'slow or not slow'
+	$(PY) -m pytest -q $(PARALLEL) -m 'not gpu'
 	$(PY) -m pytest -q --nbmake notebooks
 
 lint: $(READY)
@@ -92,6 +93,9 @@ lint: $(READY)
 
 bench: $(READY) ## measure speed as ratios within one process, into results/bench
 	$(PY) scripts/bench.py $(ARGS)
+
+gpu: $(READY) ## all that a CUDA GPU is for, in slices of BUDGET seconds: tests, speed, studies; again to continue
+	$(PY) scripts/gpu.py --budget $(BUDGET)
 
 clean: ## remove .venv and caches, never results or data
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -139,7 +139,7 @@ def convolution_sums(
             u_part = u[part].reshape(-1, length, window)
             for d in ds:
                 g = d[part] @ u_part
-                total += (g.square_() if f is torch.square else g.abs_()).sum(0)  # in place: g may be large
+                total += (g.mul_(g) if f is torch.square else g.abs_()).sum(0)  # in place: g may be large
     result = {"weight": total.view(n_out, kernel, kernel, -1).permute(0, 3, 1, 2).contiguous()}
     if bias:
         result["bias"] = sum_of(f, [d.sum((2, 3)) for d in deltas]).sum(0)

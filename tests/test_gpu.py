@@ -1,0 +1,250 @@
+"""On a CUDA device what a CPU computes: every method, estimator and network, one replica and three, with a checkpoint.
+
+In float64, where rounding cannot hide a fault, but for what is asked of float32 itself. `make gpu` runs these.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cli
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cl_repro import anatomy, checkpoint, engine, grid, idea, rng, runtime, study, tree, unifying, worker
+from cl_repro.bench import workloads
+from cl_repro.config import CONF
+from cl_repro.engine import Experiment, Progress, Replica
+from cl_repro.engine.boundary import estimate
+from cl_repro.importance import diagonal_fisher, fisher
+from cl_repro.importance.batched import batched
+from cl_repro.methods.ewc import ewc
+from cl_repro.methods.ogd import ogd
+from cl_repro.methods.synaptic_intelligence import si
+from cl_repro.models.convnet import convnet
+from cl_repro.models.keras_cnn import keras_cnn
+from cl_repro.models.slim_resnet18 import slim_resnet18
+from cl_repro.models.vgg import vgg
+from cl_repro.records import Store
+from cl_repro.types import Estimator, Method, Net
+
+pytestmark = pytest.mark.gpu
+CUDA = "cuda"
+TOLERANCE = 1e-6  # of weights and traces, relative; float64 rounds at 1e-16, and a few steps multiply it
+ROUNDING = 1e-5  # of float32 products; TF32 would be at 3e-4
+TINY = ["benchmark=split_digits", "model.hidden=[12]", "iterations=4", "batch_size=16", "seeds=[1]", "dtype=float64"]
+NEEDS = {
+    "method=gpm": ["method.n=30", "optim=sgd"],
+    "method=ogd": ["method.n=20", "optim=sgd"],
+    "method=la_maml": ["optim=sgd", "method.slices=2", "lam=0.01"],
+    "method=context": ["method.n=20", "method.window=50"],
+    "method=ewc_guide": ["method.rebuild_every=2"],
+    "method=replay": ["method.memory.size=40"],
+    "method=der": ["method.memory.size=40"],
+    "method=der_plus_plus": ["method.memory.size=40"],
+    "fisher=compat/ewc_pytorch": ["fisher.n=30"],
+    **{f"fisher={name}": ["fisher.n=30"] for name in ("exact_500", "exact_1000", "empirical_500", "sample_500")},
+    "fisher=one_sample/exact_500": ["fisher.n=30"],
+    "model=progressive": ["method=finetune", "optim=adam_reset"],
+}
+
+
+def choices(group: str) -> list[str]:
+    """Of a group of the configuration."""
+    folder = CONF / group
+    return [f"{group}={path.relative_to(folder).with_suffix('')}" for path in sorted(folder.rglob("*.yaml"))]
+
+
+CONFIGURED = [
+    *choices("method"),
+    *choices("fisher"),
+    *(f"{scenario} method={method}" for scenario in choices("scenario") for method in ("ewc", "lwf")),
+    *(f"method=replay memory@method.memory={name.partition('=')[2]}" for name in choices("memory")),
+    *(f"optim={name}" for name in ("adam", "adam_reset", "adam_tf", "sgd_momentum")),
+    *("model=winners", "model=progressive", "method=lwf method.teacher=step", "method=sos method.alpha=1"),
+    *("reinit=true method=si", "val_fraction=0.2", "tf32=true"),
+]
+SHAPE = {"input_shape": (3, 16, 16), "n_outputs": 6}
+NETWORKS: dict[str, Net] = {
+    "slim_resnet18": slim_resnet18(8, **SHAPE),
+    "convnet": convnet([4, 4], [8], **SHAPE),
+    "keras_cnn": keras_cnn([2, 2], 8, [0.0, 0.0, 0.0], **SHAPE),  # dropout draws on the device: other numbers
+    "vgg": vgg("small", 32, **SHAPE),
+}
+# A bias before batch normalisation has no gradient but rounding, which Adam's usual eps of 1e-8 makes a step of.
+ADAM = {"optimiser": partial(torch.optim.Adam, lr=1e-3, eps=1e-3, fused=True)}
+TRAINED: dict[str, tuple[Method, Estimator | None, dict[str, Any]]] = {
+    "exact": (ewc(), fisher.exact(), ADAM),
+    "sample": (ewc(), fisher.sample(), ADAM),
+    "batched": (ewc(), batched(16), ADAM),
+    "si": (si(0.1), None, ADAM),
+    "ogd": (ogd(n=5), None, {"optimiser": partial(torch.optim.SGD, lr=0.01), "reset_optimiser": True}),
+}
+
+
+class Setting(NamedTuple):
+    """What runs on a device."""
+
+    experiment: Experiment
+    method: Method
+    estimator: Estimator | None
+    lam: float
+
+
+@pytest.fixture(autouse=True, scope="module")
+def prepared() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    runtime.prepare()
+
+
+def runs_the_same(of: Callable[[str], Setting], k: int) -> None:
+    """K replicas of two seeds end with the same weights on both devices, on CUDA from a checkpoint after task 2 on."""
+
+    def run(device: str) -> tuple[Setting, Progress]:
+        made = of(device)
+        replicas = [Replica(1 + i // 2, made.lam * (i + 1), made.estimator) for i in range(k)]
+        begun = None
+        if device == CUDA:
+            stages = engine.stages(made.experiment, made.method, replicas, {})
+            at = next(at for at in stages if at.learned == 2)
+            data = checkpoint.dump(at, made.experiment, {})
+            begun = checkpoint.load(data, made.experiment, [r.seed for r in replicas], {})
+        *_, at = engine.stages(made.experiment, made.method, replicas, {}, begun=begun)
+        return made, at
+
+    (made, at), (on_cuda, found) = run("cpu"), run(CUDA)
+    assert {p.device.type for p in found.stack.params.values()} == {CUDA}
+    for name, value in at.stack.params.items():
+        assert error(found.stack.params[name], value) < TOLERANCE, name
+    ours = engine.outcomes(on_cuda.experiment, on_cuda.method, found)
+    for one, other in zip(ours, engine.outcomes(made.experiment, made.method, at), strict=True):
+        np.testing.assert_allclose(one.accuracy, other.accuracy, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(one.traces, other.traces, rtol=TOLERANCE)
+        assert (one.storage, one.finite) == (other.storage, other.finite)
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """‖found - expected‖ / ‖expected‖."""
+    wanted = expected.double()
+    return float((found.cpu().double() - wanted).norm() / wanted.norm().clamp(min=1e-300))
+
+
+SHOPS = {device: worker.Workshop(lambda *_: None) for device in ("cpu", CUDA)}
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("choice", CONFIGURED)
+def test_every_method_and_estimator(choice: str, k: int) -> None:
+    [cfg] = cli.arms(*TINY, *choice.split(), *NEEDS.get(choice.partition(" memory")[0], []))
+
+    def of(device: str) -> Setting:
+        shop = SHOPS[device]
+        return Setting(shop.experiment(grid.make_arm(cfg), device), shop.method(cfg), shop.estimator(cfg), cfg["lam"])
+
+    runs_the_same(of, k)
+
+
+def on_images(net: Net, device: str, dtype: torch.dtype, **changes: Any) -> Experiment:
+    """Three tasks of random images, three steps each."""
+    data = workloads.random_data(3, 40, 20, SHAPE["input_shape"], device, dtype)
+    return workloads.experiment(data, (), 8, 3, net=net, dtype=dtype, device=device, rows_per_pass=20, **changes)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("what", TRAINED)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_of_convolutions(name: str, what: str, k: int) -> None:
+    method, estimator, changes = TRAINED[what]
+
+    def of(device: str) -> Setting:
+        made = on_images(NETWORKS[name], device, torch.float64, share_first_task=True, **changes)
+        return Setting(made, method, estimator, 10.0)
+
+    runs_the_same(of, k)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_float32_is_not_rounded_to_tf32(name: str) -> None:
+    """Logits, and the exact Fisher even of a run that trains in TF32."""
+    net = NETWORKS[name]
+    made = {d: on_images(net, d, t, tf32=True) for d, t in (("cpu", torch.float64), (CUDA, torch.float32))}
+    trees = {d: [start.params, start.buffers] for d, of in made.items() for start in [engine.start(of, [1])]}
+    x = {d: of.benchmark.to_input(of.benchmark.x[:20]) for d, of in made.items()}
+    logits = {d: net.apply(*(tree.at(t, 0) for t in trees[d]), x[d])[0] for d in made}
+    assert error(logits[CUDA], logits["cpu"]) < ROUNDING
+    measured = {d: estimate(of, *trees[d], fisher.exact(), 1, 0) for d, of in made.items()}
+    for key, value in measured["cpu"].items():
+        assert error(measured[CUDA][key], value) < 10 * ROUNDING, key
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_run_twice_is_the_same_to_the_last_bit(name: str, k: int) -> None:
+    made = on_images(NETWORKS[name], CUDA, torch.float32)
+    replicas = [Replica(1, 10.0, fisher.exact())] * k
+    one, other = ([*engine.stages(made, ewc(), replicas, {})][-1].stack.params for _ in range(2))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+def accuracies(folder: Path, *overrides: str) -> dict[tuple[str, ...], float]:
+    """Of a study's runs, by run, task and moment."""
+    ended = study.run(cli.arms(*TINY, "iterations=6", *overrides, f"results_dir={folder}"), "test", cores=1)
+    assert not ended.unfinished, ended.unfinished
+    found = Store(folder / "runs").read()["accuracy.csv"]
+    return {(row["run_id"], row["after_task"], row["task"]): float(row["accuracy"]) for row in found}
+
+
+def test_a_study_of_two_processes_with_measured_stacks(tmp_path: Path) -> None:
+    work = ["seeds=[1,2]", "arms=[{method: finetune},{fisher: exact},{fisher: batched,fisher.batch_size: 16}]"]
+    on_cpu = accuracies(tmp_path / "cpu", *work, "device=cpu", "workers=1")
+    on_cuda = accuracies(tmp_path / "cuda", *work, "device=cuda", "workers=2")
+    assert on_cuda == pytest.approx(on_cpu, abs=1e-5)
+    assert (tmp_path / "cuda" / "runs" / ".spool" / "stacks.measured").exists()
+
+
+def test_a_study_in_slices(tmp_path: Path) -> None:
+    work = ["device=cuda", "workers=1", "grid.lambdas=[1,100]", "max_replicas=1"]
+    whole, left = accuracies(tmp_path / "whole", *work), 99
+    while left:
+        arms = cli.arms(*TINY, "iterations=6", *work, "time_budget=1e-9", f"results_dir={tmp_path / 'slices'}")
+        left = left - 1 if study.run(arms, "test", cores=1).unfinished else 0
+    assert accuracies(tmp_path / "slices", *work) == whole
+
+
+def test_the_plane_of_the_idea(tmp_path: Path) -> None:
+    work = ["benchmark.n_tasks=2", "+benchmark.protocol.idea={points: 3, every: 2}", "name=idea"]
+    arms = "arms=[{method: finetune},{method: l2, lam: 0.003},{method: ewc, lam: 300.0}]"
+    folders = [idea.run([*TINY, *work, arms, f"device={d}", f"results_dir={tmp_path / d}"]) for d in ("cpu", CUDA)]
+    one, other = ((folder / "plane.csv").read_text().splitlines()[1:] for folder in folders)
+    values = [np.array([line.split(",") for line in lines], float) for lines in (one, other)]
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-4, atol=1e-5)
+
+
+def test_anatomy_and_unifying(tmp_path: Path) -> None:
+    common = ["benchmark=split_digits", "device=cuda", "seeds=[1]", f"results_dir={tmp_path}"]
+    assert anatomy.run([*common, "iterations=30", "model.hidden=[16]"]).is_dir()
+    work = ["benchmark.n_tasks=2", "iterations=6", "model.hidden=[5]", "method=si", "optim=adam_reset", "lam=0.5"]
+    figures = ["+benchmark.protocol.figures.full_every=2", "+benchmark.protocol.figures.points=3", "reinit=true"]
+    assert unifying.run([*common, *work, *figures]).is_dir()
+
+
+@pytest.mark.parametrize("labels", ["exact", "sample", "empirical", "predicted"])
+def test_the_library_s_fisher(labels: str) -> None:
+    """Of a module on CUDA, whatever device the examples are on."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 5)]
+    module = torch.nn.Sequential(*layers).double()
+    x, y = torch.rand(20, 3, 8, 8, dtype=torch.float64, generator=rng.stream(1, "x")), torch.arange(20) % 5
+    draw = {} if labels != "sample" else {"generator": torch.Generator().manual_seed(1)}
+    expected = diagonal_fisher(module, (x, y), labels, **draw)
+    for data in ((x, y), (x.cuda(), y.cuda())):
+        again = {} if labels != "sample" else {"generator": torch.Generator().manual_seed(1)}
+        found = diagonal_fisher(module.cuda(), data, labels, **again)
+        assert all(error(found[key], expected[key]) < TOLERANCE for key in expected)
