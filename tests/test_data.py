@@ -159,14 +159,43 @@ def test_single_array_named_npz(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "dtype", "rule"),
-    [("x_train", "float32", "uint8"), ("x_test", "int64", "uint8"), ("y_test", "f8", "integers")],
+    ("key", "change"),
+    [
+        ("x_train", lambda x: x[:, None]),
+        ("x_train", lambda x: x[..., None]),
+        ("x_test", lambda x: x.reshape(-1, 784)),
+        ("x_test", lambda x: x.astype("f4")),
+        ("x_train", lambda x: x.astype(">i8")),
+        ("y_train", lambda y: y[:, None]),
+        ("y_test", lambda y: y.astype("f8")),
+    ],
 )
-def test_arrays_of_another_type_are_not_converted_silently(made, tmp_path, key, dtype, rule):
-    path = write_npz(tmp_path, made, **{key: getattr(made, key).astype(dtype)})
+def test_the_same_data_in_another_shape_or_type_are_the_same(made, tmp_path, key, change):
+    write_npz(tmp_path, made, **{key: change(getattr(made, key))})
+    assert_same(data.load("mnist", tmp_path), made)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "says"),
+    [
+        ("x_train", lambda x: x / 255, "is float64, must be uint8, or whole numbers from 0 to 255"),
+        ("x_train", lambda x: x.astype(int) - 128, "is int64, must be uint8, or whole numbers from 0 to 255"),
+        ("x_test", lambda x: x + 1j, "is complex128, must be uint8, or whole numbers from 0 to 255"),
+        ("x_test", lambda x: np.full(x.shape, np.nan), "is float64, must be uint8, or whole numbers from 0 to 255"),
+        ("x_train", lambda x: x[:, :27], "has shape [12, 27, 28], must be [N, 28, 28]"),
+        ("x_train", lambda x: x[0], "has shape [28, 28], must be [N, 28, 28]"),
+        ("y_train", lambda y: y + 0.5, "is float64, must be integers"),
+        ("y_train", lambda y: y.astype(str), "is <U21, must be integers"),
+        ("y_train", lambda y: y[1:], "has shape [11], must be [12], a label for each image"),
+        ("y_test", lambda y: np.eye(10)[y], "has shape [5, 10], must be [5], a label for each image"),
+        ("y_test", lambda y: y[0], "has shape [], must be [5], a label for each image"),
+    ],
+)
+def test_what_is_no_image_or_label_is_told(made, tmp_path, key, change, says):
+    path = write_npz(tmp_path, made, **{key: change(getattr(made, key))})
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert one_line(error) == f"{path}: {key} is {np.dtype(dtype)}, must be {rule}"
+    assert one_line(error) == f"{path}: {key} {says}"
 
 
 @pytest.mark.parametrize("write", [write_npz, write_raw])

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cl_repro.data.files import damaged, missing, read_npz
-from cl_repro.data.python2_pickle import read_pickle, uint8_array
-from cl_repro.errors import UserError
+from cl_repro.data.files import damaged, labelled_images, missing, read_npz
+from cl_repro.data.pickles import array, read_pickle
 
 
 class Source(NamedTuple):
@@ -62,12 +61,12 @@ def _read(source: Source, data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
     npz, folder = data_dir / source.npz, data_dir / source.folder
     arrays: dict[str, np.ndarray] = {}
     if npz.is_file():
-        origin, stored = str(npz), read_npz(npz)
+        stored = read_npz(npz)
         for split in ("train", "test"):
-            x, y = stored[f"x_{split}"], stored[f"y_{split}"]
-            _check(origin, split, x, y)
-            arrays |= _ordered(split, np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y)
-        return origin, arrays
+            x, y = labelled_images(npz, stored, split, ((32, 32, 3), (3, 32, 32), (3072,)))
+            x = x.transpose(0, 3, 1, 2) if x.shape[1:] == (32, 32, 3) else x.reshape(-1, 3, 32, 32)
+            arrays |= _ordered(split, np.ascontiguousarray(x), y)
+        return str(npz), arrays
     for name in (*source.train, *source.test):
         if not (folder / name).is_file():
             raise missing(source.title, f"{npz} and {folder / name}")
@@ -77,20 +76,17 @@ def _read(source: Source, data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
     return str(folder), arrays
 
 
-def _check(origin: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype != np.uint8 or x.shape[1:] != (32, 32, 3):
-        raise UserError(f"{origin}: x_{split} is {x.dtype} {list(x.shape)}, must be uint8 [N, 32, 32, 3]")
-    if y.shape != x.shape[:1]:
-        raise UserError(f"{origin}: y_{split} has shape {list(y.shape)}, must be [{len(x)}], a label for each image")
-
-
 def _read_batch(path: Path, label: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, 3, 32, 32] and labels [N] of one original file: rows of 3072 bytes, and a list of numbers."""
     batch = read_pickle(path)
     for key in (b"data", label):
         if key not in batch:
             raise damaged(path, f"no {key.decode()!r} in it")
-    x, y = uint8_array(path, batch[b"data"]), batch[label]
+    x, y = array(batch[b"data"], ["u1"]), batch[label]
+    if x is None:
+        raise damaged(path, "its images are not an array of uint8")
+    if (as_array := array(y, ["u1", "i4", "i8"])) is not None:
+        y = as_array.tolist()
     if x.shape[1:] != (3072,):
         raise damaged(path, f"its images have shape {list(x.shape)}, expected [N, 3072]")
     if not isinstance(y, list) or len(y) != len(x) or any(type(k) is not int or not 0 <= k < 100 for k in y):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cl_repro.data.files import missing, read_npz
+from cl_repro.data.files import labelled_images, missing, read_npz
 from cl_repro.data.idx import read_idx
 
 RAW = Path("MNIST", "raw")
@@ -30,9 +30,13 @@ def read_mnist(data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
         UserError: a file is damaged.
     """
     npz, raw = data_dir / "mnist.npz", data_dir / RAW
+    arrays: dict[str, np.ndarray] = {}
     if npz.is_file():
-        return str(npz), read_npz(npz)
-    arrays = {}
+        stored = read_npz(npz)
+        for split in ("train", "test"):
+            x, y = labelled_images(npz, stored, split, ((28, 28), (784,), (1, 28, 28), (28, 28, 1)))
+            arrays |= {f"x_{split}": x.reshape(-1, 28, 28), f"y_{split}": y}
+        return str(npz), arrays
     for part, (name, ndim) in PARTS.items():
         found = [path for path in (raw / name, raw / f"{name}.gz") if path.is_file()]
         if not found:
