@@ -46,6 +46,7 @@ def dump(at: Progress, experiment: Experiment, origin: Origin) -> bytes:
         "params": stack.params,
         "buffers": stack.buffers,
         "moments": [kept.get(p, {}) for p in stack.params.values()],
+        "steps": stack.steps,
         "stored": stack.stored,
         "seconds": astuple(stack.seconds),
         "state": plain(at.state),
@@ -81,7 +82,9 @@ def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) 
         for p, moments in zip(params.values(), found["moments"], strict=True):
             if moments:
                 optimiser.state[p] = moments
-        stack = Stack(seeds, params, found["buffers"], optimiser, Seconds(*found["seconds"]), found["stored"])
+        stack = Stack(
+            seeds, params, found["buffers"], optimiser, Seconds(*found["seconds"]), found["steps"], found["stored"]
+        )
         accuracy = [a.numpy() for a in found["accuracy"]]
         return Progress(found["learned"], stack, restored(found["state"]), accuracy, found["traces"])
     except MALFORMED as error:

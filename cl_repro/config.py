@@ -194,19 +194,26 @@ def check(cfg: Mapping[str, Any]) -> None:
 
 def check_counts(cfg: Mapping[str, Any]) -> None:
     """Refuse a batch of no examples, and tasks of no iterations or of too many."""
-    n_tasks, listed = cfg["benchmark"].get("n_tasks"), isinstance(cfg["iterations"], list)
-    for key, values in (("batch_size", [cfg["batch_size"]]), ("iterations", per_task(cfg["iterations"], 1))):
+    n_tasks, length = cfg["benchmark"].get("n_tasks"), cfg["iterations"]
+    epochs = isinstance(length, Mapping)
+    if epochs and set(length) != {"epochs"}:
+        raise UserError(f"iterations={length}: must be a number, a list of them, or {{epochs: a number or a list}}")
+    key, given, least = ("iterations.epochs", length["epochs"], 0) if epochs else ("iterations", length, 1)
+    for name, values, first in (("batch_size", [cfg["batch_size"]], 1), (key, per_task(given, 1), least)):
         for value in values:
-            if not (is_int(value) and 1 <= value <= MOST_STEPS):
-                rule = ", or a list of one for each task" if key == "iterations" else ""
-                raise UserError(f"{key}={cfg[key]}: must be an integer from 1 to {MOST_STEPS}{rule}")
-    if listed and len(cfg["iterations"]) != n_tasks:
-        raise UserError(f"iterations={cfg['iterations']}: must be one number, or one for each of the {n_tasks} tasks")
+            if not (is_int(value) and first <= value <= MOST_STEPS):
+                rule = "" if name == "batch_size" else ", or a list of one for each task"
+                whole = cfg["batch_size"] if name == "batch_size" else given
+                raise UserError(f"{name}={whole}: must be an integer from {first} to {MOST_STEPS}{rule}")
+    if isinstance(given, list) and len(given) != n_tasks:
+        raise UserError(f"{key}={given}: must be one number, or one for each of the {n_tasks} tasks")
+    if not any(per_task(given, 1)):
+        raise UserError(f"{key}={given}: must train at least one task")
 
 
-def per_task(iterations: int | list[int], n_tasks: int) -> list[int]:
-    """Iterations of each task; one number is for all."""
-    return iterations if isinstance(iterations, list) else [iterations] * n_tasks
+def per_task(given: int | list[int], n_tasks: int) -> list[int]:
+    """Iterations, or epochs, of each task; one number is for all."""
+    return given if isinstance(given, list) else [given] * n_tasks
 
 
 def check_nodes(cfg: Mapping[str, Any]) -> None:

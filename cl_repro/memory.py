@@ -5,7 +5,8 @@ r"""Memories of examples: which are kept of a stream (insertion), and at whose e
     ring             every example is inserted; the victim is the oldest item of the largest class, or of its own
     class_balanced   an example of a class that is not the largest is inserted; the victim is a random item of the
                      largest class (Prabhu et al. 2020, GDumb)
-    end_of_task      after a task, the M / (classes so far) of each class are drawn, older classes are thinned
+    end_of_task      after a task, the M / (classes so far) of each class are drawn, older classes are thinned;
+                     with `per: task` the M / (tasks so far) of each task, whatever their classes (Hsu et al. 2018)
 
 A class is one of a task: where tasks share their classes (permuted pixels), each has its own.
 
@@ -16,7 +17,7 @@ when it is first trained on.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cl_repro.errors import UserError
 from cl_repro.types import Memory
@@ -103,20 +104,34 @@ def class_balanced(size: int) -> Memory:
     return filling(size, offer)
 
 
-def end_of_task(size: int) -> Memory:
-    """Random examples of every class, equally many of each, chosen when a task has been learned."""
+def end_of_task(size: int, per: str | None = None) -> Memory:
+    """Random examples of every class, equally many of each, chosen when a task has been learned.
+
+    Args:
+        size: M.
+        per: of what equally many are kept: class (as None) or task.
+
+    Returns:
+        The memory.
+
+    Raises:
+        UserError: a negative size, or an unknown `per`.
+    """
     checked(size)
+    if per not in (None, "class", "task"):
+        raise UserError(f"method.memory.per={per}: must be class (as null) or task")
+
+    def part(item: Item) -> Any:
+        return item.task if per == "task" else item.kind
 
     def settle(contents: Contents, items: Sequence[Item], u: Sequence[float]) -> None:
         place = dict(zip(items, u, strict=True))
-        of_kind = {kind: [contents.slots[s] for s in slots] for kind, slots in contents.of_kind.items()}
-        for item in items:
-            of_kind.setdefault(item.kind, [])
-        for item in sorted(items, key=place.__getitem__):
-            of_kind[item.kind].append(item)
+        of_part: dict[Any, list[Item]] = {part(item): [] for item in (*contents.slots, *items)}
+        for item in (*contents.slots, *sorted(items, key=place.__getitem__)):
+            of_part[part(item)].append(item)
         kept: list[Item] = []
-        for i, own in enumerate(of_kind.values()):
-            kept += own[: size // len(of_kind) + (i < size % len(of_kind))]
+        for i, own in enumerate(of_part.values()):
+            kept += own[: size // len(of_part) + (i < size % len(of_part))]
         contents.slots, contents.when, contents.of_kind = [], [], {}
         for item in kept:
             contents.put(len(contents.slots), item)

@@ -61,7 +61,8 @@ def seconds_per_run(workshop: worker.Workshop, arm: grid.Arm, cells: list[grid.C
         walls.append(runtime.clock(device) - began)
     per_iteration = max(0.0, walls[1] - walls[0]) / (LONG - SHORT)
     fixed = max(0.0, walls[0] - SHORT * per_iteration)
-    mean = sum(map(experiment.steps, range(experiment.benchmark.n_tasks))) / experiment.benchmark.n_tasks
+    steps = engine.lengths(experiment, workshop.method(arm.cfg), cells[0].seed)
+    mean = sum(steps) / len(steps)
     return (fixed + per_iteration * mean) / len(cells)
 
 

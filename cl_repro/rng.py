@@ -50,3 +50,22 @@ def batches(generator: Generator, n: int, batch_size: int, iterations: int) -> T
     epochs = -(-iterations // per_epoch)
     shuffles = [torch.randperm(n, generator=generator)[: per_epoch * batch_size] for _ in range(epochs)]
     return torch.cat(shuffles).view(-1, batch_size)[:iterations]
+
+
+def whole_epochs(generator: Generator, n: int, batch_size: int, epochs: int) -> Tensor:
+    """Mini-batches of shuffled epochs without replacement, the last of each with what is left.
+
+    Args:
+        generator: where the shuffles come from.
+        n: examples of the task, at least 1.
+        batch_size: B.
+        epochs: number of passes, at least 0.
+
+    Returns:
+        [epochs ceil(n / B), B] int64, positions in 0..n-1; a smaller mini-batch ends with -1.
+    """
+    per_epoch = -(-n // batch_size)
+    order = torch.full((epochs, per_epoch * batch_size), -1)
+    for of_epoch in order:
+        of_epoch[:n] = torch.randperm(n, generator=generator)
+    return order.view(epochs * per_epoch, batch_size)

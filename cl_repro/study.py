@@ -13,10 +13,11 @@ import torch
 from tqdm import tqdm
 
 from cl_repro import engine, grid, provenance, runtime, stacking, tree, window, worker
-from cl_repro.config import build, check, per_task
+from cl_repro.config import check, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.records import Store
+from cl_repro.types import Method
 
 
 class Ended(NamedTuple):
@@ -171,7 +172,7 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
         cfg = arm.cfg
         experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
         method = workshop.method(cfg)
-        check_warm_up(experiment, method.warm_up)
+        check_warm_up(experiment, method)
         optimiser = worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
         if method.project or method.descend:
             check_follows(cfg, optimiser)
@@ -192,14 +193,15 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
                         raise UserError(f"{key}={value}: must be at most the {n} examples of task {k} of seed {seed}")
 
 
-def check_warm_up(experiment: engine.Experiment, steps: int) -> None:
+def check_warm_up(experiment: engine.Experiment, method: Method) -> None:
     """Refuse a warm-up of outputs that no task has, or of more mini-batches than a task has."""
+    steps, most = method.warm_up, engine.lengths(experiment, method, 0)
     tasks, active = experiment.benchmark.curriculum(0).tasks, experiment.scenario.active
     for k in range(1, len(tasks) if steps else 0):
         if set(active(tasks, k, k)) <= {c for asked in range(k) for c in active(tasks, k - 1, asked)}:
             raise UserError(f"method.warm_up={steps}: must be 0 where a task brings no outputs of its own")
-        if steps > experiment.steps(k):
-            raise UserError(f"method.warm_up={steps}: must be at most the {experiment.steps(k)} iterations of a task")
+        if steps > most[k]:
+            raise UserError(f"method.warm_up={steps}: must be at most the {most[k]} iterations of a task")
 
 
 def check_follows(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
@@ -283,7 +285,8 @@ def compute(store: Store, jobs: list[worker.Job], n_processes: int, budget: Budg
     One bar on standard error: replicas done, iterations, time to go, current task and its loss; nothing if that is no
     terminal.
     """
-    total, replicas, finished = sum(map(iterations, jobs)), sum(len(job.chunk) for job in jobs), 0
+    measure = worker.Workshop(lambda *_: None)
+    total, replicas, finished = sum(iterations(job, measure) for job in jobs), sum(len(job.chunk) for job in jobs), 0
     text = f"0/{replicas} replicas"
     with tqdm(desc=text, total=total, unit="it", unit_scale=True, disable=None, smoothing=0.05) as bar:
 
@@ -386,8 +389,13 @@ def tasks(job: worker.Job, outcome: str) -> int:
     return job.arms[job.chunk[0].arm].cfg["benchmark"]["n_tasks"] if outcome == worker.DONE else 1
 
 
-def iterations(job: worker.Job) -> int:
+def iterations(job: worker.Job, workshop: worker.Workshop) -> int:
     """Replica iterations that a chunk reports; a shared first task is not counted."""
-    cfg = job.arms[job.chunk[0].arm].cfg
-    shares = cfg["share_first_task"] and not engine.watches(build("method", cfg["method"]))
-    return len(job.chunk) * sum(per_task(cfg["iterations"], cfg["benchmark"]["n_tasks"])[shares:])
+    arm = job.arms[job.chunk[0].arm]
+    method = workshop.method(arm.cfg)
+    shares = arm.cfg["share_first_task"] and not engine.watches(method)
+    if isinstance(arm.cfg["iterations"], dict):
+        steps = engine.lengths(workshop.experiment(arm, job.device), method, job.chunk[0].seed)
+    else:
+        steps = per_task(arm.cfg["iterations"], arm.cfg["benchmark"]["n_tasks"])
+    return len(job.chunk) * sum(steps[shares:])

@@ -163,6 +163,7 @@ class Method(NamedTuple):
     from_start: bool = False  # that loss is the first task's, too, which replicas of different lambda then do not share
     hidden: bool = False  # that loss, or a prediction, depends on what the head reads
     memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
+    mixes: bool = False  # its examples are drawn among those of a task, N // M times each, and not beside them
     keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
     teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"
     rebuild_every: int = (

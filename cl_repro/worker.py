@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
@@ -91,7 +92,7 @@ class Workshop:
             net=build("model", cfg["model"], **given),
             optimiser=partial(make_optimiser, cfg["optim"]),
             reset_optimiser=cfg["optim"]["reset"],
-            iterations=per_task(cfg["iterations"], benchmark.n_tasks),
+            iterations=length(cfg["iterations"], benchmark.n_tasks),
             batch_size=cfg["batch_size"],
             rows_per_pass=rows_per_pass(cfg, device),
             share_first_task=cfg["share_first_task"],
@@ -228,6 +229,13 @@ def continued(
     return found
 
 
+def length(iterations: Any, n_tasks: int) -> Sequence[int] | engine.Epochs:
+    """Iterations of each task, or its epochs."""
+    if isinstance(iterations, dict):
+        return engine.Epochs(tuple(per_task(iterations["epochs"], n_tasks)))
+    return per_task(iterations, n_tasks)
+
+
 def rows_per_pass(cfg: dict[str, Any], device: str) -> int:
     """Examples per forward pass outside training: as set, or what the model suggests for this kind of device."""
     given = cfg["rows_per_pass"]
@@ -265,7 +273,7 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
         "lambda": cell.lam,
         "seed": cell.seed,
         "batch_size": experiment.batch_size,
-        "iterations": max(map(experiment.steps, range(experiment.benchmark.n_tasks))),
+        "iterations": outcome.steps,
         "n_tasks": experiment.benchmark.n_tasks,
         **numbers,  # empty if the run diverged
         "status": "ok" if outcome.finite else "diverged",

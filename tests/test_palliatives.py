@@ -623,7 +623,9 @@ def rows_of(folder: Path, *overrides: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("policy", MEMORIES)
 def test_any_memory_goes_with_replay(policy):
     (arm,) = cli.arms("method=replay", f"memory@method.memory={policy}", "method.memory.size=20")
-    assert arm["method"]["memory"] == memory_node(policy, 20)
+    assert {key: value for key, value in arm["method"]["memory"].items() if value is not None} == memory_node(
+        policy, 20
+    )
     built = build("method", arm["method"]).memory
     assert (built.size, built.offer is None) == (20, policy == "end_of_task")
 

@@ -160,7 +160,7 @@ def test_a_bar_for_a_terminal_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[worker.Job], terminal: bool
 ) -> None:
     def compute(self: worker.Workshop, job: worker.Job, wait: bool) -> str:
-        self.report(study.iterations(job), 3, 0.25)
+        self.report(study.iterations(job, self), 3, 0.25)
         return worker.FAILED if len(job.chunk) == 1 else worker.DONE
 
     stream = Terminal() if terminal else io.StringIO()

@@ -31,7 +31,7 @@ def to_input(
         dtype: of the network's input.
         mean: of each channel, subtracted after that; None, with std, for neither.
         std: of each channel; divides what is left.
-        shape: of an image; three axes if it has channels.
+        shape: of an image; three axes if it has channels, else it is all of one.
 
     Returns:
         uint8 [..., *shape] -> dtype, the same shape; it never writes to its argument.
@@ -43,14 +43,15 @@ def to_input(
     divisor = torch.tensor(scale, dtype=dtype, device=device)
     if mean is None and std is None:
         return lambda x: x.to(dtype, copy=True).div_(divisor)
-    n = shape[0] if len(shape) == 3 else 0
+    n = shape[0] if len(shape) == 3 else 1
     for key, values in (("mean", mean), ("std", std)):
-        if not (isinstance(values, list | tuple) and len(values) == n > 0 and all(map(_is_finite, values))):
-            rule = f"{n} finite numbers, one for each channel" if n else "null, as the images have no channels"
+        if not (isinstance(values, list | tuple) and len(values) == n and all(map(_is_finite, values))):
+            rule = f"{n} finite numbers, one for each channel" if n > 1 else "1 finite number in a list"
             raise UserError(f"benchmark.{key}={values}: must be {rule} (mean and std may both be null)")
         if key == "std" and min(values) <= 0:
             raise UserError(f"benchmark.std={values}: must be above 0")
-    shift, spread = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] for values in (mean, std))
+    of_channels = (n, 1, 1) if len(shape) == 3 else (1, 1)
+    shift, spread = (torch.tensor(values, dtype=dtype, device=device).view(of_channels) for values in (mean, std))
     return lambda x: x.to(dtype, copy=True).div_(divisor).sub_(shift).div_(spread)
 
 

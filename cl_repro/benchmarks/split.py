@@ -3,7 +3,8 @@
 Which classes meet in a task depends on the seed, as in the reference implementation of van de Ven
 (GMvandeVen/continual-learning, data/load.py): p is a permutation of the class ids from NumPy's
 legacy generator, the new label of a row is p[original label], and task k owns the new labels
-{k c, ..., k c + c - 1}. Seed 0 does not permute. Rows keep the order of the data set.
+{k c, ..., k c + c - 1}. Seed 0 does not permute; with `fixed_classes` no seed does. Rows keep the order of the data
+set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cl_repro.benchmarks import rows
 from cl_repro.benchmarks.inputs import check_scale, to_input
@@ -28,6 +30,8 @@ def split(
     std: Sequence[float] | None = None,
     train_per_task: int | None = None,
     test_per_task: int | None = None,
+    pad: int | None = None,
+    fixed_classes: bool | None = None,
     *,
     data_dir: Path | str,
     device: str | torch.device,
@@ -39,10 +43,13 @@ def split(
         dataset: digits, mnist, cifar10 or cifar100.
         n_tasks: must divide the number of classes.
         scale: pixels are divided by it (255 for bytes, 16 for digits).
-        mean: of each channel of images [channels, height, width], subtracted after that; None, with std, for neither.
+        mean: of each channel of images [channels, height, width], or the one of [height, width], subtracted after that;
+            None, with std, for neither.
         std: of each channel; divides what is left.
         train_per_task: random training rows that each task keeps, a function of seed and task; None: all.
         test_per_task: the same of its test rows.
+        pad: pixels of value 0 that images get on each of their four sides, before all that; None: 0.
+        fixed_classes: whether tasks have the classes in the order of their ids for every seed; None: no.
         data_dir: the folder that holds the data set.
         device: where the data live.
         dtype: of the network's input.
@@ -54,6 +61,8 @@ def split(
         UserError: unknown, missing or wrong data; an argument out of range.
     """
     check_scale(scale)
+    if pad is not None and pad < 0:
+        raise UserError(f"benchmark.pad={pad}: must be at least 0, in pixels, or null for none")
     arrays = load(dataset, data_dir)
     n_classes = int(arrays.y_train.max()) + 1
     allowed = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
@@ -66,11 +75,14 @@ def split(
     for name, labels in (("train", arrays.y_train), ("test", arrays.y_test)):
         smallest = int(np.sort(np.bincount(labels))[: n_classes // n_tasks].sum())
         rows.check(name, cuts[name], smallest, f"the smallest possible task of {dataset}")
+    x, x_test = (
+        functional.pad(torch.from_numpy(of), (pad or 0,) * 4).to(device) for of in (arrays.x_train, arrays.x_test)
+    )
     return Benchmark(
-        x=torch.from_numpy(arrays.x_train).to(device),
-        x_test=torch.from_numpy(arrays.x_test).to(device),
+        x=x,
+        x_test=x_test,
         to_input=to_input(scale, device, dtype, mean, std, arrays.x_train.shape[1:]),
-        curriculum=lambda seed: _curriculum(arrays, seed, n_tasks, cuts, device),
+        curriculum=lambda seed: _curriculum(arrays, seed, n_tasks, cuts, bool(fixed_classes), device),
         n_tasks=n_tasks,
         n_classes=n_classes,
         checksum=CHECKSUMS[dataset],
@@ -98,9 +110,9 @@ def class_permutation(n_classes: int, seed: int) -> np.ndarray:
 
 
 def _curriculum(
-    arrays: Arrays, seed: int, n_tasks: int, cuts: Mapping[str, int | None], device: str | torch.device
+    arrays: Arrays, seed: int, n_tasks: int, cuts: Mapping[str, int | None], fixed: bool, device: str | torch.device
 ) -> Curriculum:
-    p = class_permutation(int(arrays.y_train.max()) + 1, seed)
+    p = class_permutation(int(arrays.y_train.max()) + 1, 0 if fixed else seed)
     y, y_test = p[arrays.y_train], p[arrays.y_test]
 
     def own(split: str, labels: np.ndarray, classes: np.ndarray, k: int) -> Tensor:

@@ -6,12 +6,14 @@ network, optimiser and method; they differ in seed, lambda and estimator. All re
 weights, mini-batches, orders and label noise: they are paired.
 """
 
+from cl_repro.engine.aids import lengths
 from cl_repro.engine.boundary import measure
 from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, run, stages, watches
-from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, start
+from cl_repro.engine.stack import Epochs, Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
 
 __all__ = [
+    "Epochs",
     "Experiment",
     "Outcome",
     "Progress",
@@ -21,6 +23,7 @@ __all__ = [
     "Stack",
     "Trunk",
     "first_task",
+    "lengths",
     "measure",
     "outcomes",
     "run",

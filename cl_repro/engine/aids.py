@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from cl_repro import rng
-from cl_repro.engine.batches import Batches, batches
+from cl_repro.engine.batches import Batches, batches, labels_of
 from cl_repro.engine.recall import before, kept
-from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, look, lower
+from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, groups, lift, look, lower
+from cl_repro.memory import Contents
 from cl_repro.runtime import tf32
-from cl_repro.types import Method, Tree
+from cl_repro.types import Curriculum, Method, Tree
 
 BATCH, INDEPENDENT = "batch", "independent"  # gradients a method may observe
 
@@ -38,7 +39,7 @@ def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn:
         # training runs on MNIST. For his figures on MNIST both mini-batches of a step come from one shuffle, so that
         # they share no example within an epoch; on CIFAR he draws the independent ones with replacement.
         independent = batches(experiment, seeds, task, trains_on, INDEPENDENT)
-    if method.memory and method.memory.size:
+    if method.memory and method.memory.size and not method.mixes:
         slot, recalled = memories(experiment, seeds, task, method, drawn)
     if method.loss and task:
         curriculum = experiment.benchmark.curriculum(seeds[0])
@@ -69,12 +70,7 @@ def memories(
         contents = before(method.memory, curriculum, seed, [rows[s] for rows in earlier])
         one = kept(method.memory, contents, curriculum, seed, task, drawn.rows[s].cpu(), draws=task > 0)
         found.append(one)
-        rows, owner = one.items.to(drawn.rows.device).unbind(-1)
-        label = torch.zeros_like(rows)
-        for k in range(task + 1):
-            own = owner == k
-            label[own] = experiment.scenario.label(curriculum.y[rows[own]], curriculum.tasks[k])
-        labels.append(label)
+        labels.append(labels_of(experiment, curriculum, *one.items.to(drawn.rows.device).unbind(-1)))
     slot = torch.stack([one.slot for one in found]).to(drawn.rows.device)
     if any(one.recalled is None for one in found):  # before the second task
         return slot, None
@@ -82,6 +78,51 @@ def memories(
     at = torch.stack([one.recalled for one in found if one.recalled is not None]).to(drawn.rows.device)
     noise = [rng.stream(seed, "recall_noise", task, experiment.device) for seed in seeds]
     return slot, drawn._replace(at=at, rows=items[..., 0], label=torch.stack(labels), owner=items[..., 1], noise=noise)
+
+
+def rehearsed(experiment: Experiment, seeds: list[int], task: int, method: Method) -> list[Tensor] | None:
+    """For each seed what a memory adds to the examples that mini-batches are drawn from, rows and tasks [n, 2].
+
+    None for methods that do not mix them, and before the second task.
+    """
+    if not (repetitions(method, 0) and method.memory and task):
+        return None
+    found = []
+    for seed in seeds:
+        curriculum, contents = experiment.benchmark.curriculum(seed), Contents()
+        for k in range(task):
+            drawn = batches(
+                experiment, [seed], k, method.trains_on(k), more=[repeated(method, curriculum, k, contents)]
+            )
+            own = drawn.rows[0].masked_fill(drawn.owner[0] != k, -1).cpu()
+            kept(method.memory, contents, curriculum, seed, k, own, draws=False)
+        found.append(repeated(method, curriculum, task, contents))
+    return found
+
+
+def repeated(method: Method, curriculum: Curriculum, task: int, contents: Contents) -> Tensor:
+    """All that a memory holds, as often as it is mixed with the examples of a task: rows and tasks [n, 2]."""
+    rows = curriculum.tasks[task].rows
+    items = torch.tensor([(item.row, item.task) for item in contents.slots], dtype=torch.int64, device=rows.device)
+    return items.view(-1, 2).repeat(repetitions(method, len(rows)), 1)
+
+
+def repetitions(method: Method, n: int) -> int:
+    """How often each example of a memory of size M is mixed with the n of a task: n // M times, but at least once."""
+    return max(n // method.memory.size, 1) if method.mixes and method.memory and method.memory.size else 0
+
+
+def lengths(experiment: Experiment, method: Method, seed: int) -> list[int]:
+    """Iterations of each task; of a memory that is mixed in, as if it held as many examples as it can or has seen."""
+    length = experiment.iterations
+    if not isinstance(length, Epochs):
+        return [experiment.steps(k) for k in range(experiment.benchmark.n_tasks)]
+    sizes, found = [len(task.rows) for task in experiment.benchmark.curriculum(seed).tasks], []
+    for k, own in enumerate(sizes):
+        held = min(sum(sizes[:k]), method.memory.size if method.memory else 0)
+        n = sum(sizes[t] for t in method.trains_on(k)) + repetitions(method, own) * held
+        found.append(length.steps(k, n, experiment.batch_size))
+    return found
 
 
 @torch.no_grad()

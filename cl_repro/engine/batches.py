@@ -7,13 +7,13 @@ import torch
 from torch import Generator, Tensor
 
 from cl_repro import rng
-from cl_repro.engine.stack import Experiment, Stack, active_mask, look
+from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, look
 from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum
 
 
 class Batches(NamedTuple):
-    """The mini-batches of one task for S seeds, as indices into the resident data."""
+    """The mini-batches of one task for S seeds, as indices into the resident data; -1 where one is smaller than B."""
 
     at: Tensor  # [S, iterations, B] int64, positions among the examples they are drawn from
     rows: Tensor  # [S, iterations, B] int64
@@ -22,32 +22,57 @@ class Batches(NamedTuple):
     masks: Tensor  # [T, C] bool, the active logits of each task's examples
     pixels: Tensor | None  # [S, T, P] int64, the order of each task's pixels
     noise: list[Generator]  # one a seed, for what a network draws in training
+    sizes: Tensor  # [iterations] int64 on the CPU, examples of each mini-batch, the same for all seeds
 
 
 def batches(
-    experiment: Experiment, seeds: Sequence[int], task: int, trains_on: Sequence[int], stream: str = "order"
+    experiment: Experiment,
+    seeds: Sequence[int],
+    task: int,
+    trains_on: Sequence[int],
+    stream: str = "order",
+    more: Sequence[Tensor] | None = None,
 ) -> Batches:
-    """Draw the mini-batches of `task`, from examples of the tasks `trains_on`, for each of S seeds."""
-    at, rows, labels, owners, pixels = [], [], [], [], []
-    for seed in seeds:
+    """Draw the mini-batches of a task.
+
+    Args:
+        experiment: what they are for.
+        seeds: S of them, each with a draw of its own.
+        task: 0, 1, ...
+        trains_on: tasks whose examples they are drawn from.
+        stream: of the draw.
+        more: for each seed other examples that they are drawn from, too: [n, 2] int64, row and task.
+
+    Returns:
+        The mini-batches.
+
+    Raises:
+        UserError: fewer examples than a mini-batch has, where incomplete ones are dropped; seeds whose epochs are cut
+            into different mini-batches.
+    """
+    at: list[Tensor] = []
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    owners: list[Tensor] = []
+    pixels: list[Tensor] = []
+    for s, seed in enumerate(seeds):
         curriculum = experiment.benchmark.curriculum(seed)
-        tasks = [curriculum.tasks[t] for t in trains_on]
-        pool = torch.cat([t.rows for t in tasks])
-        label = torch.cat([experiment.scenario.label(curriculum.y[t.rows], t) for t in tasks])
-        owner = torch.cat([torch.full_like(t.rows, i) for i, t in zip(trains_on, tasks, strict=True)])
-        if len(pool) < experiment.batch_size:
-            raise UserError(
-                f"batch_size={experiment.batch_size}: task {task} of seed {seed} has {len(pool)} examples; "
-                "incomplete batches are dropped, so the batch must not be larger than the task"
-            )
-        order = rng.batches(
-            rng.stream(seed, stream, task), len(pool), experiment.batch_size, experiment.steps(task)
-        ).to(pool.device)
+        pool = torch.cat([curriculum.tasks[t].rows for t in trains_on])
+        owner = torch.cat([torch.full_like(curriculum.tasks[t].rows, t) for t in trains_on])
+        if more is not None:
+            pool, owner = torch.cat([pool, more[s][:, 0]]), torch.cat([owner, more[s][:, 1]])
+        label = labels_of(experiment, curriculum, pool, owner)
+        order = drawn_order(experiment, seed, task, len(pool), stream).to(pool.device)
         at.append(order)
-        rows.append(pool[order])
-        labels.append(label[order])
-        owners.append(owner[order])
+        for found, of_pool in ((rows, pool), (labels, label), (owners, owner)):
+            found.append(of_pool[order].masked_fill_(order < 0, -1))
         pixels += pixel_orders(experiment.benchmark, curriculum)
+    sizes = [(order >= 0).sum(1).cpu() for order in at]
+    if not all(torch.equal(own, sizes[0]) for own in sizes):
+        raise UserError(
+            f"max_replicas: must be so small that a stack has one seed, as task {task} of seeds {list(seeds)} differs "
+            "in its number of examples and iterations are whole epochs"
+        )
     curriculum = experiment.benchmark.curriculum(seeds[0])
     masks = [active_mask(experiment, curriculum, task, asked) for asked in range(experiment.benchmark.n_tasks)]
     return Batches(
@@ -58,7 +83,30 @@ def batches(
         torch.stack(masks),
         torch.stack(pixels).unflatten(0, (len(seeds), -1)) if pixels else None,
         [rng.stream(seed, "noise", task, experiment.device) for seed in seeds],
+        sizes[0],
     )
+
+
+def drawn_order(experiment: Experiment, seed: int, task: int, n: int, stream: str) -> Tensor:
+    """Positions [iterations, B] among the n examples that a task trains on; -1 where a mini-batch is smaller."""
+    generator, size, length = rng.stream(seed, stream, task), experiment.batch_size, experiment.iterations
+    if isinstance(length, Epochs):
+        return rng.whole_epochs(generator, n, size, length.of_tasks[task])
+    if n < size:
+        raise UserError(
+            f"batch_size={size}: task {task} of seed {seed} has {n} examples; "
+            "incomplete batches are dropped, so the batch must not be larger than the task"
+        )
+    return rng.batches(generator, n, size, experiment.steps(task))
+
+
+def labels_of(experiment: Experiment, curriculum: Curriculum, rows: Tensor, owner: Tensor) -> Tensor:
+    """Logit indices of examples `rows`, each as an example of the task `owner` that it belongs to."""
+    label = torch.zeros_like(rows)
+    for t in owner.unique().tolist():
+        own = owner == t
+        label[own] = experiment.scenario.label(curriculum.y[rows[own]], curriculum.tasks[t])
+    return label
 
 
 def pixel_orders(benchmark: Benchmark, curriculum: Curriculum) -> list[Tensor]:
@@ -72,7 +120,7 @@ def pixel_orders(benchmark: Benchmark, curriculum: Curriculum) -> list[Tensor]:
 def part(drawn: Batches, first: int, last: int) -> Batches:
     """The mini-batches `first` to `last - 1`."""
     cut = {name: getattr(drawn, name)[:, first:last] for name in ("at", "rows", "label", "owner")}
-    return drawn._replace(**cut)
+    return drawn._replace(**cut, sizes=drawn.sizes[first:last])
 
 
 def slots(stack: Stack, drawn: Batches) -> int | Tensor:
@@ -83,16 +131,17 @@ def slots(stack: Stack, drawn: Batches) -> int | Tensor:
 
 def minibatch(benchmark: Benchmark, drawn: Batches, take: int | Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs [B, *shape], labels [B] and active logits [B, C] of mini-batch i; for each replica, if `take` is [K]."""
-    owner = drawn.owner[take, i]
+    n = int(drawn.sizes[i])
+    owner = drawn.owner[take, i, :n]
     pixels = None
     if drawn.pixels is not None:
         pixels = drawn.pixels[take if isinstance(take, int) else take[:, None], owner]
-    x = look(benchmark, benchmark.x[drawn.rows[take, i]], pixels)
-    return x, drawn.label[take, i], drawn.masks[owner]
+    x = look(benchmark, benchmark.x[drawn.rows[take, i, :n]], pixels)
+    return x, drawn.label[take, i, :n], drawn.masks[owner]
 
 
-def uniform(drawn: Batches, take: int | Tensor, size: int, like: Tensor) -> Tensor:
-    """Noise [B, size] of one mini-batch, by seed; for each replica, if `take` is [K]."""
-    n = drawn.rows.shape[2]
-    of_seeds = [torch.rand(n, size, generator=g, dtype=like.dtype, device=like.device) for g in drawn.noise]
+def uniform(drawn: Batches, take: int | Tensor, i: int, size: int, like: Tensor) -> Tensor:
+    """Noise [B, size] of mini-batch i, by seed; for each replica, if `take` is [K]."""
+    n, dtype, device = int(drawn.sizes[i]), like.dtype, like.device
+    of_seeds = [torch.rand(n, size, generator=g, dtype=dtype, device=device) for g in drawn.noise]
     return torch.stack(of_seeds)[take] if len(of_seeds) > 1 else of_seeds[0]

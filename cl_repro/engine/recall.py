@@ -35,7 +35,7 @@ def kept(
         curriculum: of the seed.
         seed: whose draws they are.
         task: 0, 1, ...
-        rows: [iterations, B], the mini-batches, as rows of the resident data.
+        rows: [iterations, B], the mini-batches, as rows of the resident data; -1 where there is no example of the task.
         draws: whether as many examples as a mini-batch has are recalled at each step.
 
     Returns:
@@ -59,7 +59,7 @@ def kept(
             continue
         taken: dict[int, int] = {}
         for j, row in enumerate(batch):
-            if row in offered:
+            if row < 0 or row in offered:
                 continue
             offered.add(row)
             contents.seen += 1
@@ -71,7 +71,7 @@ def kept(
         for at, j in taken.items():
             slot[i, j] = at
     if memory.settle is not None:
-        own = [Item(row, classes[row], task) for row in sorted(set(rows.flatten().tolist()))]
+        own = [Item(row, classes[row], task) for row in sorted(set(rows.flatten().tolist()) - {-1})]
         memory.settle(contents, own, [chance[item.row] for item in own])
     return Kept(torch.from_numpy(slot), torch.from_numpy(drawn) if draws else None, torch.from_numpy(items))
 

@@ -50,6 +50,7 @@ class Outcome(NamedTuple):
     seconds: Seconds
     storage: dict[str, int]  # bytes kept for the method, by kind
     representation: dict[str, float]  # measures of what the head reads, at the end
+    steps: int  # of the longest task
     validation: NDArray[np.float64] | None = None  # the same on validation rows, where there are any
 
 
@@ -199,7 +200,7 @@ def outcomes(experiment: Experiment, method: Method, last: Progress) -> list[Out
     seconds = Seconds(*(spent / k for spent in astuple(stack.seconds)))
     accuracy = np.stack(last.accuracy, 1).swapaxes(1, 2)  # [K, splits, T + 1, T]
     return [
-        Outcome(of_split[0], traces[i], finite[i], seconds, kept, read[i], *of_split[1:])
+        Outcome(of_split[0], traces[i], finite[i], seconds, kept, read[i], stack.steps, *of_split[1:])
         for i, of_split in enumerate(accuracy)
     ]
 

@@ -10,7 +10,18 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from cl_repro import rng, tree
+from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Estimator, Net, Scenario, Tree
+
+
+class Epochs(NamedTuple):
+    """How long a task is trained, by passes over its examples, of which the last mini-batch may be smaller."""
+
+    of_tasks: tuple[int, ...]  # passes, 0 or more
+
+    def steps(self, task: int, n: int, batch_size: int) -> int:
+        """Iterations of a task that trains on n examples."""
+        return self.of_tasks[task] * -(-n // batch_size)
 
 
 class Experiment(NamedTuple):
@@ -22,7 +33,7 @@ class Experiment(NamedTuple):
     net: Net
     optimiser: Callable[[list[Tensor]], Optimizer]  # elementwise optimisers only: a stack is then K of them
     reset_optimiser: bool  # a new optimiser for every task
-    iterations: int | Sequence[int]  # of every task, or of each
+    iterations: int | Sequence[int] | Epochs  # of every task, or of each
     batch_size: int
     rows_per_pass: int  # examples per forward pass outside training: bounds memory
     share_first_task: bool
@@ -34,7 +45,9 @@ class Experiment(NamedTuple):
     reinit: bool = False  # protected parameters are drawn anew before every task but the first
 
     def steps(self, task: int) -> int:
-        """Iterations of a task."""
+        """Iterations of a task; where they are epochs, `aids.lengths` knows."""
+        if isinstance(self.iterations, Epochs):
+            raise UserError("iterations.epochs: this needs iterations=<number>, as it counts the steps of a task")
         return self.iterations if isinstance(self.iterations, int) else self.iterations[task]
 
     def protected(self, of: Tree) -> Tree:
@@ -68,6 +81,7 @@ class Stack:
     buffers: Tree
     optimiser: Optimizer
     seconds: Seconds = field(default_factory=Seconds)
+    steps: int = 0  # of the longest task so far
     stored: Tensor | None = None  # [K, M + 1, C] logits of every slot of the memory; the last is for what is not kept
 
 
@@ -107,7 +121,8 @@ def fork(experiment: Experiment, stack: Stack, rows: Tensor) -> Stack:
             key: value.index_select(0, rows) if value.shape == old.shape else value.clone()
             for key, value in moments.items()
         }
-    return Stack([stack.seeds[i] for i in rows.tolist()], params, tree.select(stack.buffers, rows), optimiser)
+    seeds, buffers = [stack.seeds[i] for i in rows.tolist()], tree.select(stack.buffers, rows)
+    return Stack(seeds, params, buffers, optimiser, steps=stack.steps)
 
 
 def redraw(experiment: Experiment, stack: Stack, task: int) -> None:

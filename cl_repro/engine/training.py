@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, aids, taught
+from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, aids, rehearsed, taught
 from cl_repro.engine.batches import Batches, batches, minibatch, part, slots, uniform
 from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis, redraw
 from cl_repro.losses import cross_entropy
@@ -47,7 +47,7 @@ def learn(
     k, seeds = len(stack.seeds), sorted(set(stack.seeds))
     if experiment.reset_optimiser:
         stack.optimiser = experiment.optimiser(list(stack.params.values()))
-    drawn = batches(experiment, seeds, task, method.trains_on(task))
+    drawn = batches(experiment, seeds, task, method.trains_on(task), more=rehearsed(experiment, seeds, task, method))
     aid = aids(experiment, stack, task, method, drawn)
     if experiment.reinit and task:
         redraw(experiment, stack, task)
@@ -55,14 +55,15 @@ def learn(
         warm_up(experiment, stack, drawn, drawn.masks[task] & ~aid.old.any(0), method.warm_up)
     if method.start_task:
         state = lift(method.start_task, k)(state, lower(experiment.protected(stack.params), k))
-    steps = experiment.steps(task)
-    every = method.rebuild_every if rebuilt and task else 0
-    for first in range(0, steps, every or steps):
+    steps = drawn.rows.shape[1]
+    stack.steps = max(stack.steps, steps)
+    every = (method.rebuild_every if rebuilt and task else 0) or max(steps, 1)
+    for first in range(0, steps, every):
         if first and rebuilt:
             stack.seconds.train += clock(experiment.device) - began
             state = rebuilt(task)
             began = clock(experiment.device)
-        own = part(drawn, first, min(first + every, steps)) if every else drawn
+        own = part(drawn, first, min(first + every, steps))
         with tf32(experiment.tf32):
             state = follow(experiment, stack, own, method, state, lambda done, loss: report(done, task, loss), aid)
     stack.seconds.train += clock(experiment.device) - began
@@ -137,7 +138,7 @@ def follow(
                 }
                 state = observe(state, seen, lower(change, k))
             if method.keeps_logits and aid.slot is not None:
-                keep(stack, raise_axis(z, k), aid.slot[take, i], method)
+                keep(stack, raise_axis(z, k), aid.slot[take, i, : drawn.sizes[i]], method)
         if (i + 1) % REPORT_EVERY == 0 or i + 1 == drawn.rows.shape[1]:
             report(k * (i % REPORT_EVERY + 1), losses.detach().mean().item())
     return state
@@ -227,14 +228,14 @@ def inputs(
     if aid.recalled:
         recalled = dict(zip(batch, minibatch(experiment.benchmark, aid.recalled, take, i), strict=True))
         if stack.stored is not None:
-            slot = aid.recalled.at[take, i].expand(k, -1)
+            slot = aid.recalled.at[take, i, : aid.recalled.sizes[i]].expand(k, -1)
             recalled["target"] = lower(of_each(stack.stored, slot), k)
     if experiment.net.noise:
         for of, whose in ((batch, drawn), (recalled, aid.recalled)):
             if whose is not None:
-                of["noise"] = uniform(whose, take, experiment.net.noise, data[0])
+                of["noise"] = uniform(whose, take, i, experiment.net.noise, data[0])
     if aid.targets is not None:
-        batch["target"] = lower(of_each(aid.targets, drawn.at[take, i].expand(k, -1)), k)
+        batch["target"] = lower(of_each(aid.targets, drawn.at[take, i, : drawn.sizes[i]].expand(k, -1)), k)
     elif aid.teacher:
         batch["target"] = taught(experiment, aid.teacher, k, data[0], each)
     return batch, recalled

@@ -7,10 +7,13 @@ r"""Sensitivities: absolute instead of squared per-example gradients (Benzing 20
     mas_logits    (1/N) sum_n |d (sum_y z_y^2) / d theta_i|                         1
     masx_logits   (1/N) sum_n |d (max_y z_y)^2 / d theta_i|                         1
     sqrt_fisher   sqrt((1/N) sum_n sum_y q_y (d (-log q_y) / d theta_i)^2)          C - 1
+    mas_batched   (1/M) sum_B |d (1/(|B| A)) sum_{n in B} sum_y z_y^2 / d theta_i|  1 of each of M mini-batches B
 
 Memory-aware synapses (Aljundi et al. 2018) are `mas`, with q as Benzing has them, or `mas_logits`. Scale: the MEAN over
 examples, no prefactor; with `quadratic` the strength is Benzing's c. No labels are used. The square root is of the mean
-of one task: `quadratic` sums the roots of tasks.
+of one task: `quadratic` sums the roots of tasks. `mas_batched` is MAS as Hsu et al. (2018) computed it: the absolute
+value of a mini-batch's gradient, where signs of examples cancel, of the MEAN of squares over examples and the A active
+logits; the last mini-batch may be smaller and counts like a full one.
 """
 
 from collections.abc import Callable
@@ -18,9 +21,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cl_repro.errors import UserError
 from cl_repro.importance import columns, fisher
 from cl_repro.importance.squares import sum_of_absolutes
-from cl_repro.types import Estimator
+from cl_repro.types import Estimator, Net, Tree
 
 
 def af(n: int | None = None) -> Estimator:
@@ -51,6 +55,32 @@ def masx_logits(n: int | None = None) -> Estimator:
 def sqrt_fisher(n: int | None = None) -> Estimator:
     """The square root of the exact Fisher of n examples."""
     return fisher.exact(n)._replace(finish=torch.sqrt)
+
+
+def mas_batched(batch_size: int) -> Estimator:
+    """Memory-aware synapses of mini-batches.
+
+    Args:
+        batch_size: b, examples per mini-batch.
+
+    Returns:
+        The estimator. Cost: one ordinary gradient per mini-batch.
+
+    Raises:
+        UserError: if batch_size is not at least 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"fisher.batch_size={batch_size}: must be at least 1")
+
+    def absolute(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
+        del y, noise  # no labels
+
+        def mean_square(params: Tree) -> Tensor:
+            return net.apply(params, buffers, x)[0][:, active].square().mean()
+
+        return {name: g.abs() for name, g in torch.func.grad(mean_square)(params).items()}
+
+    return Estimator(absolute, lambda n: n, lambda n: float(-(-n // batch_size)), batch_size)
 
 
 def of_absolutes(of_logits: Callable[[Tensor], Tensor], n: int | None) -> Estimator:

@@ -3,8 +3,11 @@ r"""Experience replay: examples of earlier tasks are trained on again.
     balanced   loss = (1/k) CE(new) + lam (1 - 1/k) CE(memory) at task k = 2, 3, ...   (van de Ven & Tolias 2019)
     equal      loss = CE(new) + lam CE(memory)
     union      loss = (CE(new) + lam CE(memory)) / (1 + lam): for lam = 1 the mean over both mini-batches together
+    rehearsal  loss = CE of mini-batches of one shuffled data set: the N examples of the task, and max(N // M, 1) times
+               all of the memory, of size M (Hsu et al. 2018, "naive rehearsal")
 
-Every step recalls as many examples as it is given of the task. Which are kept is the memory's (cl_repro/memory.py).
+With a loss of two means every step recalls as many examples as it is given of the task. Which are kept is the memory's
+(cl_repro/memory.py).
 """
 
 from typing import NamedTuple
@@ -58,6 +61,18 @@ def replay(memory: Memory, loss: str = "balanced") -> Method:
         return new + old if loss == "equal" else (new + old) / (1 + state.lam)
 
     return Method(init, end_task=end_task, loss=total, memory=memory)
+
+
+def rehearsal(memory: Memory) -> Method:
+    """Rehearsal: old examples are mixed with the new, about as many, and an epoch of both is about twice as long.
+
+    Args:
+        memory: which examples are kept.
+
+    Returns:
+        The method. Memory: M examples.
+    """
+    return Method(memory=memory, mixes=True)
 
 
 def mean_of(examples: Examples) -> Tensor:

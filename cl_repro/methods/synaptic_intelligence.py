@@ -1,7 +1,7 @@
 r"""Synaptic Intelligence and its two halves (Zenke et al. 2017; Benzing 2022, sections 3.1 and 3.2, equations 5 and 6).
 
     S_i = sum_t -g_t,i Delta_t,i        Delta_t = theta(t+1) - theta(t), what the optimiser did with loss and penalty
-    omega_i = max(0, S_i / ((theta_i(T) - theta_i(0))^2 + xi))        added to Omega of `quadratic`
+    omega_i = max(0, S_i / ((theta_i(T) - theta_i(0))^2 + xi))        added to Omega of `quadratic`; `signed`: no max
 
     si    g_t  is the gradient of the step's own mini-batch: it is part of Delta_t, which biases S upwards
     siu   g'_t is that of an independent mini-batch: unbiased
@@ -32,30 +32,35 @@ class State(NamedTuple):
     path: Tree  # S
 
 
-def si(xi: float) -> Method:
-    """S = sum_t -g_t Delta_t. See `path_integral` for the argument."""
-    return path_integral(lambda g: g["batch"], ("batch",), xi)
+def si(xi: float, signed: bool | None = None) -> Method:
+    """S = sum_t -g_t Delta_t. See `path_integral` for the arguments."""
+    return path_integral(lambda g: g["batch"], ("batch",), xi, signed)
 
 
-def siu(xi: float) -> Method:
+def siu(xi: float, signed: bool | None = None) -> Method:
     """S = sum_t -g'_t Delta_t: one more gradient a step."""
-    return path_integral(lambda g: g["independent"], ("independent",), xi)
+    return path_integral(lambda g: g["independent"], ("independent",), xi, signed)
 
 
-def sib(xi: float) -> Method:
+def sib(xi: float, signed: bool | None = None) -> Method:
     """S = sum_t (g'_t - g_t) Delta_t: one more gradient a step."""
-    return path_integral(
-        lambda g: {name: own - g["independent"][name] for name, own in g["batch"].items()}, ("batch", "independent"), xi
-    )
+
+    def along(g: dict[str, Tree]) -> Tree:
+        return {name: own - g["independent"][name] for name, own in g["batch"].items()}
+
+    return path_integral(along, ("batch", "independent"), xi, signed)
 
 
-def path_integral(along: Callable[[dict[str, Tree]], Tree], gradients: tuple[str, ...], xi: float) -> Method:
+def path_integral(
+    along: Callable[[dict[str, Tree]], Tree], gradients: tuple[str, ...], xi: float, signed: bool | None
+) -> Method:
     """The method whose importance is the loss that a gradient attributes to each weight's path.
 
     Args:
         along: from the gradients observed to the one that is integrated.
         gradients: to observe.
         xi: damping of the denominator, finite and above 0; 0.1 on Permuted MNIST, 0.001 on CIFAR in the paper.
+        signed: whether a negative omega stays negative (Hsu et al. 2018); None: no, as above.
 
     Returns:
         The method. Memory: five trees.
@@ -78,7 +83,7 @@ def path_integral(along: Callable[[dict[str, Tree]], Tree], gradients: tuple[str
 
     def end_task(state: State, params: Tree, importance: Tree) -> State:
         del importance  # nobody estimated one
-        return state._replace(pull=tightened(state.pull, params, omega(state, params, xi)))
+        return state._replace(pull=tightened(state.pull, params, omega(state, params, xi, bool(signed))))
 
     return Method(
         init, lambda state, params: gradient(state.pull, params), end_task,
@@ -86,8 +91,7 @@ def path_integral(along: Callable[[dict[str, Tree]], Tree], gradients: tuple[str
     )  # fmt: skip
 
 
-def omega(state: State, params: Tree, xi: float) -> Tree:
-    """max(0, S / ((theta(T) - theta(0))^2 + xi)); equation 6, clipped task by task (appendix F.6)."""
-    return {
-        name: (s / ((params[name] - state.start[name]).square() + xi)).clamp(min=0) for name, s in state.path.items()
-    }
+def omega(state: State, params: Tree, xi: float, signed: bool = False) -> Tree:
+    """max(0, S / ((theta(T) - theta(0))^2 + xi)); equation 6, clipped task by task (appendix F.6) unless `signed`."""
+    whole = {name: s / ((params[name] - state.start[name]).square() + xi) for name, s in state.path.items()}
+    return whole if signed else {name: value.clamp(min=0) for name, value in whole.items()}
