@@ -228,9 +228,11 @@ def test_verdicts_reach_the_table(tmp_path):
     assert re.fullmatch(r"too few seeds \(n = \d+ needed\)", noisy[5])
 
 
-def published(comparable="same", spread="0.1", kind="sem", n="10", times=1):
+def published(comparable="same", spread="0.1", kind="sem", n="10", delta="", times=1):
     header = (ROOT / "results" / "published" / "published.csv").read_text().splitlines()[0]
-    line = f"{MNIST},paper,split_mnist,task,ewc,exact,128,accuracy,99.0,percent,{spread},{kind},{n},{comparable},"
+    line = (
+        f"{MNIST},paper,split_mnist,task,ewc,exact,,128,accuracy,99.0,percent,{spread},{kind},{n},{delta},{comparable},"
+    )
     return "\n".join([header, *[line] * times]) + "\n"
 
 
@@ -243,6 +245,20 @@ def test_a_published_standard_deviation_becomes_a_sem(tmp_path):
     assert accuracy_of(tmp_path, [99.0, 99.1, 99.2], published(spread="0.9", kind="std", n="9"))[3] == (
         "99.00 ± 0.30 (9)"
     )
+
+
+def test_of_a_standard_deviation_with_ddof_0_the_sem_divides_by_one_less(tmp_path):
+    """The SEM that our own sd of ddof 1 has: sd_1 = sd_0 sqrt(n / (n - 1))."""
+    found = accuracy_of(tmp_path, [99.0, 99.1, 99.2], published(spread="0.9", kind="std_ddof0", n="10"))
+    assert found[3] == "99.00 ± 0.30 (10)"
+
+
+def test_a_delta_of_the_row_comes_before_that_of_its_method(tmp_path):
+    """Half a point off, sure to a few hundredths: no agreement within 0.3, but within 0.7; 0.5 are its method's."""
+    for delta, verdict in (("0.3", "differs"), ("0.7", "agrees")):
+        (tmp_path / delta).mkdir()
+        found = accuracy_of(tmp_path / delta, [99.49, 99.5, 99.51], published(spread="0.01", delta=delta))
+        assert found[5] == verdict
 
 
 def test_a_published_mean_without_spread_gets_no_interval(tmp_path):
@@ -261,18 +277,19 @@ def test_published_rows_that_collide_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [(256, 2048), (16, 128), (32, 256)])  # published; a twin's; with one that coincides
-def test_published_batch_sizes_are_paired_with_a_twins_by_their_order(tmp_path, sizes):
+def test_published_variants_are_those_of_that_name_whatever_a_twins_batch_size(tmp_path, sizes):
     header, line = published(n="3").splitlines()
-    lines = [line.replace(",128,", f",{size},").replace("99.0", value) for size, value in ((256, "91"), (2048, "92"))]
+    theirs = (("exact,,256", "91"), ("exact,large,2048", "92"))
+    lines = [line.replace("exact,,128", kind).replace("99.0", value) for kind, value in theirs]
     rows = []
-    for size, arm in zip(sizes, ("ewc-exact", "ewc-exact-large"), strict=True):
+    for size, arm in zip(sizes, ("ewc-exact", "ewc-large"), strict=True):
         rows += [row(arm, "ewc", "exact", 1.0, seed, 0.9, batch_size=size) for seed in (1, 2, 3)]
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "published.csv").write_text("\n".join([header, *lines]) + "\n")
     table = tables_of(study_of(tmp_path, rows))[0]
     assert table.header[1] == "λ" and "best" not in table.title  # one each: nothing was chosen
     shown = {cell[0]: cell[3] for cell in table.rows}
-    assert shown == {"EXACT": "91.00 ± 0.10 (3)", "EXACT [exact-large]": "92.00 ± 0.10 (3)"}
+    assert shown == {"EXACT": "91.00 ± 0.10 (3)", "EXACT [large]": "92.00 ± 0.10 (3)"}
 
 
 def test_a_note_names_the_deltas_of_the_arms_that_are_there(tmp_path):

@@ -161,13 +161,14 @@ def judge(study: Study, row: pd.Series, ours: Estimate) -> Beside:
         The published mean, and the comparison or the remark.
     """
     theirs = published_estimate(row)
-    delta = study.settings.delta_points.get(row["method"])
+    of_method = study.settings.delta_points.get(row["method"], math.nan)
+    delta = row["delta"] if math.isfinite(row["delta"]) else of_method
     scales = set(study.runs["scale"])
     if row["comparable"] != "same":
         return Beside(theirs, None, OTHER_PROTOCOL)
     if not scales <= set(study.settings.verdict_scales):
         return Beside(theirs, None, f"none at scale {', '.join(sorted(scales))}")
-    if delta is None:
+    if math.isnan(delta):
         return Beside(theirs, None, f"no delta for {row['method']}")
     if not ours.n:
         return Beside(theirs, None, "no run of ours")

@@ -140,6 +140,12 @@ def label(method: str, fisher: str, unit: int | None = None) -> str:
     return estimator.upper() + (f" ({', '.join(detail)})" if detail else "")
 
 
+def variant(called: str, method: str, fisher: str) -> str:
+    """What a study calls an arm (`label=`) beside its method and Fisher, e.g. sgd of finetune-sgd; else empty."""
+    own = called.removeprefix(method).lstrip("-")
+    return "" if own == fisher else own
+
+
 def look(arm: Arm, position: int) -> Look:
     """How an arm is drawn; `position` picks among the looks of arms without one of their own."""
     own = LOOKS.get(kind_of(arm.fisher) if arm.fisher else arm.method)
@@ -175,11 +181,9 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
         for i, m, f in zip(rows["config_id"], rows["method"], rows["fisher"], strict=True)
     ]
     names = [arm.label for arm in arms]
-    own = [called.removeprefix(arm.method).lstrip("-") for arm, called in zip(arms, rows["arm"], strict=True)]
+    own = [variant(called, arm.method, arm.fisher) for arm, called in zip(arms, rows["arm"], strict=True)]
     arms = [
-        arm._replace(label=f"{arm.label} [{detail}]")
-        if names.count(arm.label) > 1 and detail not in ("", arm.fisher)
-        else arm
+        arm._replace(label=f"{arm.label} [{detail}]") if names.count(arm.label) > 1 and detail else arm
         for arm, detail in zip(arms, own, strict=True)
     ]
     names = [arm.label for arm in arms]

@@ -1,8 +1,8 @@
 """Every published number beside ours: which of our arms it is, what made ours, and the verdict.
 
-A published row and an arm belong together where study, benchmark, scenario, method, Fisher, batch size and metric
-agree. Training times are of other hardware: only their ratios to None are put side by side, ours with the Fisher one
-example at a time, as in the reference code.
+A published row and an arm belong together where study, benchmark, scenario, method, Fisher, variant (what a study calls
+an arm beside those), batch size and metric agree. Training times are of other hardware: only their ratios to None are
+put side by side, ours with the Fisher one example at a time, as in the reference code.
 """
 
 import math
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cl_repro.analysis.accuracy import OTHER_PROTOCOL, at_best, judge
-from cl_repro.analysis.arms import ONE_SAMPLE, grid_of, setting
+from cl_repro.analysis.arms import ONE_SAMPLE, grid_of, setting, variant
 from cl_repro.analysis.comparison import compared
-from cl_repro.analysis.read import read_provenance
+from cl_repro.analysis.read import IDENTITY, read_provenance
 from cl_repro.analysis.settings import COMPARISON, Settings, companions, conf_dir
 from cl_repro.analysis.study import (
     PLACE,
@@ -34,7 +34,6 @@ from cl_repro.stats import AGREES, DIFFERS, TOO_FEW, Estimate, Interval, estimat
 SHOWN, NOT_RUN, NOT_UNIQUE, NO_VERDICT = "shown", "not yet run", "not unique", "no verdict"
 VERDICTS = (AGREES, DIFFERS, TOO_FEW, SHOWN, OTHER_PROTOCOL, NOT_UNIQUE, NO_VERDICT, NOT_RUN)
 TIME = "train_time"
-IDENTITY = ["study", "source", "benchmark", "scenario", "method", "fisher", "batch_size", "metric"]
 NO_INTERVAL = Interval(math.nan, math.nan, math.nan, 0)
 
 
@@ -111,24 +110,18 @@ def _numbers(study: Study) -> Iterator[Ours]:
 
 
 def _accuracies(study: Study) -> Iterator[Ours]:
-    """Every arm at its best lambda, or at that which a comparison chooses; there, no variant with a name of its own."""
+    """Every arm at its best lambda, or at that which a comparison chooses."""
     if study.kind == COMPARISON:
-        for entry in compared(study):
-            if " [" in entry.arm.label:  # has a name of its own beside the method as published
-                continue
-            own, ours = study.runs[study.runs["config_id"] == entry.arm.config_id], estimate(entry.accuracy)
-            place = {column: own[column].iloc[0] for column in ("benchmark", "scenario", "batch_size")}
-            if ours.n:
-                yield Ours(
-                    study, _identity(study, "accuracy", entry.arm.method, entry.arm.fisher, place), ours, entry.lam, own
-                )
-        return
-    for (benchmark, scenario, _), runs in study.runs.groupby(PLACE):
-        for arm, lam, values in at_best(grid_of(runs, study.folder)):
-            own, ours = runs[runs["config_id"] == arm.config_id], estimate(values)
-            place = {"benchmark": benchmark, "scenario": scenario, "batch_size": own["batch_size"].iloc[0]}
-            if ours.n:
-                yield Ours(study, _identity(study, "accuracy", arm.method, arm.fisher, place), ours, lam, own)
+        found = [(entry.arm, entry.lam, entry.accuracy) for entry in compared(study)]
+    else:
+        places = [grid_of(runs, study.folder) for _, runs in study.runs.groupby(PLACE)]
+        found = [one for grid in places for one in at_best(grid)]
+    for arm, lam, values in found:
+        own, ours = study.runs[study.runs["config_id"] == arm.config_id], estimate(values)
+        place = {column: own[column].iloc[0] for column in ("benchmark", "scenario", "batch_size")}
+        place["variant"] = variant(own["arm"].iloc[0], arm.method, arm.fisher)
+        if ours.n:
+            yield Ours(study, _identity(study, "accuracy", arm.method, arm.fisher, place), ours, lam, own)
 
 
 def _ratios(study: Study) -> Iterator[Ours]:

@@ -10,7 +10,6 @@ from typing import Any
 from cl_repro.analysis.accuracy import NOTHING, OTHER_PROTOCOL, estimate_text, interval_text, lambda_text, verdict_note
 from cl_repro.analysis.arms import label
 from cl_repro.analysis.ledger import (
-    IDENTITY,
     NO_VERDICT,
     NOT_RUN,
     NOT_UNIQUE,
@@ -22,7 +21,7 @@ from cl_repro.analysis.ledger import (
     entries,
 )
 from cl_repro.analysis.markup import MINUS, TIMES, Table, markdown
-from cl_repro.analysis.read import read_ledger
+from cl_repro.analysis.read import IDENTITY, read_ledger
 from cl_repro.analysis.study import benchmark_name
 from cl_repro.records import write_atomically
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
@@ -191,9 +190,11 @@ def _place(entry: Entry) -> list[str]:
 
 def _cells(entry: Entry, made: list[Made], shared: list[str]) -> tuple[str, ...]:
     row = entry.row
-    name = [label(row["method"], row["fisher"]), "training time" if row["metric"] == TIME else row["metric"]]
+    name = [" ".join(filter(None, [label(row["method"], row["fisher"]), row["variant"].replace("_", " ")]))]
+    name += ["training time" if row["metric"] == TIME else row["metric"]]
     name += [part for part in _place(entry) if part not in shared]
-    remark = f" ({entry.remark.split(':')[0]})" if entry.remark else ""
+    remark = f", δ = {row['delta']:g}" if math.isfinite(row["delta"]) else ""
+    remark += f" ({entry.remark.split(':')[0]})" if entry.remark else ""
     return (
         ", ".join(name),
         row["source"],
@@ -212,7 +213,7 @@ def _published(entry: Entry) -> str:
     timed = row["metric"] == TIME
     form = "g" if timed else ".2f"
     spread = f" ± {row['spread']:{form}}" if math.isfinite(row["spread"]) else ""
-    kind = " sd" if row["spread_kind"] == "std" else ""
+    kind = " sd" if row["spread_kind"].startswith("std") else ""
     unit = "" if row["unit"] == "percent" else f" {row['unit']}"
     n = f" ({row['n_seeds']:g})" if math.isfinite(row["n_seeds"]) else ""
     ratio = f", {entry.theirs.mean:.2f} {TIMES} None" if timed and math.isfinite(entry.theirs.mean) else ""

@@ -34,11 +34,12 @@ REPRESENTATION = {"run_id": TEXT, "measure": TEXT, "value": FLOAT}
 STORAGE = {"run_id": TEXT, "kind": TEXT, "bytes": INT}
 PUBLISHED = {
     "study": TEXT, "source": TEXT, "benchmark": TEXT, "scenario": TEXT, "method": TEXT, "fisher": TEXT,
-    "batch_size": FLOAT, "metric": TEXT, "value": FLOAT, "unit": TEXT, "spread": FLOAT, "spread_kind": TEXT,
-    "n_seeds": FLOAT, "comparable": TEXT, "note": TEXT,
+    "variant": TEXT, "batch_size": FLOAT, "metric": TEXT, "value": FLOAT, "unit": TEXT, "spread": FLOAT,
+    "spread_kind": TEXT, "n_seeds": FLOAT, "delta": FLOAT, "comparable": TEXT, "note": TEXT,
 }  # fmt: skip
 
-LEDGER = dict.fromkeys(("study", "source", "benchmark", "scenario", "method", "fisher", "batch_size", "metric"), TEXT)
+IDENTITY = ["study", "source", "benchmark", "scenario", "method", "fisher", "variant", "batch_size", "metric"]
+LEDGER = dict.fromkeys(IDENTITY, TEXT)
 LEDGER["verdict"] = TEXT  # what `make check` needs of it
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cl_repro.analysis.arms import ONE_SAMPLE, Arm
+from cl_repro.analysis.arms import ONE_SAMPLE, Arm, variant
 from cl_repro.analysis.read import PUBLISHED, read_published, read_runs
 from cl_repro.analysis.settings import PACKAGE, Settings, load
 from cl_repro.errors import UserError
@@ -136,9 +136,8 @@ def benchmark_name(benchmark: str) -> str:
 def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series | None:
     """The published row of an arm, matched by study, method and Fisher.
 
-    Where a study was published with several benchmarks, scenarios or batch sizes, those of the arm's runs decide,
-    or, of a timing, those of the study's. Of batch sizes it is their order that counts, where ours are as many as the
-    published ones: a twin has others.
+    Where a study was published with several benchmarks, scenarios or variants, those of the arm's runs decide, or, of a
+    timing, those of the study's.
 
     Args:
         study: whose published rows are searched.
@@ -161,10 +160,7 @@ def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series
         if len(rows) > 1:
             rows = rows[rows[column] == first[column]]
     if len(rows) > 1:
-        same = (study.runs["method"] == arm.method) & (study.runs["fisher"] == arm.fisher)
-        sizes, theirs = np.unique(study.runs["batch_size"][same]), np.unique(rows["batch_size"])
-        paired = dict(zip(sizes, theirs if len(theirs) == len(sizes) else sizes, strict=True))
-        rows = rows[rows["batch_size"] == paired.get(first["batch_size"], first["batch_size"])]
+        rows = rows[rows["variant"] == ("" if own.empty else variant(first["arm"], arm.method, arm.fisher))]
     if len(rows) > 1:
         fit = f"{source}, {arm.method}, {arm.fisher or 'no Fisher'}"
         raise UserError(f"published.csv: {len(rows)} rows of {study.settings.published_study} fit {fit}")
@@ -180,7 +176,8 @@ def sources(study: Study, metric: str) -> list[str]:
 def published_estimate(row: pd.Series) -> Estimate:
     """Mean, SEM and n of a published row, in its unit; a published standard deviation becomes a SEM."""
     n = int(row["n_seeds"]) if np.isfinite(row["n_seeds"]) else 0
-    sem = {"sem": row["spread"], "std": row["spread"] / np.sqrt(max(n, 1))}.get(row["spread_kind"], np.nan)
+    kinds = {"sem": 1, "std": max(n, 1), "std_ddof0": max(n - 1, 1)}  # what the square of the spread is divided by
+    sem = row["spread"] / np.sqrt(kinds.get(row["spread_kind"], np.nan))
     return Estimate(float(row["value"]), float(sem), n)
 
 
