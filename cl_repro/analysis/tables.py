@@ -46,7 +46,8 @@ class Shape(NamedTuple):
 
 
 def shapes(study: Study, grid: Grid) -> list[Shape]:
-    """Rise and width of every arm with a lambda, with their intervals over seeds."""
+    """Rise and width of every arm with a lambda, with their intervals over seeds; without lambda = 0."""
+    grid = grid.penalised
     settings, log_lam, n_seeds = study.settings, np.log10(grid.lams), grid.seeds.size
     accuracy, none = complete(grid.accuracy), grid.none[:, None]
     weight = weightings(n_seeds, settings)
