@@ -1,5 +1,8 @@
 """Convolutional networks: their architecture against torch.nn, their importances against the loop over examples."""
 
+import os
+import subprocess
+import sys
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,6 +14,7 @@ from made_passes import BATCHED, IMPLEMENTATIONS
 from made_trees import error, same
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cl_repro import rng
 from cl_repro.bench.modules import ConvNet, SlimResNet18
@@ -236,6 +240,83 @@ def test_replicas_of_a_stack_are_what_they_are_alone(name):
         assert torch.allclose(z[k], alone[0], rtol=1e-10, atol=1e-12)
         assert error({n: v[k] for n, v in after.items()}, alone[1]) < 1e-10
         assert error({n: v[k] for n, v in squares.items()}, alone[2]) < 1e-9
+
+
+# --- a fault of oneDNN under AVX2 ------------------------------------------------------------------------------------
+
+
+class Convolutions(TorchDispatchMode):
+    """Notes kernel and stride of every convolution that torch computes, backwards ones too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default):
+            backward = func is torch.ops.aten.convolution_backward.default
+            weight, stride = (args[2], args[4]) if backward else (args[1], args[3])
+            self.seen.append(("backward" if backward else "forward", weight.shape[-1], max(stride)))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("channels", [2, 4, 20])
+def test_no_1x1_convolution_has_a_stride(channels):
+    """Forwards and backwards: those of stride 2, channels last, write out of bounds (see `layers.convolution`)."""
+    net = slim_resnet18(channels, input_shape=IMAGES, n_outputs=5)
+    params, buffers = net.init(rng.stream(1, "init"))
+    with Convolutions() as found:
+        torch.func.grad(lambda p: net.apply(p, buffers, torch.ones(2, *IMAGES), train=True)[0].sum())(params)
+    assert {(way, kernel) for way, kernel, _ in found.seen} == {(w, k) for w in ("forward", "backward") for k in (1, 3)}
+    assert {stride for _, kernel, stride in found.seen if kernel == 1} == {1}
+    assert {stride for _, kernel, stride in found.seen if kernel == 3} == {1, 2}
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (1, 1), (2, 0), (3, 1)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_convolution_is_that_of_torch(stride, kernel, padding):
+    """Values and gradients, images of odd and even sides."""
+    generator = rng.stream(1, "convolution")
+    a = torch.randn(2, 3, 7, 8, generator=generator, dtype=torch.float64)
+    params = {"c.weight": torch.randn(4, 3, kernel, kernel, generator=generator, dtype=torch.float64)}
+    params["c.bias"] = torch.randn(4, generator=generator, dtype=torch.float64)
+
+    def own(a: Tensor, p: Tree) -> Tensor:
+        return convolution(p, "c", a, stride=stride, padding=padding).tanh().sum()
+
+    def torchs(a: Tensor, p: Tree) -> Tensor:
+        return functional.conv2d(a, p["c.weight"], p["c.bias"], stride=stride, padding=padding).tanh().sum()
+
+    found, expected = (torch.func.grad_and_value(f, argnums=(0, 1))(a, params) for f in (own, torchs))
+    assert torch.allclose(found[1], expected[1], rtol=1e-12)
+    assert torch.allclose(found[0][0], expected[0][0], rtol=1e-12, atol=1e-14)
+    assert error(found[0][1], expected[0][1]) < 1e-12
+
+
+AVX2 = """
+import gc, torch
+from cl_repro import rng
+from cl_repro.models.slim_resnet18 import slim_resnet18
+
+torch.set_num_threads(1)
+kept = []
+for channels in (2, 3, 4, 5, 6, 7):
+    net = slim_resnet18(channels, input_shape=(3, 32, 32), n_outputs=2)
+    params, buffers = net.init(rng.stream(1, "init"))
+    for _ in range(4):
+        x = torch.randn(8, 3, 32, 32)
+        torch.func.grad(lambda p: net.apply(p, buffers, x, train=True)[0].square().sum())(params)
+        kept = [*kept, [torch.empty(n + 1) for n in range(40)]][-3:]  # blocks of memory to write into
+gc.collect()
+print("ok")
+"""
+
+
+def test_few_channels_train_on_a_processor_with_avx2():
+    """Made to be one by oneDNN's own variable; a stride left to conv2d ends this process by a signal."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", AVX2], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
 # --- what must be refused -------------------------------------------------------------------------------------------

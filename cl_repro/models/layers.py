@@ -108,6 +108,11 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
+def every(stride: int, a: Tensor) -> Tensor:
+    """Every stride-th pixel of a [N, C, H, W] in both directions, a view; its gradient has the channels last, too."""
+    return a.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
+
+
 def windows(a: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """What each output position sees: a [n, in, H, W] -> U [n, h, w, kernel, kernel, in], a view of a padded."""
     padded = functional.pad(a, (padding,) * 4)
@@ -171,7 +176,13 @@ def convolution(params: Tree, name: str, a: Tensor, tap: Tap = no_tap, *, stride
         """Windows of a [N, in, H, W], [N L, in kernel kernel]."""
         return functional.unfold(a, weight.shape[-1], stride=stride, padding=padding).mT.flatten(0, 1)
 
-    z = functional.conv2d(a, weight, bias, stride=stride, padding=padding)
+    # A 1x1 window sees every stride-th pixel alone, so it is applied to those: conv2d would do the same and give the
+    # same bits. But oneDNN 3.12 (torch 2.13), on a CPU with AVX2 and no AVX-512, writes beyond its block of memory in
+    # the backward pass of a 1x1 convolution of stride 2 with 2 to 7 channels that are last in memory.
+    if weight.shape[-1] == 1 and not padding and a.device.type == "cpu":
+        z = functional.conv2d(every(stride, a), weight, bias)
+    else:
+        z = functional.conv2d(a, weight, bias, stride=stride, padding=padding)
     return tap(name, Layer(squares, absolutes, sees), a, z)
 
 
