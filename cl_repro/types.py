@@ -83,18 +83,28 @@ class Net(NamedTuple):
     columns: int = 0  # if the logits of each task are a column's of its own, which others' training must leave alone: T
 
 
+class Choice(NamedTuple):
+    """How an estimator chooses among the examples of a task when it has looked at all of them."""
+
+    score: Callable[..., Tensor]  # as `Estimator.sum`, without weights -> [B] float64: what it knows of each example
+    pick: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """(scores [N], u [] float64 uniform in [0, 1)) -> positions [rows(N)] int64 of the examples that are used, and
+    their weights [rows(N)] float64; those of weight 0 do not count."""
+
+
 class Estimator(NamedTuple):
     """How importances are estimated from the examples of a task, when it has been learned."""
 
     sum: Callable[..., Tree]
     """(net, params, buffers, x, y, noise, active) -> {name: [*shape]}, the SUM over these examples (or units).
     x [B, *shape] float; y [B] int64, positions in `active`; noise [B] float64 uniform in [0, 1);
-    active [A] int64, the logits that enter the softmax."""
+    active [A] int64, the logits that enter the softmax. With a `choice` also weight [B] float64, what each counts."""
     rows: Callable[[int], int]  # of the N examples of a task, how many are used
     divisor: Callable[[int], float]  # what the sum is divided by, for a task of N examples
     batch_size: int | None = None  # examples per call of `sum` where that changes the result; None: any
     vectorises: bool = True  # `sum` may run under torch.vmap over replicas
     finish: Callable[[Tensor], Tensor] = lambda mean: mean  # elementwise, of what the division gives
+    choice: Choice | None = None  # which examples are used; None: the first `rows(N)` in random order, all alike
 
 
 class Examples(NamedTuple):

@@ -12,6 +12,8 @@ from cl_repro.engine import Experiment, boundary
 from cl_repro.importance import fisher
 from cl_repro.importance import one_sample as slow
 from cl_repro.importance.batched import batched
+from cl_repro.importance.by_score import by_score
+from cl_repro.importance.importance_sample import importance_sample
 from cl_repro.importance.one_sample import one_sample
 from cl_repro.types import Estimator, Net, Tree
 
@@ -40,9 +42,10 @@ class Pass(NamedTuple):
         return {name: value[0] for name, value in found.items()}
 
     def call(self, estimator: Estimator, params: Tree | None = None) -> Tree:
-        """The estimator's sum over all examples at once."""
-        active = torch.tensor(self.active)
-        return estimator.sum(self.net, params or self.params, {}, self.x, self.y, self.noise, active)
+        """The estimator's sum over all examples at once, each counted once."""
+        data = self.x, self.y, self.noise, torch.tensor(self.active)
+        weight = [torch.ones(len(self.x), dtype=torch.float64)] if estimator.choice else []
+        return estimator.sum(self.net, params or self.params, {}, *data, *weight)
 
 
 def spread_out(net: Net, dtype: torch.dtype, gain: float = 3.0) -> Tree:
@@ -92,4 +95,8 @@ EVERY = {
     "batched": batched(5),
     "batched-sum": batched(5, "sum"),
     "one_sample-batched": slow.batched(5),
+    "importance_sample": importance_sample(),
+    "importance_sample-3": importance_sample(draws=3),
+    "exact_by_score": by_score(9),
+    "importance_sample_by_score": by_score(9, draws=1),
 }

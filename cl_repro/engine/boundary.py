@@ -46,20 +46,37 @@ def estimate(experiment: Experiment, params: Tree, buffers: Tree, estimator: Est
     if used > n:
         raise UserError(f"fisher.n={used}: task {task} of seed {seed} has {n} examples; n must not be larger")
     active = active_mask(experiment, curriculum, task, task).nonzero()[:, 0]
-    order = torch.randperm(n, generator=rng.stream(seed, "fisher_order", task))[:used].to(own.rows.device)
+    order = torch.randperm(n, generator=rng.stream(seed, "fisher_order", task)).to(own.rows.device)
     noise = torch.rand(n, generator=rng.stream(seed, "fisher_labels", task), dtype=torch.float64)
     noise = noise.to(own.rows.device)
     label = torch.searchsorted(active, experiment.scenario.label(curriculum.y[own.rows], own))
-    total_of = lift(lambda p, b, *data: estimator.sum(experiment.net, p, b, *data, active), k, (0, 0, None, None, None))
+
+    def of_examples(f: Callable[..., Any], at: Tensor, *weight: Tensor) -> Any:
+        """`f` of the networks and of the examples at `at`: [B], which all networks see, or a row for each, [k, B]."""
+        x = look(experiment.benchmark, experiment.benchmark.x[own.rows[at]], own.pixels)
+        data = x, label[at], noise[at], *weight
+        of_one = lambda p, b, x, y, u, *w: f(experiment.net, p, b, x, y, u, active, *w)  # noqa: E731
+        of_all = lift(of_one, k, (0, 0, *(0 if at.dim() == 2 else None for _ in data)))
+        return of_all(lower(params, k), lower(buffers, k), *data)
+
+    at, weight, scores = order[:used], list[Tensor](), list[Tensor]()
+    if estimator.choice:
+        score, pick = estimator.choice
+        with torch.no_grad():
+            in_parts(lambda part: scores.append(of_examples(score, part)), order, experiment.rows_per_pass)
+        u = torch.rand((), generator=rng.stream(seed, "fisher_choice", task), dtype=torch.float64).to(order.device)
+        picked = [pick(of_one, u) for of_one in raise_axis(torch.cat(scores, -1), k)]
+        at, *weight = lower([torch.stack(each) for each in zip(*picked, strict=True)], k)
+        at = order[at]
     total: Tree = {}
 
-    def add(at: Tensor) -> None:
+    def add(of: Tensor) -> None:
         nonlocal total
-        x = look(experiment.benchmark, experiment.benchmark.x[own.rows[at]], own.pixels)
-        part = total_of(lower(params, k), lower(buffers, k), x, label[at], noise[at])
+        part = of_examples(estimator.sum, at[..., of], *(w[..., of] for w in weight))
         total = tree.add(total, part) if total else part
 
-    in_parts(add, order, estimator.batch_size or experiment.rows_per_pass, halves=estimator.batch_size is None)
+    size = estimator.batch_size or experiment.rows_per_pass
+    in_parts(add, torch.arange(used, device=order.device), size, halves=estimator.batch_size is None)
     mean = tree.divide(total, estimator.divisor(n))
     return raise_axis({name: estimator.finish(value) for name, value in mean.items()}, k)
 

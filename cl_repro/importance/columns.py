@@ -6,6 +6,7 @@ The diagonal Fisher of an example is sum_j (J^T s_j)^2 with J = dz/dtheta and co
     sample      s = p - onehot(y~), y~ ~ p   one draw of it
     empirical   s = p - onehot(y)            the label
     predicted   s = p - onehot(argmax p)
+    importance_sample    s = sqrt(p_y~ / q_y~) (p - onehot(y~)), y~ ~ q, q_y ~ p_y |p - onehot(y)|^2
 
 z [N, C] are the active logits and p = softmax(z). These columns are the gradient of -log p(y|x) by z.
 
@@ -17,6 +18,8 @@ The sensitivities sum |J^T s_j| instead (Benzing 2022, section 4 and appendix H)
     mas_logits  sum_c z_c^2
     masx_logits (max_c z_c)^2
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -60,6 +63,48 @@ def draw(z: Tensor, noise: Tensor) -> Tensor:
     """
     cdf = z.double().softmax(1).cumsum(1)
     return (noise[:, None] >= cdf[:, :-1]).sum(1)
+
+
+def importance_sample(z: Tensor, noise: Tensor, draws: int = 1) -> Tensor:
+    """Columns sqrt(p_y / q_y / draws) (p - onehot(y)) of labels y ~ q by inverse CDF, [N, draws, C].
+
+    With g_y = p - onehot(y), q_y = p_y |g_y|^2 / v and v = sum_c p_c |g_c|^2 = `variance(z)` the weight is
+    p_y / q_y = v / |g_y|^2: every column is sqrt(v / draws) times a unit vector, and with C = 2, where g_0 and g_1 are
+    parallel, the column of `exact`, whatever the draw. In log space and float64, as `draw`. The draws are systematic:
+    of (noise + j) / draws, j = 0 ... draws - 1.
+
+    Args:
+        z: [N, C].
+        noise: [N] float64 uniform in [0, 1).
+        draws: labels of each example.
+
+    Returns:
+        [N, draws, C] in the dtype of z; no column if C = 1.
+    """
+    if z.shape[1] == 1:
+        return z[:, :0, None]
+    lp = z.double().log_softmax(1)
+    others = log_of_others(lp)  # log(1 - p_y)
+    square = torch.logaddexp(2 * others, log_of_others(2 * lp))  # log |g_y|^2 = log((1 - p_y)^2 + sum_{c != y} p_c^2)
+    lq = lp + square  # log(v q_y)
+    y = torch.stack([draw(lq, (noise + j) / draws) for j in range(draws)], 1)  # [N, draws]
+    scale = (lq.logsumexp(1, keepdim=True) - square.gather(1, y) - math.log(draws)) / 2
+    own = -(scale + others.gather(1, y)).exp()
+    return (scale[:, :, None] + lp[:, None, :]).exp().scatter(2, y[:, :, None], own[:, :, None]).to(z.dtype)
+
+
+def variance(z: Tensor) -> Tensor:
+    """tr(diag(p) - p p^T) = sum_c p_c (1 - p_c), [N] float64: what the columns of `exact` amount to."""
+    lp = z.double().log_softmax(1)
+    return (lp + log_of_others(lp)).exp().sum(1)
+
+
+def log_of_others(v: Tensor) -> Tensor:
+    """For every y, log sum_{c != y} exp(v_c), [N, C]; for the largest not by a subtraction, which may leave nothing."""
+    largest = v.argmax(1, keepdim=True)
+    total = v.logsumexp(1, keepdim=True)
+    without = v.scatter(1, largest, -torch.inf).logsumexp(1, keepdim=True)
+    return (total + torch.log1p(-(v - total).exp())).scatter(1, largest, without)
 
 
 def af(z: Tensor) -> Tensor:
