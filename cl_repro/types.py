@@ -86,7 +86,7 @@ class Net(NamedTuple):
 class Choice(NamedTuple):
     """How an estimator chooses among the examples of a task when it has looked at all of them."""
 
-    score: Callable[..., Tensor]  # as `Estimator.sum`, without weights -> [B] float64: what it knows of each example
+    score: Callable[..., Tensor]  # arguments of `Estimator.sum` but weight -> [B] float64: what is known of each
     pick: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     """(scores [N], u [] float64 uniform in [0, 1)) -> positions [rows(N)] int64 of the examples that are used, and
     their weights [rows(N)] float64; those of weight 0 do not count."""
@@ -98,7 +98,8 @@ class Estimator(NamedTuple):
     sum: Callable[..., Tree]
     """(net, params, buffers, x, y, noise, active) -> {name: [*shape]}, the SUM over these examples (or units).
     x [B, *shape] float; y [B] int64, positions in `active`; noise [B] float64 uniform in [0, 1);
-    active [A] int64, the logits that enter the softmax. With a `choice` also weight [B] float64, what each counts."""
+    active [A] int64, the logits that enter the softmax. With a `choice` also weight [B] float64, what each counts;
+    without it, once."""
     rows: Callable[[int], int]  # of the N examples of a task, how many are used
     divisor: Callable[[int], float]  # what the sum is divided by, for a task of N examples
     batch_size: int | None = None  # examples per call of `sum` where that changes the result; None: any

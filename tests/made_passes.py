@@ -42,10 +42,9 @@ class Pass(NamedTuple):
         return {name: value[0] for name, value in found.items()}
 
     def call(self, estimator: Estimator, params: Tree | None = None) -> Tree:
-        """The estimator's sum over all examples at once, each counted once."""
-        data = self.x, self.y, self.noise, torch.tensor(self.active)
-        weight = [torch.ones(len(self.x), dtype=torch.float64)] if estimator.choice else []
-        return estimator.sum(self.net, params or self.params, {}, *data, *weight)
+        """The estimator's sum over all examples at once."""
+        active = torch.tensor(self.active)
+        return estimator.sum(self.net, params or self.params, {}, self.x, self.y, self.noise, active)
 
 
 def spread_out(net: Net, dtype: torch.dtype, gain: float = 3.0) -> Tree:

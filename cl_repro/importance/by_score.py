@@ -56,11 +56,18 @@ def by_score(n: int | None = None, uniform_share: float = 0.1, draws: int | None
         return systematic(inclusion_probabilities(scores, used, uniform_share), used, u)
 
     def total(
-        net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor, weight: Tensor
+        net: Net,
+        params: Tree,
+        buffers: Tree,
+        x: Tensor,
+        y: Tensor,
+        noise: Tensor,
+        active: Tensor,
+        weight: Tensor | None = None,
     ) -> Tree:
         def weighted(z: Tensor) -> Tensor:
             s = columns.exact(z) if draws is None else columns.importance_sample(z, noise, draws)
-            return weight.sqrt().to(z.dtype)[:, None, None] * s
+            return s if weight is None else weight.sqrt().to(z.dtype)[:, None, None] * s
 
         return sum_of_squares(net, params, buffers, x, active, weighted)
 
