@@ -1,7 +1,7 @@
 """What only a CUDA device can do: hundreds of replicas in one process, the published networks, a study in minutes."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -63,12 +63,11 @@ def convolutions(setting: Setting) -> list[Row]:
     def last(params: Any, buffers: Any, x: Tensor, **given: Any) -> Any:
         return net.apply(params, buffers, x.contiguous(memory_format=torch.channels_last), **given)
 
-    in_any_order = partial(torch.backends.cudnn.flags, deterministic=False, allow_tf32=False)
     candidates = {
         "single": step(of, 1),
         "tf32": step(of, 1, partial(tf32, True)),
         "channels last": step(of._replace(net=net._replace(apply=last)), 1),
-        "any order": step(of, 1, in_any_order),
+        "any order": step(of, 1, any_order),
         "Fisher": fisher_pass(of),
         **{f"K = {k}": step(of, k) for k in STACKS},
     }
@@ -85,6 +84,16 @@ def convolutions(setting: Setting) -> list[Row]:
             for k in STACKS
         ),
     ]
+
+
+@contextmanager
+def any_order() -> Iterator[None]:
+    """Let convolutions add in any order meanwhile, so that two runs differ in their last bits."""
+    torch.backends.cudnn.deterministic = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = True
 
 
 def step(
