@@ -145,7 +145,9 @@ def rows(results: Path) -> pd.DataFrame:
 def test_every_estimator_and_number_of_examples_is_there(rows: pd.DataFrame) -> None:
     one = rows[(rows["seed"] == 1) & (rows["repeat"] == 0)]
     cells = set(zip(one["estimator"], one["n"].fillna(0), strict=True))
-    of_n = {(name, n) for name in ("exact", "empirical", "sample", "predicted") for n in (50, 100, 0)}
+    labelled = ("exact", "empirical", "sample", "predicted", "importance_sample")
+    of_n = {(name, n) for name in labelled for n in (50, 100, 0)}
+    of_n |= {(name, n) for name in ("exact_by_score", "importance_sample_by_score") for n in (50, 100)}
     assert cells == of_n | {("batched", 0)}  # 500 and 2000 are more than a task of the digits has
     exact = rows[(rows["estimator"] == "exact") & rows["n"].isna()]
     assert (exact[["error", "shape_error"]] == 0).all().all()
@@ -165,6 +167,20 @@ def test_an_estimate_is_that_of_a_run(rows: pd.DataFrame, tmp_path: Path) -> Non
     assert own["trace"].item() == pytest.approx(run, rel=1e-5)
     with pytest.raises(UserError, match="folder of a study; set name="):
         earlier(Store(folder), "made")
+
+
+def test_what_is_drawn_by_size_is_nearer_to_exact_than_what_is_not(rows: pd.DataFrame) -> None:
+    """Two classes: one importance-sampled label is exact. Draws of examples are of their own."""
+    label = rows[rows["estimator"] == "importance_sample"].set_index(["seed", "n", "repeat"]).sort_index()
+    exact = rows[rows["estimator"] == "exact"].set_index(["seed", "n"])["trace"]
+    assert label["trace"].to_numpy() == pytest.approx(
+        exact.reindex(label.index.droplevel("repeat")).to_numpy(), rel=1e-5
+    )
+    chosen = rows[rows["estimator"] == "exact_by_score"]
+    assert chosen.groupby(["seed", "n"])["trace"].nunique().eq(5).all()
+    medians = rows[rows["n"] == 100].groupby("estimator")["error"].median()
+    assert medians["exact_by_score"] < medians["exact"]
+    assert (chosen["backward_passes"] == chosen["n"]).all()
 
 
 def test_sample_is_empirical_exactly_where_it_draws_no_wrong_label(rows: pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cl_repro.analysis.anatomy import Anatomy, spread
-from cl_repro.analysis.arms import LOOKS
+from cl_repro.analysis.arms import LOOKS, label
 from cl_repro.analysis.markup import MINUS, Table, write
 from cl_repro.analysis.study import origin
 
@@ -93,7 +93,7 @@ def passes_table(found: Anatomy) -> Table:
     body = [
         (name, *(spread(rows[key]) for key in MEASURES)) for name, rows in found.passes.groupby("label", sort=False)
     ]
-    notes = (
+    notes = [
         "Median [smallest, largest] over seeds, for SAMPLE over its independent draws, too. n: the first n of one "
         "random order of a seed's examples; without n: all of them.",
         f"Error: the length of F {MINUS} E over that of E, the exact Fisher of all examples. Shape error: the same "
@@ -102,9 +102,14 @@ def passes_table(found: Anatomy) -> Table:
         "Cost: seconds of the estimate in seconds of one training epoch of the same network, in the same process. "
         "Backward passes: gradients that are backpropagated, one per mini-batch, or per example and column (EXACT: "
         "classes less one; the others: one).",
-    )
+    ]
+    if "exact_by_score" in set(found.passes["estimator"]):
+        notes.append(
+            "IMPORTANCE SAMPLE and BY SCORE over independent draws, too. BY SCORE chooses from all examples: a forward pass "
+            "of each comes before the n backward passes, and is in its cost."
+        )
     header = ("Estimator", *MEASURES.values())
-    return Table("passes", "Every estimate beside the exact Fisher of all examples", header, tuple(body), notes)
+    return Table("passes", "Every estimate beside the exact Fisher of all examples", header, tuple(body), tuple(notes))
 
 
 def layers_table(found: Anatomy) -> Table:
@@ -114,7 +119,7 @@ def layers_table(found: Anatomy) -> Table:
     estimators = [name for name in LOOKS if name in means.columns]
     body = [(layer, *(f"{100 * row[e]:.1f}" for e in estimators)) for layer, row in means.iterrows()]
     note = "Percent, mean over seeds, all examples; first of the draws of SAMPLE."
-    header = ("Layer", *(name.upper() for name in estimators))
+    header = ("Layer", *(label("ewc", name) for name in estimators))
     return Table("layers", "Where the trace is", header, tuple(body), (note,))
 
 

@@ -45,6 +45,9 @@ LOOKS = {
     "empirical_n": Look("#8A5A00", "D", (0, (1.5, 1.2)), False, 4.8, 1.6),
     "predicted": Look("#CC79A7", "P", (0, (5, 1.5, 1, 1.5)), True, 7.0),
     "batched": Look("#0072B2", "v", (0, (1.5, 1)), True, 6.5, 2.0),
+    "importance_sample": Look("#56B4E9", "X", "-"),
+    "exact_by_score": Look("#44AA99", "p", (0, (5, 1.2)), False, 7.5),
+    "importance_sample_by_score": Look("#882255", "*", (0, (4, 1.5)), True, 9.0),
 }
 OTHERS = (
     Look("#56B4E9", "X", "-"),
@@ -126,7 +129,7 @@ def label(method: str, fisher: str, unit: int | None = None) -> str:
         unit: examples per gradient of a batched Fisher, if known.
 
     Returns:
-        E.g. None, JOINT, EXACT, EXACT (n=500), BATCHED (b=128); of another library's Fisher the library.
+        E.g. None, JOINT, EXACT, EXACT BY SCORE (n=500), BATCHED (b=128); of another library's Fisher the library.
     """
     if not fisher:
         return "None" if method == "finetune" else method.upper().replace("_", " ")
@@ -137,7 +140,7 @@ def label(method: str, fisher: str, unit: int | None = None) -> str:
     detail += [f"b={unit}"] if unit else []
     detail += [] if method == "ewc" else [method]
     detail += ["one sample at a time"] if fisher.startswith(ONE_SAMPLE) else []
-    return estimator.upper() + (f" ({', '.join(detail)})" if detail else "")
+    return estimator.upper().replace("_", " ") + (f" ({', '.join(detail)})" if detail else "")
 
 
 def variant(called: str, method: str, fisher: str) -> str:

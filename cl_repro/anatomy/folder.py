@@ -21,7 +21,10 @@ from cl_repro.types import Estimator
 from cl_repro.worker import Workshop
 
 # In this order: `sample` is compared with `empirical`.
-ESTIMATORS = ("exact", "empirical", "sample", "predicted", "batched")
+ESTIMATORS = (
+    "exact", "empirical", "sample", "predicted", "batched", "importance_sample", "exact_by_score",
+    "importance_sample_by_score",
+)  # fmt: skip
 
 STAMP = ("dtype", "device", "hardware", "torch", "git_sha", "dirty", "finished", "schema_version")
 NETWORK = ("config_id", "benchmark", "model", "seed")

@@ -19,7 +19,8 @@ from cl_repro.records import Row
 from cl_repro.types import Estimator, Method, Net, Tree
 
 NS = (50, 100, 500, 2000, None)  # examples, the first of one random order; None: all
-REPEATS = 5  # of `sample`, each with labels of its own; the first with those of a run
+REPEATS = 5  # of an estimate that is drawn, each with draws of its own; the first with those of a run
+DRAWN = ("sample", "importance_sample", "exact_by_score", "importance_sample_by_score")
 EPOCHS = 3  # timed; the median counts
 TASK = 0
 
@@ -59,29 +60,36 @@ def cells(makers: dict[str, Callable[[int | None], Estimator]], subject: Subject
 
     Returns:
         By n, in the order of `makers`. No n above N; batched only with all examples: it has no n, and on fewer
-        examples than a batch it would be another estimator.
+        examples than a batch it would be another estimator. Those that choose examples not with all: then there is
+        nothing to choose.
     """
     return [
-        Cell(name, n, repeat, redrawn(make(n), subject.seed, repeat))
+        Cell(name, n, repeat, redrawn(made, subject.seed, repeat))
         for n in NS
         if (n or 0) <= subject.n_examples
         for name, make in makers.items()
-        if name != "batched" or n is None
-        for repeat in range(REPEATS if name == "sample" else 1)
+        for made in [make(n)]
+        if n is None or name != "batched"
+        if n is not None or not made.choice
+        for repeat in range(REPEATS if name in DRAWN else 1)
     ]
 
 
 def redrawn(estimator: Estimator, seed: int, repeat: int) -> Estimator:
-    """The estimator with label noise of its own, for one pass; repeat 0 has the noise of a run."""
+    """The estimator with draws of its own, for one pass; repeat 0 has those of a run."""
     if not repeat:
         return estimator
     stream = rng.stream(seed, f"anatomy_labels_{repeat}", TASK)
 
-    def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
-        fresh = torch.rand(len(noise), generator=stream, dtype=noise.dtype).to(noise.device)
-        return estimator.sum(net, params, buffers, x, y, fresh, active)
+    def fresh(noise: Tensor) -> Tensor:
+        return torch.rand(noise.shape, generator=stream, dtype=noise.dtype).to(noise.device)
 
-    return estimator._replace(sum=total)
+    def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, *rest: Tensor) -> Tree:
+        return estimator.sum(net, params, buffers, x, y, fresh(noise), *rest)
+
+    if not (choice := estimator.choice):
+        return estimator._replace(sum=total)
+    return estimator._replace(sum=total, choice=choice._replace(pick=lambda scores, u: choice.pick(scores, fresh(u))))
 
 
 def seen(subject: Subject, n: int | None = None, repeat: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,7 +164,7 @@ def backward_passes(cell: Cell, n_examples: int, n_active: int) -> int:
     used = cell.made.rows(n_examples)
     if cell.made.batch_size:
         return -(-used // cell.made.batch_size)
-    return used * (n_active - 1 if cell.estimator == "exact" else 1)
+    return used * (n_active - 1 if cell.estimator.startswith("exact") else 1)
 
 
 def text(row: Row) -> Row:
