@@ -105,8 +105,8 @@ def passes_table(found: Anatomy) -> Table:
     ]
     if "exact_by_score" in set(found.passes["estimator"]):
         notes.append(
-            "IMPORTANCE SAMPLE and BY SCORE over independent draws, too. BY SCORE chooses from all examples: a forward pass "
-            "of each comes before the n backward passes, and is in its cost."
+            "IMPORTANCE SAMPLE and BY SCORE over independent draws, too. BY SCORE chooses from all examples: a forward "
+            "pass of each comes before the n backward passes, and is in its cost."
         )
     header = ("Estimator", *MEASURES.values())
     return Table("passes", "Every estimate beside the exact Fisher of all examples", header, tuple(body), tuple(notes))
