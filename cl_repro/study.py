@@ -1,11 +1,13 @@
 """A study from composed arms to rows: check everything, plan the chunks, compute what is missing, merge."""
 
 import multiprocessing
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -337,46 +339,80 @@ def compute_in_pool(
         multiprocessing.set_start_method("spawn", force=True)
     context = multiprocessing.get_context("spawn")
     progress = context.Array("d", 3)  # replica iterations done, task, loss
+    taken = context.Array("i", len(jobs))
     shown = 0.0
-    started = (progress, context.Value("i", 0), jobs[0].device)
-    with ProcessPoolExecutor(n_processes, context, start_worker, started) as pool:
-        queue = deque((job, False) for job in jobs)
-        waiting: dict[Future[str], tuple[worker.Job, float]] = {}
-        try:
-            while True:
-                while queue and len(waiting) < n_processes and budget.allows():
-                    job, wait_for_it = queue.popleft()
-                    waiting[pool.submit(worker.compute, job, wait_for_it)] = job, time.monotonic()
-                if not waiting:
-                    break
-                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                now, task, loss = progress[:]
-                show(now - shown, task, loss)
-                shown = now
-                for future in done:
-                    (job, since), outcome = waiting.pop(future), future.result()
-                    budget.took(since, tasks(job, outcome))
-                    if outcome == worker.BUSY:  # another launch is at it: look again when the rest is done
-                        queue.append((job, True))
-                    ended(job, outcome)
-        except BrokenProcessPool:
-            raise UserError(
-                "a worker process died (killed, or out of memory); finished chunks are kept: run the same command again"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    started = (progress, taken, context.Value("i", 0), jobs[0].device)
+    queue = deque((number, False) for number in range(len(jobs)))
+    waiting: dict[Future[str], tuple[int, float]] = {}
+    workers: set[BaseProcess] = set()
+    try:
+        with ProcessPoolExecutor(n_processes, context, start_worker, started) as pool:
+            try:
+                while True:
+                    while queue and len(waiting) < n_processes and budget.allows():
+                        number, wait_for_it = queue.popleft()
+                        future = pool.submit(worker.compute, number, jobs[number], wait_for_it)
+                        waiting[future] = number, time.monotonic()
+                        workers.update(multiprocessing.active_children())
+                    if not waiting:
+                        break
+                    done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                    now, task, loss = progress[:]
+                    show(now - shown, task, loss)
+                    shown = now
+                    for future in done:
+                        outcome = future.result()
+                        number, since = waiting.pop(future)
+                        budget.took(since, tasks(jobs[number], outcome))
+                        if outcome == worker.BUSY:  # another launch is at it: look again when the rest is done
+                            queue.append((number, True))
+                        ended(jobs[number], outcome)
+            except BrokenProcessPool:
+                raise
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except BrokenProcessPool:  # outside of the pool, which has now waited for all its processes
+        codes = {process.pid: process.exitcode for process in workers}
+        raise UserError(death(codes, {taken[number]: jobs[number] for number, _ in waiting.values()})) from None
 
 
-def start_worker(progress: Any, counter: Any, device: str) -> None:
+def death(codes: dict[int | None, int | None], jobs: dict[int, worker.Job]) -> str:
+    """Why a pool broke, in one line: the signal, the chunk, and what to do.
+
+    Args:
+        codes: exit status of each process, the number of a signal negative. The pool itself terminates the others.
+        jobs: what each process computed.
+    """
+    by_itself = {pid: code for pid, code in codes.items() if code not in (None, 0, -signal.SIGTERM)} or codes
+    pid, code = next(iter(by_itself.items()), (None, None))
+    how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+    kept = "finished chunks are kept: run the same command again"
+    if how == "SIGKILL":
+        advice = f"the system does this where memory is short: {kept}, with fewer workers"
+    elif how in ("SIGTERM", "SIGINT", "SIGHUP"):
+        advice = kept
+    else:
+        advice = f"{kept}; should it die there again, with ONEDNN_MAX_CPU_ISA=SSE41 in the environment"
+    if pid not in jobs:
+        return f"a worker process died before it had a chunk ({how}); {advice}"
+    arms, chunk = jobs[pid].arms, jobs[pid].chunk
+    first = f"{arms[chunk[0].arm].label}, seed {chunk[0].seed}"
+    first += "" if chunk[0].lam is None else f", lambda {chunk[0].lam:g}"
+    others = f" and {len(chunk) - 1} more" if len(chunk) > 1 else ""
+    return f"a worker process died ({how}) in chunk {grid.chunk_id(chunk)} ({first}{others}); {advice}"
+
+
+def start_worker(progress: Any, taken: Any, counter: Any, device: str) -> None:
     """Prepare a process of the pool; where there are several CUDA devices, its number decides which one it takes.
 
     Args:
         progress: as for `worker.start`.
+        taken: as for `worker.start`.
         counter: shared, of the processes that have started.
         device: of the study's chunks; `cuda` is then the one taken here.
     """
-    worker.start(progress)
+    worker.start(progress, taken)
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
     own = runtime.resolve_device(device, index)

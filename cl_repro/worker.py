@@ -297,14 +297,15 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
 
 # --- processes of a pool: one workshop each -------------------------------------------------------------------------
 
-POOL: dict[str, Workshop] = {}
+POOL: dict[str, Any] = {}
 
 
-def start(progress: Any) -> None:
+def start(progress: Any, taken: Any) -> None:
     """Prepare a process of the pool; it ends when its parent does.
 
     Args:
         progress: shared array [replica iterations done, task, loss].
+        taken: shared array, of each job the id of the process that took it last.
     """
     runtime.prepare()
 
@@ -313,7 +314,7 @@ def start(progress: Any) -> None:
             progress[0] += done
             progress[1], progress[2] = task, loss
 
-    POOL["workshop"] = Workshop(report)
+    POOL.update(workshop=Workshop(report), taken=taken)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
@@ -325,6 +326,7 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
-def compute(job: Job, wait: bool = False) -> str:
-    """`Workshop.compute` in a process of the pool."""
+def compute(number: int, job: Job, wait: bool = False) -> str:
+    """`Workshop.compute` in a process of the pool, which says first that it takes the job of this number."""
+    POOL["taken"][number] = os.getpid()
     return POOL["workshop"].compute(job, wait)

@@ -1,6 +1,9 @@
 """Networks that a user might write, named by `model._target_` in tests of the command line."""
 
+import itertools
+import os
 from collections.abc import Sequence
+from multiprocessing import parent_process
 from typing import Any
 
 import torch
@@ -9,6 +12,8 @@ from torch.nn import functional
 
 from cl_repro.models.layers import init_linear, linear, no_tap
 from cl_repro.types import Net, Tree
+
+BUILT = itertools.count(1)  # networks that kill, in this process
 
 
 def with_slope(
@@ -26,3 +31,15 @@ def with_slope(
         return linear(params, "head", a, tap), buffers
 
     return Net(start, apply)
+
+
+def killer(hidden: Sequence[int], init: int, bias: None = None, *, input_shape: Sequence[int], n_outputs: int) -> Net:
+    """`with_slope`; the second of a process does not survive training in a worker: `init` is the signal's number."""
+    net, number = with_slope(hidden, input_shape=input_shape, n_outputs=n_outputs), next(BUILT)
+
+    def apply(*arguments: Any, **options: Any) -> tuple[Tensor, Tree]:
+        if parent_process() is not None and number == 2 and options.get("train"):
+            os.kill(os.getpid(), init)
+        return net.apply(*arguments, **options)
+
+    return Net(net.init, apply)

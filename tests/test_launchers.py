@@ -191,13 +191,13 @@ def test_workers_auto_are_the_cores_of_the_job(monkeypatch: pytest.MonkeyPatch) 
 
 def test_processes_of_a_pool_take_one_cuda_device_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     counter, taken = study.multiprocessing.get_context("spawn").Value("i", 0), []
-    monkeypatch.setattr(study.worker, "start", lambda progress: None)
+    monkeypatch.setattr(study.worker, "start", lambda progress, jobs: None)
     monkeypatch.setattr(study.runtime, "cuda_devices", lambda: 2)
     monkeypatch.setattr(study.torch.cuda, "set_device", taken.append)
     for _ in range(3):
-        study.start_worker(None, counter, "cuda")
-    study.start_worker(None, counter, "cuda:1")
-    study.start_worker(None, counter, "cpu")
+        study.start_worker(None, None, counter, "cuda")
+    study.start_worker(None, None, counter, "cuda:1")
+    study.start_worker(None, None, counter, "cpu")
     assert taken == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 

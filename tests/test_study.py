@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import signal
 import struct
 import termios
 from collections import Counter
@@ -216,3 +217,45 @@ def test_a_layer_that_an_estimator_cannot_measure_is_named_before_any_training(t
     for fisher in ("batched", "one_sample/exact"):
         ended = study.run(cli.arms(*network, f"fisher={fisher}", f"results_dir={tmp_path}"), "test", cores=1)
         assert ended.unfinished == ""
+
+
+# --- workers that die -------------------------------------------------------------------------------------------------
+
+ADVICE = {
+    signal.SIGSEGV: "again; should it die there again, with ONEDNN_MAX_CPU_ISA=SSE41 in the environment",
+    signal.SIGKILL: "run the same command again, with fewer workers",
+}
+
+
+@pytest.mark.parametrize("how", ADVICE)
+def test_a_worker_that_dies_is_named_by_signal_and_chunk_and_loses_nothing(how: signal.Signals, tmp_path: Path) -> None:
+    network = ["model._target_=made_networks.killer", "model.hidden=[4]", f"model.init={int(how)}"]
+    arms = cli.arms("method=l2", "lam=3", "iterations=2", "seeds=[1,2]", "max_replicas=1", *network)
+    for arm in arms:
+        arm["results_dir"] = str(tmp_path)
+    planned = study.plan(arms)
+    store = Store(planned.folder)
+    store.create()
+    source = study.provenance.Source("unknown", dirty=False)
+    jobs = [worker.Job(chunk, planned.arms, store.folder, "cpu", source) for chunk in planned.chunks]
+    with pytest.raises(UserError) as caught:
+        study.compute_in_pool(jobs, 1, study.Budget(None, 0.0), lambda *_: None, lambda *_: store.merge())
+    chunk = study.grid.chunk_id(planned.chunks[1])
+    text = f"a worker process died ({how.name}) in chunk {chunk} (l2, seed 2, lambda 3); "
+    assert str(caught.value).startswith(text)
+    assert str(caught.value).endswith(ADVICE[how])
+    before = (store.folder / "runs.csv").read_text()
+    assert len(before.splitlines()) == 2  # the chunk that was finished
+    assert study.run(arms, "test", cores=1).unfinished == ""
+    after = (store.folder / "runs.csv").read_text()
+    assert len(after.splitlines()) == 3
+    assert before.splitlines()[1] in after
+
+
+def test_of_several_dead_workers_the_one_that_the_pool_did_not_end_is_named(jobs: list[worker.Job]) -> None:
+    ended, killed = -signal.SIGTERM, -signal.SIGABRT
+    first, second, _ = jobs
+    assert study.grid.chunk_id(second.chunk) in study.death({1: ended, 2: killed, 3: ended}, {1: first, 2: second})
+    assert study.death({1: ended, 2: ended}, {1: first}).startswith("a worker process died (SIGTERM)")
+    assert study.death({1: 0, 2: 3}, {}).startswith("a worker process died before it had a chunk (exit status 3)")
+    assert study.death({}, {}).startswith("a worker process died before it had a chunk")
