@@ -1,6 +1,6 @@
 """Arithmetic on trees (`dict[str, Tensor]`) and on stacks of them (a leading replica axis K)."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,39 @@ def zeros_like(tree: Tree) -> Tree:
 def add(total: Tree, part: Tree) -> Tree:
     """`total + part`, name by name."""
     return {name: value + part[name] for name, value in total.items()}
+
+
+def add_(total: Tree, part: Tree) -> None:
+    """Add `part` to the tensors that `total` has of its names."""
+    mine, other = [total[name] for name in part], list(part.values())
+    if at_once(mine):
+        torch._foreach_add_(mine, other)
+    else:
+        for value, more in zip(mine, other, strict=True):
+            value.add_(more)
+
+
+def pulled(params: Tree, weight: Tree, *centre: Tree) -> Tree:
+    """The gradient weight (params - centre), with a centre of several parts by one difference after the other."""
+    if at_once(ps := list(params.values())):
+        first, *rest = ([of[name] for name in params] for of in centre)
+        d = list(torch._foreach_sub(ps, first))
+        for values in rest:
+            torch._foreach_sub_(d, values)
+        torch._foreach_mul_(d, [weight[name] for name in params])
+        return dict(zip(params, d, strict=True))
+    result = {}
+    for name, p in params.items():
+        result[name] = p - centre[0][name]
+        for part in centre[1:]:
+            result[name].sub_(part[name])
+        result[name].mul_(weight[name])
+    return result
+
+
+def at_once(values: Sequence[Tensor]) -> bool:
+    """Whether an operation on all of them can be one kernel, whose launch costs more than the work: not under vmap."""
+    return bool(values) and values[0].is_cuda and not torch._C._functorch.is_batchedtensor(values[0])
 
 
 def divide(tree: Tree, divisor: float) -> Tree:

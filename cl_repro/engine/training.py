@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_repro import tree
 from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, aids, rehearsed, taught
 from cl_repro.engine.batches import Batches, batches, minibatch, part, slots, uniform
 from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis, redraw
@@ -171,8 +172,10 @@ def descent(objective: Callable[..., Any], method: Method, k: int, in_dims: tupl
 
 def pull(grads: Tree, extra: Tree, in_place: bool) -> None:
     """Add `extra` to gradients: to their tensors, or to what their names stand for."""
-    for name, more in extra.items():
-        grads[name] = grads[name].add_(more) if in_place else grads[name] + more
+    if in_place:
+        tree.add_(grads, extra)
+    else:
+        grads |= {name: grads[name] + more for name, more in extra.items()}
 
 
 def warm_up(experiment: Experiment, stack: Stack, drawn: Batches, new: Tensor, steps: int) -> None:

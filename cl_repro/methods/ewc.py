@@ -46,7 +46,7 @@ def ewc(gamma: float = 1.0) -> Method:
 
     def penalty_grad(state: State, params: Tree) -> Tree:
         # (lam gamma Omega) (theta - theta*), as separate operations: bit for bit what autograd gives for the loss.
-        return {name: (p - state.anchor[name]).mul_(state.weight[name]) for name, p in params.items()}
+        return tree.pulled(params, state.weight, state.anchor)
 
     def end_task(state: State, params: Tree, importance: Tree) -> State:
         total = {name: f + gamma * state.importance[name] for name, f in importance.items()}

@@ -35,9 +35,7 @@ def ewc_offline() -> Method:
         return State(lam, zeros, zeros, zeros, zeros)
 
     def penalty_grad(state: State, params: Tree) -> Tree:
-        return {
-            name: (p - state.c_hi[name]).sub_(state.c_lo[name]).mul_(state.weight[name]) for name, p in params.items()
-        }
+        return tree.pulled(params, state.weight, state.c_hi, state.c_lo)
 
     def end_task(state: State, params: Tree, importance: Tree) -> State:
         c_hi, c_lo, total, weight = {}, {}, {}, {}

@@ -34,7 +34,7 @@ def no_pull(params: Tree, lam: Tensor) -> Pull:
 
 def gradient(pull: Pull, params: Tree) -> Tree:
     """2 lam Omega (theta - theta*)."""
-    return {name: (p - pull.anchor[name]).mul_(pull.weight[name]) for name, p in params.items()}
+    return tree.pulled(params, pull.weight, pull.anchor)
 
 
 def tightened(pull: Pull, params: Tree, omega: Tree) -> Pull:
