@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from types import MethodType
 
@@ -18,7 +19,7 @@ from torch.nn.utils import parametrizations, prune
 from cl_repro.data.torchvision_shim import prepare_torchvision
 from cl_repro.errors import UserError
 from cl_repro.importance import batched as suite_batched
-from cl_repro.importance import diagonal_fisher, fisher, library, module_squares, quadratic_penalty
+from cl_repro.importance import columns, diagonal_fisher, fisher, library, module_squares, quadratic_penalty
 from cl_repro.importance.module_squares import EXAMPLE, LAYER, SINGLE
 from cl_repro.models.mlp import mlp
 from cl_repro.types import Tree
@@ -166,6 +167,106 @@ class ById(nn.Module):
         return self.head((x @ self.kept[0]).tanh())
 
 
+def shared(deep: bool) -> nn.Module:
+    """One module under two names, at one depth or at two."""
+    w = nn.Linear(6, 6)
+    return nn.Sequential(nn.Sequential(w, nn.Tanh()) if deep else w, nn.Tanh(), w, nn.Linear(6, C))
+
+
+class Repeated(nn.Module):
+    """A list of the same layer, which holds a parameter that another module holds too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 6)] * 3)
+        self.norm = nn.LayerNorm(6)
+        self.norm.bias = self.layers[0].bias
+        self.head = nn.Linear(6, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = self.norm(layer(x).tanh())
+        return self.head(x)
+
+
+class Recurrent(nn.Module):
+    """Reads an example as a sequence of three."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.cell = kind(2, 4, batch_first=True)
+        self.head = nn.Linear(4, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x.view(len(x), 3, 2))[0][:, -1])
+
+
+def adapted() -> nn.Module:
+    """A frozen layer with an adapter of low rank."""
+    model = Made(lambda m, x: m.head((m.fc(x) + m.up(m.down(x))).tanh()))
+    model.fc.requires_grad_(False)
+    model.scale.requires_grad_(False)
+    model.down, model.up = nn.Linear(6, 2, bias=False), nn.Linear(2, 6, bias=False)
+    return model
+
+
+def skips() -> nn.Module:
+    """As a U-Net joins what it had before."""
+    model = Made(lambda m, x: m.head(m.up(torch.cat([a := m.fc(x).relu(), m.down(a).relu()], 1))))
+    model.down, model.up = nn.Linear(6, 3), nn.Linear(9, 6)
+    return model
+
+
+class Patches(nn.Module):
+    """A block of a vision transformer, with a class token and positions of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.position = nn.Parameter(torch.randn(1, 5, 8))
+        self.norm = nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.patch(x).flatten(2).mT
+        a = torch.cat([self.token.expand(len(x), -1, -1), a], 1) + self.position
+        b = self.norm(a)
+        return self.head((a + self.attention(b, b, b, need_weights=False)[0])[:, 0])
+
+
+def depthwise() -> nn.Module:
+    """The block of MobileNetV2."""
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 1, bias=False),
+        nn.BatchNorm2d(12),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(12, 12, 3, 1, 1, groups=12, bias=False),
+        nn.BatchNorm2d(12),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(12, 5, 1, bias=False),
+        nn.BatchNorm2d(5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, C),
+    )
+
+
+class Language(nn.Module):
+    """The last layer's weight is that of the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 6)
+        self.fc = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 9, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.fc(self.embed(x).mean(1)).tanh())
+
+
 def sometimes(m: Made, x: Tensor) -> Tensor:
     """Uses a weight a second time, of examples that do not come first."""
     a = m.fc(x).tanh()
@@ -194,6 +295,16 @@ VECTORS = {
     "sometimes": lambda: Made(sometimes),
     "tied": tied,
     "in_a_list": ById,
+    "shared": lambda: shared(deep=False),
+    "shared_deep": lambda: shared(deep=True),
+    "repeated": Repeated,
+    "lstm": lambda: Recurrent(nn.LSTM),
+    "gru": lambda: Recurrent(nn.GRU),
+    "adapted": adapted,
+    "skips": skips,
+    "spectral": lambda: nn.Sequential(parametrizations.spectral_norm(nn.Linear(6, 8)), nn.Tanh(), nn.Linear(8, C)),
+    "orthogonal": lambda: nn.Sequential(parametrizations.orthogonal(nn.Linear(6, 6)), nn.Tanh(), nn.Linear(6, C)),
+    "old_spectral": lambda: nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 8)), nn.Tanh(), nn.Linear(8, C)),
     **{f"hooked_{kind}": lambda kind=kind: hooked(kind) for kind in ("output", "input", "forward")},
     "parametrised": lambda: hooked("parametrised"),
     "pruned": lambda: hooked("pruned"),
@@ -224,8 +335,10 @@ IMAGES = {
         nn.Linear(243, C),
     ),
     "resnet18": narrow_resnet18,
+    "depthwise": depthwise,
+    "patches": Patches,
 }
-IDS = {"positions": Positions}
+IDS = {"positions": Positions, "language": Language}
 MODELS = VECTORS | IMAGES | IDS
 
 
@@ -375,6 +488,84 @@ def test_parameters_that_go_one_at_a_time_are_named():
         diagonal_fisher(model, (x, y))
 
 
+# --- that rows are examples ------------------------------------------------------------------------------------------
+
+
+class Packed(Made):
+    """Packs k_n rows of example n, k_n in its first number, works on all rows, and adds up those of each example."""
+
+    def __init__(self, arrange: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(lambda m, x: m.head(m.scale * x))
+        self.arrange = arrange
+
+    def forward(self, x: Tensor) -> Tensor:
+        owner = self.arrange(torch.arange(len(x)).repeat_interleave(x[:, 0].round().long()))
+        return super().forward(x.new_zeros(len(x), 6).index_add(0, owner, self.fc(x[owner]).tanh().cos()))
+
+
+@pytest.mark.filterwarnings("ignore:.*one example at a time")
+@pytest.mark.parametrize("estimator", ["exact", "empirical"])
+@pytest.mark.parametrize("arrange", [lambda owner: owner, lambda owner: owner.flip(0)], ids=["in_order", "turned"])
+@pytest.mark.parametrize(
+    "rows",
+    [[1, 1, 1, 2, 0], [1, 1, 0, 2, 1, 1], [1, 1, 3, 1, 0, 0, 1], [1, 1, 0, 0, 0, 4], [1] * 42 + [33] + [0] * 32],
+    ids=["late", "swapped", "three", "four", "by_the_period"],
+)
+def test_as_many_packed_rows_as_examples_are_not_believed_to_be_them(rows, arrange, estimator):
+    torch.manual_seed(0)
+    model, n = Packed(arrange).double(), len(rows)
+    x, y = torch.randn(n, 6, dtype=torch.float64), torch.randint(0, C, (n,))
+    x[:, 0] = torch.tensor(rows)
+    assert error(diagonal_fisher(model, (x, y), estimator), oracle(model, x, y, estimator)) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["mlp", "tied", "resnet18", "depthwise", "positions", "patches"])
+def test_shapes_that_do_not_depend_on_values_prove_it_before_the_first_pass(name):
+    model, x, _ = made(name)
+    with library.evaluated(model):
+        assert module_squares.one_row_whatever_the_example(model, x[:2])
+
+
+def packed_sequence(m: Made, x: Tensor) -> Tensor:
+    lengths = x[:, 0].round().long()
+    rows = nn.utils.rnn.pack_padded_sequence(x[:, None].expand(-1, 4, -1), lengths.clamp(1, 4), True, False)
+    rows = rows._replace(data=m.fc(rows.data))
+    return m.head(nn.utils.rnn.pad_packed_sequence(rows, batch_first=True)[0].sum(1))
+
+
+def different_ones(m: Made, x: Tensor) -> Tensor:
+    values, at = x.round().unique(return_inverse=True)
+    return m.head(m.fc(values[:, None].expand(-1, 6))[at].sum(1))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        packed_sequence,
+        different_ones,
+        lambda m, x: m.head(m.fc(x[x[:, 0] > -9])),
+        lambda m, x: m.head(m.fc(x) if x[0, 0] > -9 else x),
+        lambda m, x: m.head(m.fc(x[:, None].expand(-1, 2, -1).flatten(0, 1)).view(len(x), 2, 6).sum(1)),
+    ],
+    ids=["packed_sequence", "unique", "mask", "branch", "two_rows"],
+)
+def test_shapes_that_may_depend_on_values_prove_nothing(forward):
+    model = Made(forward)
+    with library.evaluated(model), torch.no_grad():
+        assert model(torch.ones(2, 6)).shape == (2, C)
+        assert not module_squares.one_row_whatever_the_example(model, torch.ones(2, 6))
+
+
+def test_an_example_that_others_change_is_found_where_it_is_measured_alone():
+    """Not the first, the middle or the last one."""
+
+    def forward(m: Made, x: Tensor) -> Tensor:
+        return m.head(torch.cat([x[:1], x[1:2] * (1 + (len(x) > 2)), x[2:]]) * m.scale)
+
+    with pytest.raises(UserError, match="depends on the other examples of its batch"), pytest.warns(UserWarning):
+        diagonal_fisher(Made(forward), (torch.randn(5, 6), torch.zeros(5, dtype=torch.long)))
+
+
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
@@ -451,8 +642,38 @@ class Counting(Made):
         return super().forward(self.norm(self.frozen(x)))
 
 
+@pytest.mark.parametrize("size", [1, 3, 7, 16])
+def test_blocks_of_columns_are_those_of_all(size):
+    z = 9 * torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    blocks = list(columns.exact_blocks(z, size))
+    assert max(block.shape[1] for block in blocks) == min(size, 7)
+    assert torch.equal(torch.cat(blocks, 1), columns.exact(z))
+
+
+def test_many_classes_take_no_more_memory_than_promised():
+    """128 MB, by the largest size that the process ever had."""
+    code = """
+    import torch
+    from cl_repro.importance import diagonal_fisher
+
+    def size(key):
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024
+
+    torch.set_num_threads(1)
+    for examples, classes in ((2, 10), (100, 1000), (1, 10_000)):
+        x, y = torch.randn(examples, 64), torch.zeros(examples, dtype=torch.long)
+        before = size("VmRSS")
+        diagonal_fisher(torch.nn.Linear(64, classes), (x, y))
+        print(size("VmHWM") - before)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert max(map(float, run.stdout.split()[1:])) < 128
+
+
 def state(model: nn.Module) -> list[object]:
     """All that a caller may look at."""
+    modules = [(id(m), type(m), m.training) for m in model.modules()]
+    objects = [{key: id(p) for key, p in m._parameters.items()} for m in model.modules()]
     tensors = {key: (id(t), t.clone()) for key, t in (*model.named_parameters(), *model.named_buffers())}
     flags = [(p.requires_grad, None if p.grad is None else (id(p.grad), p.grad.tolist())) for p in model.parameters()]
     hooks = [
@@ -461,7 +682,7 @@ def state(model: nn.Module) -> list[object]:
     numbers = (torch.get_rng_state().tolist(), torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled())
     values = {key: (where, t.tolist()) for key, (where, t) in tensors.items()}
     attributes = [{key: str(value) for key, value in vars(m).items() if key[0] != "_"} for m in model.modules()]
-    return [values, flags, hooks, attributes, numbers]
+    return [modules, objects, values, flags, hooks, attributes, numbers]
 
 
 @pytest.mark.parametrize("breaks", [False, True])
@@ -490,6 +711,67 @@ def test_the_model_is_left_as_it_was(estimator, breaks):
             diagonal_fisher(model, data(), estimator)
         assert state(model) == before_there
     assert state(model) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*one example at a time")
+@pytest.mark.parametrize("name", ["shared", "repeated", "lstm", "parametrised", "in_a_list", "tied"])
+@pytest.mark.parametrize("estimator", ["exact", "batched"])
+def test_the_model_is_left_as_it_was_whichever_pass_fails(name, estimator):
+    model, x, y = made(name)
+    model.train()
+    before = state(model)
+    passes: list[int] = []
+
+    def fail_at(last: int) -> bool:
+        def count(module: nn.Module, args: object, out: Tensor) -> None:
+            passes.append(1)
+            if len(passes) > last:
+                raise KeyError("on purpose")
+
+        passes.clear()
+        handle = next(m for m in model.modules() if isinstance(m, nn.Linear)).register_forward_hook(count)
+        try:
+            diagonal_fisher(model, [(x, y)], estimator)
+        except KeyError:
+            return True
+        finally:
+            handle.remove()
+            assert state(model) == before
+        return False
+
+    assert not fail_at(10**9)
+    for last in range(len(passes)):
+        fail_at(last)  # under vmap an error only means another way
+    assert fail_at(0)
+
+
+class Meddling(Made):
+    """Changes all that a forward pass can reach."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda m, x: m.head(m.fc(x).tanh() * m.scale))
+        self.seen, self.kept = [], {"calls": 0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.fc.weight.clamp_(-0.1, 0.1)
+        self.scale.data.clamp_(max=1.0)
+        self.seen.append(len(x))
+        self.kept["calls"] += 1
+        self.other = nn.Linear(2, 2)
+        return super().forward(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*one example at a time")
+@pytest.mark.parametrize("estimator", ["exact", "batched"])
+def test_what_the_forward_pass_changes_is_put_back(estimator):
+    model = Meddling()
+    before = state(model)
+    found = diagonal_fisher(model, [(X, Y)], estimator)
+    assert state(model) == before
+    model(X)
+    after = diagonal_fisher(model, [(X, Y)], estimator)
+    assert error(found, {key: after[key] for key in found}) < 1e-5
 
 
 def test_an_error_of_the_model_leaves_no_hook_behind():
@@ -580,6 +862,11 @@ REFUSED = {
     "parallel": (lambda: nn.DataParallel(nn.Linear(6, C)), "model=DataParallel"),
     "renormed": (layers(nn.Embedding(9, 6, max_norm=1.0)), "layer '0' has max_norm=1.0"),
     "checkpoint": (Checkpointed, "use_reentrant=False"),
+    "probabilities": (
+        lambda: Made(lambda m, x: m.head(x).softmax(1)),
+        "the model returns probabilities, all at least 0 and of sum 1: must be logits",
+    ),
+    "dictionary": (lambda: Made(lambda m, x: {"logits": m.head(x)}), "the model returns dict: must be one tensor"),
 }
 
 
@@ -591,6 +878,99 @@ def test_models_whose_fisher_would_be_wrong_are_refused_in_one_line(name):
     with pytest.raises(UserError, match=message) as caught:
         diagonal_fisher(make(), (torch.randn(5, 6), torch.zeros(5, dtype=torch.long)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "batched"])
+def test_probabilities_are_refused_and_what_only_looks_like_them_is_not(estimator):
+    torch.manual_seed(0)
+    x, y = torch.rand(5, 6), torch.zeros(5, dtype=torch.long)
+    model = Made(lambda m, x: m.head(x).softmax(1))
+    with pytest.raises(UserError, match="returns probabilities"):
+        diagonal_fisher(model, [(x, y)], estimator, active=[0, 1])
+    model.made = lambda m, x: m.head(x)
+    expected = diagonal_fisher(model, [(x, y)], estimator)
+    model.made = lambda m, x: m.head(x).log_softmax(1)
+    assert error(diagonal_fisher(model, [(x, y)], estimator), expected) < 1e-5
+    for forward in (lambda m, x: m.head(x).sigmoid(), lambda m, x: m.head(x).exp(), lambda m, x: m.head(x).relu()):
+        model.made = forward
+        assert diagonal_fisher(model, [(x, y)], estimator)["head.weight"].any()
+
+
+@pytest.mark.parametrize("estimator", ["exact", "batched"])
+@pytest.mark.parametrize("late", [0, 3])
+def test_squares_that_overflow_name_the_parameter_and_the_way_out(estimator, late):
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, C))
+    x, y = torch.randn(5, 6), torch.zeros(5, dtype=torch.long)
+    with torch.no_grad():
+        model[0].weight.mul_(1e-24)
+    x[late:] *= 1e24
+    with pytest.raises(UserError) as caught:
+        diagonal_fisher(model, [(x, y)], estimator)
+    advice = "pass model.double() and x.double()"
+    expected = f"parameter '0.weight': its squared gradients are not finite in torch.float32: {advice}"
+    assert str(caught.value).startswith(expected)
+    model, x = model.double(), x.double()
+    expected = oracle(model, x, y, estimator, b=5 if estimator == "batched" else None)
+    assert error(diagonal_fisher(model, [(x, y)], estimator), expected) < 1e-10
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_nan_that_the_model_hides_is_found(late):
+    model = Made(lambda m, x: m.head(m.fc(x).nan_to_num()))
+    x, y = torch.randn(5, 6), torch.zeros(5, dtype=torch.long)
+    x[late, 0] = torch.nan
+    with pytest.raises(UserError, match=r"parameter 'fc.weight': its squared gradients are not finite.*NaN"):
+        diagonal_fisher(model, (x, y))
+    model.made = lambda m, x: m.head(m.fc(x.nan_to_num()))  # hidden before it can do harm
+    assert error(diagonal_fisher(model, (x, y)), oracle(model, x.nan_to_num(), y, "exact")) < 1e-5
+
+
+@pytest.mark.parametrize("estimator", ["exact", "batched"])
+@pytest.mark.parametrize(
+    ("model", "x", "message"),
+    [
+        (nn.Linear(6, C), torch.ones(5, 6, dtype=torch.uint8), "x is torch.uint8, .*: pass it as torch.float32"),
+        (nn.Linear(6, C), torch.ones(5, 6, dtype=torch.float64), "x is torch.float64, .*: pass it as torch.float32"),
+        (nn.Linear(6, C).double(), torch.ones(5, 6), "x is torch.float32, .*: pass it as torch.float64"),
+        (nn.Linear(6, C), torch.ones(5, 6, dtype=torch.float16), "x is torch.float16, .*: pass it as torch.float32"),
+        (nn.Conv1d(6, C, 1), torch.ones(5, 6, 1, dtype=torch.int64), "x is torch.int64, .*: pass it as torch.float32"),
+        (nn.Embedding(6, C), torch.ones(5), "x is torch.float32, .*: pass it as torch.int64"),
+    ],
+    ids=["bytes", "double", "single", "half", "integers", "ids"],
+)
+def test_examples_of_a_type_the_model_cannot_read_are_refused_in_one_line(model, x, message, estimator):
+    with pytest.raises(UserError, match=f"^{message}") as caught:
+        diagonal_fisher(model, [(x, torch.zeros(5, dtype=torch.long))], estimator)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_of_the_model_are_its_own():
+    for x in (torch.ones(5, 7), torch.ones(5, 7, dtype=torch.uint8)):
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            diagonal_fisher(nn.Linear(6, C), (x, torch.zeros(5, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("name", ["depthwise", "patches", "positions"])
+def test_torch_does_not_speak_of_its_batching_rules(name):
+    model, x, y = made(name, n=20)
+    if name == "depthwise":
+        assert {*ways_of(name).values()} == {LAYER}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        diagonal_fisher(model, (x, y))
+
+
+@pytest.mark.slow
+def test_torchvisions_mobilenet():
+    assert prepare_torchvision() != "absent"
+    from torchvision.models import mobilenet_v2  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    model, x, y = mobilenet_v2(num_classes=C), torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = diagonal_fisher(model, (x, y))
+    assert error(found, oracle(model, x, y, "exact")) < 1e-4
 
 
 X, Y = torch.randn(3, 6), torch.tensor([0, 1, 2])

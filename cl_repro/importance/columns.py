@@ -20,6 +20,7 @@ The sensitivities sum |J^T s_j| instead (Benzing 2022, section 4 and appendix H)
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -35,14 +36,30 @@ def exact(z: Tensor) -> Tensor:
     in log space, because a confident network has p far below what 1 - p can resolve: the product form is NaN in
     float32. C = 2 gives the single column sqrt(p_0 p_1) (1, -1).
     """
-    c = z.shape[1]
+    return some_exact(*logs(z), 0, z.shape[1] - 1)
+
+
+def exact_blocks(z: Tensor, size: int) -> Iterator[Tensor]:
+    """The columns of `exact`, `size` at a time: C x C numbers are never held."""
+    log_p, log_q = logs(z)
+    for first in range(0, z.shape[1] - 1, size):
+        yield some_exact(log_p, log_q, first, min(first + size, z.shape[1] - 1))
+
+
+def logs(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log p and log q, the tail sums, [N, C]."""
     lp = z.log_softmax(1)
-    lq = lp.flip(1).logcumsumexp(1).flip(1)  # [N, C], log tail sums
-    s = ((lp[:, :-1] + lq[:, 1:] - lq[:, :-1]) / 2).exp()  # [N, C-1]
-    ratio = (lp[:, None, :] - lq[:, 1:, None]).exp()  # [N, C-1, C], p_i / q_{j+1}: at most 1 for i > j
-    after = torch.ones(c - 1, c, dtype=torch.bool, device=z.device).triu(1)
-    own = torch.eye(c - 1, c, dtype=torch.bool, device=z.device)
-    return s[:, :, None] * (own.to(z.dtype) - torch.where(after, ratio, 0.0))
+    return lp, lp.flip(1).logcumsumexp(1).flip(1)
+
+
+def some_exact(lp: Tensor, lq: Tensor, first: int, last: int) -> Tensor:
+    """Columns `first` to `last` - 1 of `exact`, [N, J, C]."""
+    next_lq = lq[:, first + 1 : last + 1]
+    s = ((lp[:, first:last] + next_lq - lq[:, first:last]) / 2).exp()  # [N, J]
+    ratio = (lp[:, None, :] - next_lq[:, :, None]).exp()  # [N, J, C], p_i / q_{j+1}: at most 1 for i > j
+    from_own = torch.ones(last - first, lp.shape[1], dtype=torch.bool, device=lp.device).triu(first)
+    after, own = from_own.triu(first + 1), from_own.tril(first)
+    return s[:, :, None] * (own.to(lp.dtype) - torch.where(after, ratio, 0.0))
 
 
 def towards(z: Tensor, y: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ Elastic Weight Consolidation (Kirkpatrick et al. 2017, equation 3) on `tasks`, p
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,12 +27,15 @@ from torch.nn import functional
 from cl_repro.errors import UserError
 from cl_repro.importance import columns
 from cl_repro.importance.module_squares import (
+    COLUMNS,
     FLOAT,
     FLOATS,
-    SINGLE,
-    Ways,
+    NO_RULE,
+    attributes_kept,
     check_alone,
+    check_finite,
     logits,
+    some_rows,
     sum_of_squares,
     trainable,
     ways,
@@ -40,13 +44,14 @@ from cl_repro.runtime import tf32
 from cl_repro.types import Tree
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
-Label = Callable[[Tensor, Tensor, Tensor], Tensor]  # (z [N, A], y [N], noise [N]) -> columns [N, J, A]
+# (z [N, A], y [N], noise [N]) -> blocks [N, J, A] of columns, J at most COLUMNS: A x A numbers are never held.
+Label = Callable[[Tensor, Tensor, Tensor], Iterable[Tensor]]
 
 LABELS: dict[str, Label] = {  # as in `fisher`
-    "exact": lambda z, y, noise: columns.exact(z),
-    "sample": lambda z, y, noise: columns.towards(z, columns.draw(z, noise)),
-    "empirical": lambda z, y, noise: columns.towards(z, y),
-    "predicted": lambda z, y, noise: columns.towards(z, z.argmax(1)),
+    "exact": lambda z, y, noise: columns.exact_blocks(z, COLUMNS),
+    "sample": lambda z, y, noise: [columns.towards(z, columns.draw(z, noise))],
+    "empirical": lambda z, y, noise: [columns.towards(z, y)],
+    "predicted": lambda z, y, noise: [columns.towards(z, z.argmax(1))],
 }
 BATCHED = "batched"
 
@@ -69,9 +74,14 @@ def diagonal_fisher(
     `batched` is (1/M) sum_B ((1/|B|) sum_{n in B} d log p(y_n|x_n) / d theta_i)^2, the mean over M mini-batches of the
     squared gradient of their mean loss: `fisher=batched` with `reduction: mean`.
 
-    The model is evaluated in eval mode, without autocast and TF32. Its modes, gradients, buffers, attributes and hooks
-    and the random numbers of torch are afterwards as they were, also after an error; what its forward pass changes
-    elsewhere (a list it appends to) is not known here.
+    The model is evaluated in eval mode, without autocast and TF32. Its parameters (the same objects), modes, gradients,
+    buffers, attributes and hooks and the random numbers of torch are afterwards as they were, also after an error; what
+    its forward pass changes elsewhere (a list in a list, a file) is not known here.
+
+    What is proved of the model, and what not: that it is a function of each example alone is asked of the first, the
+    middle and the last example of each pass, and of every example that is measured one at a time. That a layer's rows
+    are examples, which its rule needs, is proved for all: under `torch.vmap` no shape can depend on values, and where
+    that refuses the model, a backward pass with a weight for each example shows whose row is whose.
 
     Args:
         model: maps x [N, *in] to logits [N, C], of each example for itself; parameters in float32 or float64.
@@ -82,7 +92,8 @@ def diagonal_fisher(
         n: examples used: of a pair drawn without replacement; of an iterable the first ones. None: all.
         active: class ids that enter the softmax; None: all C.
         chunk: examples per pass. It bounds the memory and changes the result by no more than rounding. None: what takes
-            about 128 MB on a CPU, 2 GB elsewhere. Two examples are needed at a time whatever it says.
+            about 128 MB on a CPU, 2 GB elsewhere, besides a few copies of the parameters, for any number of classes.
+            Two examples are needed at a time whatever it says.
         generator: of the examples of a pair and the labels of `sample`; None: one with seed 0.
 
     Returns:
@@ -90,7 +101,8 @@ def diagonal_fisher(
         their dtype: in float32 the square of a gradient below about 1e-19 loses digits, and below 1e-23 it is 0.
 
     Raises:
-        UserError: if an argument is outside these rules, or the model is one whose Fisher cannot be right.
+        UserError: if an argument is outside these rules, or the model is one whose Fisher cannot be right: it returns
+            probabilities, or squares overflow (then float64 helps), or are NaN.
 
     Cost: for all parameters of Linear, Conv1d, Conv2d, BatchNorm, LayerNorm, GroupNorm and Embedding modules that are
     called once, about C - 1 backward passes of each chunk. Others (a weight that is tied, or used outside its module;
@@ -108,8 +120,11 @@ def diagonal_fisher(
     with evaluated(model):
         parts = batches(data, n, estimator, generator, next(iter(model.parameters())).device)
         if estimator == BATCHED:
-            return batched(model, parts, classes, chunk)
-        return mean_of_squares(model, parts, LABELS[estimator], classes, chunk, generator)
+            found = batched(model, parts, classes, chunk)
+        else:
+            found = mean_of_squares(model, parts, LABELS[estimator], classes, chunk, generator)
+        check_finite(found)
+        return found
 
 
 def quadratic_penalty(
@@ -243,15 +258,20 @@ def checked(batch: object) -> tuple[Tensor, Tensor]:
 @contextmanager
 def evaluated(model: nn.Module) -> Iterator[None]:
     """Meanwhile the model is in eval mode and autograd on; afterwards its state and torch's random numbers are back."""
-    attributes = {module: dict(vars(module)) for module in model.modules()}
-    buffers = {
-        module: {name: (b, b._version, b.detach().clone()) for name, b in module._buffers.items() if b is not None}
-        for module in attributes
-    }
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda"]
     was, fast = model.training, torch.backends.mha.get_fastpath_enabled()
-    with torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad(), tf32(False):
+    with (
+        torch.random.fork_rng(cuda),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        tf32(False),
+        attributes_kept(model),  # `training` among them
+        values_kept([*model.parameters(), *model.buffers()]),
+        warnings.catch_warnings(),
+    ):
+        # What torch says when it takes the slow way under vmap; which parameters are slow is said once, elsewhere.
+        warnings.filterwarnings("ignore", message=f".*{NO_RULE}")
         try:
             model.eval()
             torch.backends.mha.set_fastpath_enabled(False)  # it has no derivative, and under vmap does not know it
@@ -260,14 +280,22 @@ def evaluated(model: nn.Module) -> Iterator[None]:
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             model.train(was)
-            for module, before in attributes.items():  # `training`, and what the forward pass has put there
-                vars(module).clear()
-                vars(module).update(before)
-                for name, (buffer, version, value) in buffers[module].items():
-                    module._buffers[name] = buffer
-                    if buffer._version != version:
-                        with torch.no_grad():
-                            buffer.copy_(value)
+
+
+@contextmanager
+def values_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Afterwards the tensors have the values, gradients and flags they had before; what is as it was is not touched."""
+    before = [(t, t._version, t.detach().clone(), t.requires_grad, t.grad) for t in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for t, version, value, flag, grad in before:
+                if t._version != version or not torch.equal(t, value):  # through .data: without a new version
+                    t.copy_(value)
+                if t.requires_grad != flag:
+                    t.requires_grad_(flag)
+                t.grad = grad
 
 
 # --- the means -------------------------------------------------------------------------------------------------------
@@ -284,26 +312,49 @@ def mean_of_squares(
     """The estimators that square the gradients of examples."""
     plan, total, count = None, {name: torch.zeros_like(p) for name, p in trainable(model).items()}, 0
     for x, y in parts:
-        plan = plan or planned(model, x[:2], active)
-        size = chunk or max(1, FLOATS.get(x.device.type, FLOATS["cuda"]) // max(1, plan.each))
+        if plan is None:
+            check_first(model, x[:2])
+            plan = ways(model, x[:2], active)
+            blocks = label(plan.z, positions(y[:2], plan.z, active), plan.z.new_zeros(len(plan.z)).double())
+            width = max((block.shape[1] for block in islice(blocks, 1)), default=0)
+        size = chunk or max(1, FLOATS.get(x.device.type, FLOATS["cuda"]) // max(1, plan.each + width * plan.column))
         for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
             noise = torch.rand(len(x_part), generator=generator, dtype=torch.float64, device=generator.device)
 
-            def of_logits(z: Tensor, y: Tensor = y_part, noise: Tensor = noise) -> Tensor:
+            def of_logits(z: Tensor, y: Tensor = y_part, noise: Tensor = noise) -> Iterable[Tensor]:
                 return label(z, positions(y, z, active), noise.to(z.device))
 
-            found = sum_of_squares(model, plan.of, x_part, active, of_logits)
+            found = sum_of_squares(model, plan, x_part, active, of_logits)
             total = {name: value + found[name] for name, value in total.items()}
             count += len(x_part)
     return {name: value / count for name, value in total.items()}
 
 
-def planned(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
-    """How each parameter is measured; says which are slow."""
-    plan = ways(model, x, active)
-    if slow := [name for name, way in plan.of.items() if way == SINGLE]:
-        warnings.warn(f"parameters measured one example at a time, slowly: {', '.join(slow)}", stacklevel=4)
-    return plan
+def check_first(model: nn.Module, x: Tensor) -> None:
+    """Refuse what the model cannot read, and a model that returns probabilities, by the first examples."""
+    try:
+        z = model(x.clone())
+    except RuntimeError as error:
+        if (right := readable(model, x)) is None:
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"x is {x.dtype}, which the model cannot read: pass it as {right} ({reason})") from error
+    if isinstance(z, Tensor) and z.dtype in FLOAT and z.dim() == 2 and z.shape[1] > 1:
+        off = (z.detach().sum(1) - 1).abs().max()
+        if (z >= 0).all() and off < 1e-5:
+            raise UserError(
+                "the model returns probabilities, all at least 0 and of sum 1: must be logits; leave out its softmax"
+            )
+
+
+def readable(model: nn.Module, x: Tensor) -> torch.dtype | None:
+    """In which other type the model reads x: that of its parameters, or ids; None if it fails with these, too."""
+    for dtype in (next(iter(trainable(model).values())).dtype, torch.int64):
+        with suppress(Exception):
+            if x.dtype != dtype:
+                model(x.to(dtype))
+                return dtype
+    return None
 
 
 def batched(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], active: Tensor | None, chunk: int | None) -> Tree:
@@ -311,10 +362,12 @@ def batched(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], active: Te
     params, count = trainable(model), 0
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     for x, y in parts:
+        if not count:
+            check_first(model, x[:2])
         gradient = {name: torch.zeros_like(p) for name, p in params.items()}
         for x_part, y_part in zip(x.split(chunk or len(x)), y.split(chunk or len(y)), strict=True):
             z = logits(model, x_part, active)
-            check_alone(model, x_part, active, z)
+            check_alone(model, x_part, active, z, some_rows(x_part))
             loss = functional.cross_entropy(z, positions(y_part, z, active), reduction="sum") / len(x)
             grads = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
             gradient = {name: gradient[name] + g for name, g in zip(params, grads, strict=True)}
