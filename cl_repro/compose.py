@@ -1,5 +1,6 @@
 """From a command line to the resolved configuration of every arm. No torch."""
 
+import re
 import traceback
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -20,6 +21,15 @@ from cl_repro.errors import Parser, UserError
 ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
 # Hydra also lets through what reading a file and picking from a group raise: a binary file, `method=null`.
 CompositionError = (*ConfigurationError, OSError, ValueError)
+
+
+# What a method brings: which choice of these groups it has at first, so that another can be made.
+NOT_BROUGHT = {
+    "fisher": "fisher=: this method uses no Fisher; if yours does, its file under method/ must say so, as that of ewc: "
+    "defaults: [/fisher@_global_.fisher: exact, _self_]",
+    "memory": "memory@method.memory=: this method has no such memory; if yours has, its file under method/ must "
+    "say so, as that of replay: defaults: [/memory@memory: end_of_task, _self_]",
+}
 
 
 def from_command_line(arguments: Sequence[str]) -> list[dict[str, Any]]:
@@ -149,6 +159,8 @@ def of_composition(error: Exception) -> bool:
 def one_line(error: Exception) -> str:
     """Hydra's message without its search path, on one line, with the allowed keys where one is unknown."""
     text = " ".join(str(error).split("Config search path:")[0].split())
+    if chosen := re.match(r"Could not override '(fisher|memory)[\w.@]*'", text):
+        text = NOT_BROUGHT[chosen[1]]
     if isinstance(error, UnicodeDecodeError):
         text = f"a configuration file is no text: {text}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error

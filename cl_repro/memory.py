@@ -5,8 +5,9 @@ r"""Memories of examples: which are kept of a stream (insertion), and at whose e
     ring             every example is inserted; the victim is the oldest item of the largest class, or of its own
     class_balanced   an example of a class that is not the largest is inserted; the victim is a random item of the
                      largest class (Prabhu et al. 2020, GDumb)
-    end_of_task      after a task, the M / (classes so far) of each class are drawn, older classes are thinned;
-                     with `per: task` the M / (tasks so far) of each task, whatever their classes (Hsu et al. 2018)
+    end_of_task      after a task, the M / (classes so far) of each class are drawn, older classes are thinned, and what
+                     a class has fewer is shared among the others; with `per: task` the M / (tasks so far) of each
+                     task, whatever their classes (Hsu et al. 2018)
 
 A class is one of a task: where tasks share their classes (permuted pixels), each has its own.
 
@@ -15,12 +16,13 @@ trained on that seed: it is computed beforehand, in numbers of rows of the resid
 when it is first trained on.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from cl_repro.errors import UserError
-from cl_repro.types import Memory
 
 
 class Item(NamedTuple):
@@ -62,6 +64,16 @@ class Contents:
     def count(self, kind: tuple[int, int]) -> int:
         """Items of a kind."""
         return len(self.of_kind.get(kind, ()))
+
+
+class Memory(NamedTuple):
+    """Examples of earlier tasks that are kept; which ones depends on the seed alone, never on a network."""
+
+    size: int  # M, examples
+    offer: Callable[[Contents, Item, float], int | None] | None
+    """(contents, item, uniform number) -> slot that a trained example goes to, or None; None: nothing is offered."""
+    settle: Callable[[Contents, Sequence[Item], Sequence[float]], None] | None = None
+    """(contents, items of the task, a uniform number for each), when a task has been learned; changes the contents."""
 
 
 def insert_all(size: int) -> Memory:
@@ -129,14 +141,28 @@ def end_of_task(size: int, per: str | None = None) -> Memory:
         of_part: dict[Any, list[Item]] = {part(item): [] for item in (*contents.slots, *items)}
         for item in (*contents.slots, *sorted(items, key=place.__getitem__)):
             of_part[part(item)].append(item)
-        kept: list[Item] = []
-        for i, own in enumerate(of_part.values()):
-            kept += own[: size // len(of_part) + (i < size % len(of_part))]
+        room = shares(size, [len(own) for own in of_part.values()])
+        kept = [item for own, n in zip(of_part.values(), room, strict=True) for item in own[:n]]
         contents.slots, contents.when, contents.of_kind = [], [], {}
         for item in kept:
             contents.put(len(contents.slots), item)
 
     return Memory(size, None, settle if size else None)
+
+
+def shares(size: int, available: Sequence[int]) -> list[int]:
+    """How many of each class a memory keeps: equally many, or all where there are fewer; the first have one more.
+
+    Args:
+        size: M.
+        available: examples of each class.
+
+    Returns:
+        One number per class; their sum is M, or that of `available` if it is less.
+    """
+    turns = (k for turn in range(max(available, default=0)) for k, n in enumerate(available) if turn < n)
+    dealt = Counter(islice(turns, size))
+    return [dealt[k] for k in range(len(available))]
 
 
 def filling(size: int, full: Callable[[Contents, Item, float], int | None]) -> Memory:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cl_repro.memory import Contents, Item, insert_all, reservoir
-from cl_repro.types import Memory
+from cl_repro.memory import Contents, Item, Memory, insert_all, reservoir
 
 POLICIES: dict[str, Callable[[int], Memory]] = {"insert_all": insert_all, "reservoir": reservoir}
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Generator, Tensor
 
+from cl_repro.memory import Memory
+
 Tree = dict[str, Tensor]
 """Parameters, gradients, importances: one flat dictionary, name -> tensor."""
 
@@ -124,16 +126,6 @@ class Step(NamedTuple):
     batch: Examples  # of the task
     recalled: Examples | None  # drawn from the memory, if there is one
     old: Tensor  # [G, C] bool, the different sets of logits that the tasks before were told apart by
-
-
-class Memory(NamedTuple):
-    """Examples of earlier tasks that are kept; which ones depends on the seed alone, never on a network."""
-
-    size: int  # M, examples
-    offer: Callable[[Any, Any, float], int | None] | None
-    """(contents, item, uniform number) -> slot that a trained example goes to, or None; None: nothing is offered."""
-    settle: Callable[[Any, Sequence[Any], Sequence[float]], None] | None = None
-    """(contents, items of the task, a uniform number for each), when a task has been learned; changes the contents."""
 
 
 class Method(NamedTuple):

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import made_results
@@ -551,6 +553,19 @@ def test_scripts_make_everything_that_fits_without_torch(ran, script):
     assert (status, err) == (0, "")
     assert {Path(line).name for line in out.splitlines()} == SCRIPTS[script]
     assert {p.name for p in folder.iterdir()} == SCRIPTS[script]
+
+
+def test_what_make_says_needs_no_torch_imports_none():
+    program = (
+        "import runpy, sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    runpy.run_path(path)\n"
+        "    assert 'torch' not in sys.modules, path"
+    )
+    names = ("plot_*.py", "table_*.py", "report.py", "ledger.py", "document.py")
+    scripts = [str(path) for name in names for path in sorted((ROOT / "scripts").glob(name))]
+    assert len(scripts) >= 10
+    subprocess.run([sys.executable, "-c", program, *scripts], cwd=ROOT, check=True)
 
 
 def test_tables_are_shown_on_request(ran):

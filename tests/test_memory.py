@@ -20,8 +20,8 @@ from cl_repro.engine.batches import batches, minibatch
 from cl_repro.engine.recall import Kept, before, kept
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
-from cl_repro.memory import Contents
-from cl_repro.types import Curriculum, Memory, Method, Task
+from cl_repro.memory import Contents, Memory
+from cl_repro.types import Curriculum, Method, Task
 
 FILLING: dict[str, Callable[[int], Memory]] = {
     "insert_all": memory.insert_all,
@@ -456,3 +456,28 @@ def test_memories_follow_the_mini_batches_of_the_tasks_before():
     whole = trained + drawn.rows[0, 0].tolist()
     assert recalled.at[0, 0].max() < len(trained)
     assert recalled.rows[0].tolist() == [[whole[at] for at in step] for step in recalled.at[0].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("size", "available", "expected"),
+    [
+        (20, [100, 3], [17, 3]),
+        (20, [3, 100, 8], [3, 9, 8]),
+        (5, [9, 9, 9], [2, 2, 1]),
+        (4, [1, 1], [1, 1]),
+        (2, [0, 1, 7, 7], [0, 1, 1, 0]),
+        (0, [3], [0]),
+        (3, [], []),
+    ],
+)
+def test_a_memory_of_classes_is_full_and_as_equal_as_can_be(size, available, expected):
+    assert memory.shares(size, available) == expected
+
+
+def test_end_of_task_uses_the_room_that_a_small_class_leaves():
+    contents, settle = memory.Contents(), memory.end_of_task(20).settle
+    tasks = [[memory.Item(row, int(row >= 100), 0) for row in range(103)], [memory.Item(row, 2, 1) for row in range(9)]]
+    for items, left in zip(tasks, ([17, 3], [9, 3, 8]), strict=True):
+        settle(contents, items, np.random.default_rng(0).random(len(items)).tolist())
+        assert [len(slots) for slots in contents.of_kind.values()] == left
+        assert len({(item.row, item.task) for item in contents.slots}) == 20

@@ -23,13 +23,13 @@ from cl_repro.engine.batches import batches
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.grid import make_arm
-from cl_repro.memory import class_balanced, end_of_task, insert_all, reservoir, ring
+from cl_repro.memory import Memory, class_balanced, end_of_task, insert_all, reservoir, ring
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der
 from cl_repro.methods.lwf import distillation, lwf
 from cl_repro.methods.replay import LOSSES, replay
 from cl_repro.models.layers import init_linear, linear, no_tap
-from cl_repro.types import Examples, Memory, Method, Net, Step, Tree
+from cl_repro.types import Examples, Method, Net, Step, Tree
 
 MEMORIES: dict[str, Callable[[int], Memory]] = {
     "insert_all": insert_all,
@@ -209,8 +209,9 @@ def plain(  # noqa: PLR0912, PLR0915 - one loop, to be read from top to bottom
             for kind_of, members in pool.items():
                 if kind_of[0] == t:
                     members.sort(key=lambda h: u[h.row])
-            whole, rest = divmod(size, len(pool))
-            held = [h for i, members in enumerate(pool.values()) for h in members[: whole + (i < rest)]]
+            while sum(map(len, pool.values())) > size:  # the last of the largest gives one up
+                max(reversed(pool.values()), key=len).pop()
+            held = [h for members in pool.values() for h in members]
     return {name: p.detach()[None] for name, p in params.items()}
 
 
@@ -668,8 +669,8 @@ def test_memories_and_their_sizes_are_different_configurations():
             {"memory": memory_node("ring", 2) | {"age": 1}},
             "memory.age: ring takes no such key; allowed: size",
         ),
-        ("replay", {"memory": 5}, "memory=5: must be of type cl_repro.types.Memory"),
-        ("der", {"memory": None}, "memory=None: must be of type cl_repro.types.Memory"),
+        ("replay", {"memory": 5}, "memory=5: must be of type cl_repro.memory.Memory"),
+        ("der", {"memory": None}, "memory=None: must be of type cl_repro.memory.Memory"),
         ("replay", {"loss": "x"}, "loss=x: must be one of balanced, equal, union"),
         ("lwf", {"temperature": 0}, "temperature=0: must be a finite number above 0"),
         ("lwf", {"temperature": math.inf}, "temperature=inf: must be a finite number above 0"),

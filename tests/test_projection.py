@@ -252,6 +252,18 @@ def test_a_step_is_the_projected_gradient_and_orthogonal_to_1e6_in_float32(scena
         assert change.norm() > 0
 
 
+def test_a_head_that_a_network_leaves_unprotected_is_free():
+    """As that of keras_cnn and vgg: heads of tasks are trained alone, and the layers below are projected as ever."""
+    experiment, method = setting("task"), gpm(0.9, n=12)
+    free = experiment._replace(net=experiment.net._replace(unprotected=frozenset({"head.weight", "head.bias"})))
+    found, expected, plain = (
+        run(one, of, [Replica(1, 1.0, None)]).params
+        for one, of in ((free, method), (experiment, method), (experiment, finetune()))
+    )
+    assert error(found, expected) < 1e-12
+    assert error(plain, expected) > 1e-3
+
+
 def finetuned(experiment: Experiment, params: Tree) -> Tree:
     """These weights after the second task without a projection."""
     stack = start(experiment, [1])

@@ -172,3 +172,20 @@ def test_a_configuration_of_ones_own_is_found_as_for_a_run(
     else:
         (row,) = Store(tmp_path / "results/mine").read()["runs.csv"]
         assert (row["arm"], row["lambda"]) == ("EWC (ours)", "7.0")
+
+
+@pytest.mark.parametrize(("method", "choice"), [("ewc", "fisher=batched"), ("replay", "memory@method.memory=ring")])
+def test_what_a_method_must_say_to_have_a_fisher_or_a_memory_helps(
+    method: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (CONF / "method" / f"{method}.yaml").read_text().replace("  - /", "  # - /").replace("  - _self_", "  []")
+    (tmp_path / "own/method").mkdir(parents=True)
+    (tmp_path / "own/method/mine.yaml").write_text(text)
+    command = ["status", "--config-dir", "own", "method=mine", choice]
+    assert cli.run(monkeypatch, tmp_path, *command) == 2
+    _, told, advice = capfd.readouterr().err.rpartition("defaults: ")
+    assert told
+    (tmp_path / "own/method/mine.yaml").write_text(
+        text.replace("defaults:", f"defaults: {advice}#").replace("  []", "")
+    )
+    assert cli.run(monkeypatch, tmp_path, *command) == 0

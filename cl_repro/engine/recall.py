@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cl_repro import rng
-from cl_repro.memory import Contents, Item
-from cl_repro.types import Curriculum, Memory
+from cl_repro.memory import Contents, Item, Memory
+from cl_repro.types import Curriculum
 
 
 class Kept(NamedTuple):

@@ -6,8 +6,9 @@ r"""Gradient projection memory: steps orthogonal to the inputs that layers had i
         ||R||^2 - ||R_||^2 + s_1^2 + ... + s_k^2 >= threshold ||R||^2
 
 A bias is a weight of an input that is 1. Outputs of the head that no earlier task has used are free: with separate
-heads the current one is trained as it is, a common head is projected. Parameters that no layer input is multiplied with
-(batch normalisation) stay as the first task left them. The guarantee holds for plain SGD, or momentum from zero at the
+heads the current one is trained as it is, a common head is projected, unless the network leaves its head unprotected:
+then it is always free. Parameters that no layer input is multiplied with (batch normalisation) stay as the first task
+left them. The guarantee holds for plain SGD, or momentum from zero at the
 start of a task (optim.reset): other optimisers leave the space the projected gradients lie in.
 
 DEVIATES from the authors' code (sahagobinda/GPM), which after the first task keeps the vectors whose cumulative share
@@ -31,7 +32,7 @@ class State(NamedTuple):
     """State of gradient projection memory."""
 
     basis: Tree  # M by layer, [in (+ 1 for the bias), r], orthonormal columns, and zeros
-    used: Tensor  # [C] 1 for outputs of the head that a task has used, else 0
+    used: Tensor  # [C] 1 for outputs of the head that a task has used, else 0; [0] where the head is unprotected
     tasks: Tensor  # [], learned so far
 
 
@@ -57,17 +58,19 @@ def gpm(threshold: float | list[float] = 0.97, increase: float = 0.0, n: int = 3
 
     def init(params: Tree, lam: Tensor) -> State:
         basis = {name: p.new_zeros(width(params, name), 0) for name, p in weights(params).items()}
-        return State(basis, torch.zeros_like(params[f"{HEAD}.bias"]), torch.zeros_like(lam))
+        used = torch.zeros_like(params[f"{HEAD}.bias"]) if HEAD in basis else lam.new_zeros(0)
+        return State(basis, used, torch.zeros_like(lam))
 
     def inspect(state: State, net: Net, params: Tree, buffers: Tree, x: Tensor, label: Tensor, active: Tensor) -> State:
-        rows = layer_inputs(net, params, buffers, x)
+        rows = {name: r for name, r in layer_inputs(net, params, buffers, x).items() if name in state.basis}
         if len(listed) not in (1, len(rows)):
             raise UserError(f"method.threshold={threshold}: must be one, or one for each of {', '.join(rows)}")
         limits = [min(1.0, one + increase * int(state.tasks)) for one in listed * (len(rows) // len(listed))]
         basis = {
             name: grown(state.basis[name], r, limit) for (name, r), limit in zip(rows.items(), limits, strict=True)
         }
-        return State(basis, torch.maximum(state.used, active.to(state.used)), state.tasks + 1)
+        used = torch.maximum(state.used, active.to(state.used)) if HEAD in state.basis else state.used
+        return State(basis, used, state.tasks + 1)
 
     def project_input(state: State, layer: str, a: Tensor) -> tuple[Tensor, Tensor] | None:
         return None if layer == HEAD or layer not in state.basis else beside(a, state.basis[layer])

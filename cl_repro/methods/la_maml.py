@@ -27,7 +27,8 @@ from torch.func import grad, grad_and_value
 
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
-from cl_repro.types import Memory, Method, Step, Tree
+from cl_repro.memory import Memory
+from cl_repro.types import Method, Step, Tree
 
 
 class State(NamedTuple):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
-from cl_repro.types import Examples, Memory, Method, Step, Tree
+from cl_repro.memory import Memory
+from cl_repro.types import Examples, Method, Step, Tree
 
 LOSSES = ("balanced", "equal", "union")
 
