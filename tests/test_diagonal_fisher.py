@@ -295,6 +295,7 @@ VECTORS = {
     "sometimes": lambda: Made(sometimes),
     "tied": tied,
     "in_a_list": ById,
+    "scripted": lambda: torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, C))),
     "shared": lambda: shared(deep=False),
     "shared_deep": lambda: shared(deep=True),
     "repeated": Repeated,
@@ -373,9 +374,10 @@ def ways_of(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", MODELS)
 def test_exact_is_that_of_one_example_at_a_time(name):
     model, x, y = made(name)
-    before = x.clone()
+    before, as_it_was = x.clone(), state(model)
     found = diagonal_fisher(model, (x, y), chunk=3)
     assert torch.equal(x, before)
+    assert state(model) == as_it_was
     assert list(found) == [key for key, p in model.named_parameters() if p.requires_grad]
     assert error(found, oracle(model, x, y, "exact")) < 1e-10
 

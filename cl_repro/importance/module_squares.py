@@ -89,7 +89,12 @@ def with_parameters(model: nn.Module, params: Tree, x: Tensor) -> Tensor:
     """model(x) with these parameters, by name, in the place of its own, wherever a module has them.
 
     `torch.func.functional_call` loses the parameters of a module that is registered under two names.
+
+    Raises:
+        TypeError: if a module is TorchScript's, whose parameters are not Python's to put in place.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError("a module of TorchScript")
     new = {id(p): params[name] for name, p in model.named_parameters() if name in params}
     with attributes_kept(model):
         for module in model.modules():
@@ -361,7 +366,7 @@ def ways(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
     gradient = sum(params[name].numel() for name, way in of.items() if way == EXAMPLE)
     # The derivatives of all layers and the squares of one; s, and what it is made from.
     column = sum(outputs) + 4 * max(outputs, default=0) + 8 * run.z.shape[1]
-    each = 4 * (x[0].numel() + sum(outputs)) + 8 * gradient
+    each = 4 * (x[0].numel() + sum(outputs)) + 10 * gradient
     return Ways(of, one_row_whatever_the_example(model, x), run.z.detach(), each, column)
 
 
