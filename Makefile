@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 
 install: $(READY) ## make .venv with everything in it
 
-reproduce: $(READY) ## run a study (default: digits, a minute) to its CSVs, figure and tables; run again to continue
+reproduce: $(READY) ## run a study (default: digits, a minute or two) to its CSVs, figure and tables; run again to continue
 	$(PY) -m cl_repro study=$(STUDY) scale=$(SCALE) $(ARGS)
 
 status: $(READY) ## how far a study is: done, running, stopped, failed, missing

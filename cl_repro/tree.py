@@ -14,18 +14,10 @@ def zeros_like(tree: Tree) -> Tree:
 
 
 def add(total: Tree, part: Tree) -> Tree:
-    """`total + part`, name by name."""
+    """`total + part`, name by name of `total`, in the layout of its tensors."""
+    if at_once(values := list(total.values())):
+        return dict(zip(total, torch._foreach_add(values, [part[name] for name in total]), strict=True))
     return {name: value + part[name] for name, value in total.items()}
-
-
-def add_(total: Tree, part: Tree) -> None:
-    """Add `part` to the tensors that `total` has of its names."""
-    mine, other = [total[name] for name in part], list(part.values())
-    if at_once(mine):
-        torch._foreach_add_(mine, other)
-    else:
-        for value, more in zip(mine, other, strict=True):
-            value.add_(more)
 
 
 def pulled(params: Tree, weight: Tree, *centre: Tree) -> Tree:

@@ -29,11 +29,13 @@ def test_all_tensors_at_once_have_the_bits_of_each(
     for at_once in (False, True):
         monkeypatch.setattr(tree, "at_once", lambda _, answer=at_once: answer)
         assert same(tree.pulled(params, weight, *centre), expected)
-        total: Tree = copied(params)
-        tensors = list(total.values())
-        tree.add_(total, {"a.bias": expected["a.bias"]})
-        assert same(total, params | {"a.bias": params["a.bias"] + expected["a.bias"]})
-        assert all(a is b for a, b in zip(total.values(), tensors, strict=True))
+        # as first and as second term a tensor that is transposed in memory
+        some: Tree = {name: value for name, value in params.items() if value.dim() > 1}
+        transposed = {name: expected[name].mT.contiguous().mT for name in some}
+        for terms in ((some, expected | transposed), (transposed, params)):
+            total = tree.add(*terms)
+            assert same(total, {name: params[name] + expected[name] for name in some})
+            assert all(value.stride() == terms[0][name].stride() for name, value in total.items())
     assert same((params, weight, *centre), before)
 
 

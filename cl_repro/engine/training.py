@@ -125,7 +125,9 @@ def follow(
         stack.buffers = raise_axis(buffers, k)
         with torch.no_grad():
             if penalty:
-                pull(grads, penalty(state, mine), in_place=not observe)  # what a method observes is the task's own
+                # New tensors, because what a method observes is the task's own. The penalty comes first, because its
+                # layout is that of the parameters, and the sum's then: a stacked weight's gradient is transposed.
+                grads |= tree.add(penalty(state, mine), grads)
             if project:
                 grads |= project(state, {name: grads[name] for name in mine})
             for name, target in stack.params.items():
@@ -168,14 +170,6 @@ def descent(objective: Callable[..., Any], method: Method, k: int, in_dims: tupl
         return state, dict(zip(params, gradient, strict=True)), (losses, found)
 
     return derivative
-
-
-def pull(grads: Tree, extra: Tree, in_place: bool) -> None:
-    """Add `extra` to gradients: to their tensors, or to what their names stand for."""
-    if in_place:
-        tree.add_(grads, extra)
-    else:
-        grads |= {name: grads[name] + more for name, more in extra.items()}
 
 
 def warm_up(experiment: Experiment, stack: Stack, drawn: Batches, new: Tensor, steps: int) -> None:
