@@ -484,10 +484,14 @@ def test_a_layer_whose_rule_gives_something_else_is_not_believed(monkeypatch):
     assert error(diagonal_fisher(model, (x, y)), oracle(model, x, y, "exact")) < 1e-10
 
 
-def test_parameters_that_go_one_at_a_time_are_named():
+def test_parameters_that_go_one_at_a_time_are_named_once():
     model, x, y = made("in_a_list")
-    with pytest.warns(UserWarning, match="one example at a time.*: w$"):
-        diagonal_fisher(model, (x, y))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        diagonal_fisher(model, (x, y), chunk=2)
+    assert [str(warning.message).split(": ") for warning in said] == [
+        ["parameters measured one example at a time, slowly", "w"]
+    ]
 
 
 # --- that rows are examples ------------------------------------------------------------------------------------------

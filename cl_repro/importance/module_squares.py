@@ -343,6 +343,7 @@ class Ways(NamedTuple):
     z: Tensor  # [N, A], the active logits of these examples
     each: int  # the example, outputs of the layers, gradient of the EXAMPLE parameters
     column: int  # the same for each column of a block: derivatives of the layers, the column itself
+    slow: set[str]  # parameters that were measured one example at a time, and said to be
 
 
 def ways(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
@@ -367,7 +368,7 @@ def ways(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
     # The derivatives of all layers and the squares of one; s, and what it is made from.
     column = sum(outputs) + 4 * max(outputs, default=0) + 8 * run.z.shape[1]
     each = 4 * (x[0].numel() + sum(outputs)) + 10 * gradient
-    return Ways(of, one_row_whatever_the_example(model, x), run.z.detach(), each, column)
+    return Ways(of, one_row_whatever_the_example(model, x), run.z.detach(), each, column, set())
 
 
 def sum_of_squares(model: nn.Module, plan: Ways, x: Tensor, active: Tensor | None, columns: Blocks) -> Tree:
@@ -391,7 +392,9 @@ def sum_of_squares(model: nn.Module, plan: Ways, x: Tensor, active: Tensor | Non
         if by_example := [name for name, way in plan.of.items() if way == EXAMPLE]:
             found |= example_wise(model, by_example, run.z, x, active, s)
         if rest := [name for name in plan.of if name not in found]:
-            warnings.warn(f"parameters measured one example at a time, slowly: {', '.join(rest)}", stacklevel=4)
+            if new := [name for name in rest if name not in plan.slow]:
+                warnings.warn(f"parameters measured one example at a time, slowly: {', '.join(new)}", stacklevel=4)
+                plan.slow.update(new)
             found |= single(model, rest, run.z, x, active, s)
         for name, value in total.items():
             value.add_(found[name])
