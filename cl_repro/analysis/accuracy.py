@@ -201,16 +201,17 @@ def _notes(study: Study, published: bool) -> list[str]:
     return notes
 
 
-def verdict_note(settings: Settings, methods: Collection[str]) -> str:
-    """What the interval and the verdict are, of some methods."""
+def verdict_note(settings: Settings, methods: Collection[str], of_rows: bool = False) -> str:
+    """What the interval and the verdict are, of some methods; `of_rows`: each published row has a delta of its own."""
     names: dict[float, list[str]] = {}
     for method, points in settings.delta_points.items():
         if method in methods:
             names.setdefault(points, []).append("None" if method == "finetune" else method)
     delta = ", ".join(f"{points:g} for {'/'.join(named)}" for points, named in names.items())
+    delta = "of each row, beside it" if of_rows else f"δ = {delta}"
     return (
         f"Interval: {settings.confidence:.0%} Welch t-interval of ours {MINUS} theirs, in points; their mean, SEM "
-        f"and n as printed. Verdict: agrees if the interval is inside ±δ (δ = {delta}), differs if it excludes 0 "
+        f"and n as printed. Verdict: agrees if the interval is inside ±δ ({delta}), differs if it excludes 0 "
         "and is not inside, else too few seeds, with the n of ours at which its half width would be δ."
     )
 

@@ -25,6 +25,7 @@ NAMES = {
     "ewc_offline": "EWC offline",
     "si": "SI",
     "mas": "MAS",
+    "mas_batched": "MAS of batches",
     "lwf": "LwF",
     "der": "DER",
     "der_plus_plus": "DER++",
@@ -91,12 +92,16 @@ def compared(study: Study) -> list[Entry]:
     found = []
     for scenario in [s for s in SCENARIOS if (runs["scenario"] == s).any()]:
         part = runs[runs["scenario"] == scenario]
+        choosing = part["seed"].isin(study.settings.chosen_on)
+        judges, part = (part[choosing], part[~choosing]) if choosing.any() else (part, part)
         seeds = np.unique(part["seed"])
         none = finetuned(part).set_index("seed")
         base, base_asking = spent(none, seeds)
         for arm in arms_of(part, study.folder):
-            own = part[part["config_id"] == arm.config_id]
-            lam, at_edge = chosen(own, study)
+            own, judged = (of[of["config_id"] == arm.config_id] for of in (part, judges))
+            if judged.empty:  # the seeds that choose its lambda have not been run yet
+                continue
+            lam, at_edge = chosen(judged, study)
             rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
             fine = rows[rows["status"] == "ok"].reindex(seeds)
             seconds, asking = spent(rows, seeds)
@@ -172,9 +177,12 @@ def overview(study: Study, found: list[Entry]) -> Table:
     header = ("Method", *(f"{SCENARIOS[s]}, %" for s in scenarios), "extra memory", "compute", "stores data")
     most = study.runs.groupby("config_id")["lambda"].nunique().max()
     by = "on held-out training rows" if study.runs["run_id"].isin(held_out(study)).any() else "ON THE TEST SET"
+    if study.settings.chosen_on:
+        by = f"{', '.join(map(str, study.settings.chosen_on))} on the test set, which are not reported"
+    best = f"that is best, of at most {most} candidates, in the mean over seeds {by}; each scenario has its own"
+    best = best if most > 1 else "of the study's configuration"
     notes = (
-        "Test accuracy, mean over tasks after the last: mean ± SEM (n seeds), at the λ that is best, of "
-        f"at most {most} candidates, in the mean over seeds {by}; each scenario has its own.",
+        f"Test accuracy, mean over tasks after the last: mean ± SEM (n seeds), at the λ {best}.",
         "Extra memory: bytes that the method keeps beside network, gradient and optimiser, as it is implemented here "
         "(a penalty keeps anchor, importance and their product); the largest of the scenarios. Compute: processor "
         "seconds of training and importances as a ratio to finetune's of the same seed, mean over seeds and scenarios.",

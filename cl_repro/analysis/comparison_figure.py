@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cl_repro.analysis import replay_curves, window_curves
+from cl_repro.analysis import beside, epoch_curves, replay_curves, window_curves
 from cl_repro.analysis.arms import setting
 from cl_repro.analysis.comparison import (
     BOUND,
@@ -24,6 +24,7 @@ from cl_repro.analysis.comparison import (
     scenarios_of,
 )
 from cl_repro.analysis.curves import STYLE
+from cl_repro.analysis.epoch_curves import with_epochs
 from cl_repro.analysis.figures import save
 from cl_repro.analysis.replay_claims import with_sizes
 from cl_repro.analysis.study import SCENARIOS, Study, benchmark_name, commits, describe
@@ -48,7 +49,11 @@ def plot_comparison(study: Study, out: Path) -> list[Path]:
     style: Any = {**STYLE, "svg.hashsalt": study.name}  # with a salt, the ids in the SVG repeat
     with mpl.rc_context(style):
         found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
-        if with_sizes(found):
+        if published := beside.pairs_of(study, found):
+            figure = beside.draw(study, published, f"{benchmark}: ours beside the published")
+        elif with_epochs(found):
+            figure = epoch_curves.draw(found, f"{benchmark}: longer training")
+        elif with_sizes(found):
             figure = replay_curves.draw(found, f"{benchmark}: stored examples beside EWC")
         elif with_windows(found):
             per_task = next(

@@ -173,12 +173,15 @@ def study_table(study: str, rows: list[Entry]) -> tuple[Table, list[str]]:
 def _verdict_notes(rows: list[Entry]) -> list[str]:
     """How the rows were judged, once for all benchmarks where it is the same."""
     notes: dict[str, list[str]] = {}
-    for name in dict.fromkeys(entry.row["benchmark"] for entry in rows):
-        judged = [entry for entry in rows if entry.row["benchmark"] == name and entry.settings]
-        methods = {entry.row["method"] for entry in judged}
-        for note in {verdict_note(entry.settings, methods) for entry in judged if entry.settings}:
+    judged = [entry for entry in rows if entry.settings]
+    benchmarks = list(dict.fromkeys(entry.row["benchmark"] for entry in judged))
+    for name in benchmarks:
+        here = [entry for entry in judged if entry.row["benchmark"] == name]
+        methods, own = {entry.row["method"] for entry in here}, any(math.isfinite(e.row["delta"]) for e in here)
+        said = [(verdict_note(of, methods, own), of.note) for entry in here if (of := entry.settings)]
+        for note in dict.fromkeys(note for pair in said for note in pair if note):
             notes.setdefault(note, []).append(benchmark_name(name))
-    return [f"{' and '.join(names)}: {note}" if len(notes) > 1 else note for note, names in notes.items()]
+    return [n if len(names) == len(benchmarks) else f"{' and '.join(names)}: {n}" for n, names in notes.items()]
 
 
 def _place(entry: Entry) -> list[str]:

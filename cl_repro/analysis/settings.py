@@ -22,7 +22,9 @@ KEYS = (
     "verdict_scales",
     "published_study",
     "pairs",
+    "chosen_on",
     "kind",
+    "note",
 )
 
 
@@ -41,7 +43,9 @@ class Settings(NamedTuple):
     verdict_scales: tuple[str, ...]
     published_study: str
     pairs: tuple[tuple[str, str], ...]  # (minuend, subtrahend), labels of arms; empty: all pairs
+    chosen_on: tuple[int, ...]  # seeds that choose lambda in a comparison, and are not reported
     kind: str | None  # comparison: methods side by side, by what they cost; None: what the runs allow
+    note: str | None  # said beside verdicts; None: nothing
 
 
 def conf_dir() -> Path:
@@ -117,7 +121,9 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         verdict_scales=tuple(str(scale) for scale in tree["verdict_scales"]),
         published_study=str(tree["published_study"] or study),
         pairs=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["pairs"]),
+        chosen_on=tuple(int(seed) for seed in tree["chosen_on"]),
         kind=tree["kind"],
+        note=tree["note"],
     )
     rules: dict[str, tuple[Any, bool, str]] = {
         "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cl_repro.analysis import epoch_curves
 from cl_repro.analysis.accuracy import (
     NOTHING,
     Row,
@@ -21,6 +22,7 @@ from cl_repro.analysis.accuracy import (
     listing_table,
 )
 from cl_repro.analysis.arms import Arm, Grid, grid_of
+from cl_repro.analysis.beside import beside_table, pairs_of
 from cl_repro.analysis.comparison import compared, comparison_tables
 from cl_repro.analysis.intervals import interval_note, interval_of, weightings
 from cl_repro.analysis.markup import MINUS, Table, write
@@ -155,7 +157,10 @@ def tables_of(study: Study) -> list[Table]:
     if study.kind == COMPARISON:
         entries = compared(study)
         claims = [claims_table(study.settings, entries)] if with_sizes(entries) else []
-        return comparison_tables(study, entries) + claims
+        claims += [epoch_curves.claims_table(study.settings, entries)] if epoch_curves.with_epochs(entries) else []
+        published = pairs_of(study, entries)
+        beside = [beside_table(study, published)] if published else []
+        return beside + comparison_tables(study, entries) + claims
     grid = grid_of(study.runs, study.folder)
     if study.kind == ARMS:
         return [accuracy_table(study, grid, accuracy_rows(study, grid)), *pair_tables(study, grid)]
