@@ -360,7 +360,8 @@ def ways(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
     def agreeing(found: Tree) -> list[str]:
         return [name for name, value in found.items() if close(value, expected[name], floors[name])]
 
-    of = dict.fromkeys(params, SINGLE) | dict.fromkeys(agreeing(layer_wise(model, run, s)), LAYER)
+    proved = one_row_whatever_the_example(model, x)
+    of = dict.fromkeys(params, SINGLE) | dict.fromkeys(agreeing(layer_wise(model, run, s, proved=proved)), LAYER)
     if rest := [name for name, way in of.items() if way == SINGLE]:
         of |= dict.fromkeys(agreeing(example_wise(model, rest, run.z, x, active, s)), EXAMPLE)
     outputs = [call.shape.numel() // len(x) for call in run.calls]
@@ -368,7 +369,7 @@ def ways(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
     # The derivatives of all layers and the squares of one; s, and what it is made from.
     column = sum(outputs) + 4 * max(outputs, default=0) + 8 * run.z.shape[1]
     each = 4 * (x[0].numel() + sum(outputs)) + 10 * gradient
-    return Ways(of, one_row_whatever_the_example(model, x), run.z.detach(), each, column, set())
+    return Ways(of, proved, run.z.detach(), each, column, set())
 
 
 def sum_of_squares(model: nn.Module, plan: Ways, x: Tensor, active: Tensor | None, columns: Blocks) -> Tree:
