@@ -9,7 +9,8 @@ DATA ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PARALLEL := -n 2 --dist loadfile   # two processes, of one thread each, and of one test file each
+# Two processes of one thread each, of one test file each at a time; one that dies ends it all, with a failure.
+PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all lint bench gpu clean

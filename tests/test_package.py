@@ -1,5 +1,6 @@
 """What is installed is what is here: a wheel, built from the source distribution, works where there is no checkout."""
 
+import ast
 import csv
 import os
 import shutil
@@ -10,7 +11,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ASKED_FOR = {"backpack"}  # imported where a comparison with it is asked for, and said so
 LEFT_OUT = {"results", "data", "build", "dist", "outputs", "multirun"}  # of the checkout; large, or built before
 
 
@@ -25,6 +27,31 @@ def test_every_package_is_installed() -> None:
     listed = PROJECT["tool"]["setuptools"]["packages"]
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("cl_repro/**/__init__.py")}
     assert set(listed) == there | {"cl_repro.conf"}
+
+
+def test_what_is_promised_is_what_is_tested() -> None:
+    """The least version of every requirement is the one the tests run with."""
+    project = PROJECT["project"]
+    listed = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    least = dict(requirement.split(">=") for requirement in listed if not requirement.startswith("cl_repro["))
+    assert least == {name: pinned[name] for name in least}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """By name of distribution, all that the package imports from elsewhere; the extras' where they are."""
+    project, of_module = PROJECT["project"], packages_distributions()
+    extras = [
+        requirement for extra in ("launchers", "report") for requirement in project["optional-dependencies"][extra]
+    ]
+    declared = {requirement.split(">=")[0] for requirement in [*project["dependencies"], *extras]}
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "cl_repro").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) if node.module}
+    modules = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"cl_repro", *ASKED_FOR}
+    assert modules
+    assert {of_module[module][0].lower() for module in modules} <= declared
 
 
 class Built(NamedTuple):
