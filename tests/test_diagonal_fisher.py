@@ -20,6 +20,8 @@ from cl_repro.data.torchvision_shim import prepare_torchvision
 from cl_repro.errors import UserError
 from cl_repro.importance import batched as suite_batched
 from cl_repro.importance import columns, diagonal_fisher, fisher, library, module_squares, quadratic_penalty
+from cl_repro.importance.by_score import inclusion_probabilities
+from cl_repro.importance.importance_sample import importance_sample
 from cl_repro.importance.module_squares import EXAMPLE, LAYER, SINGLE
 from cl_repro.models.mlp import mlp
 from cl_repro.types import Tree
@@ -391,6 +393,56 @@ def test_estimators_differ_in_the_label_only(name, estimator):
     assert error(found, oracle(model, x, y, "exact")) > 1e-2
 
 
+@pytest.mark.parametrize("name", ["mlp", "raw_parameter", "lstm", "resnet18"])
+@pytest.mark.filterwarnings("ignore:.*one example at a time")
+def test_one_importance_sampled_label_of_two_is_exact(name):
+    """Whatever is drawn: LAYER, EXAMPLE, SINGLE."""
+    model, x, y = made(name)
+    y = torch.where(y % 2 == 0, 1, 3)
+    expected = oracle(model, x, y, "exact", [1, 3])
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        found = diagonal_fisher(model, (x, y), "importance_sample", active=[1, 3], generator=generator)
+        assert error(found, expected) < 1e-10
+
+
+@pytest.mark.parametrize("draws", [1, 40])  # 40: columns in blocks
+def test_many_importance_sampled_labels_come_near_to_exact(draws):
+    model, x, y = made("mlp")
+    found = diagonal_fisher(model, (x, y), "importance_sample", draws=draws)
+    assert (error(found, oracle(model, x, y, "exact")) < 0.1) == (draws == 40)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("name", ["mlp", "raw_parameter"])
+def test_examples_by_score_are_weighed_by_their_inclusion_probabilities(name, chunk):
+    """Spelt out: an order and an offset of the generator, scores, a systematic sample, one over pi."""
+    model, x, y = made(name)
+    exact = oracle(model, x, y, "exact")
+    generator = torch.Generator().manual_seed(4)
+    order = torch.randperm(len(x), generator=generator)
+    u = float(torch.rand((), generator=generator, dtype=torch.float64))
+    p = model(x[order].clone()).detach().softmax(1)
+    pi = inclusion_probabilities(1 - p.square().sum(1), 3, 0.25)
+    ends = pi.cumsum(0).tolist()
+    taken = [next(i for i, end in enumerate(ends) if u + k < end) for k in range(3)]
+    parts = [(float(1 / pi[i]), oracle(model, x[order[i]][None], y[order[i]][None], "exact")) for i in taken]
+    expected = {key: sum(w * part[key] for w, part in parts) / len(x) for key in exact}
+    seed = lambda: torch.Generator().manual_seed(4)  # noqa: E731
+    found = diagonal_fisher(model, (x, y), "exact_by_score", n=3, chunk=chunk, uniform_share=0.25, generator=seed())
+    assert error(found, expected) < 1e-10
+    assert error(found, exact) > 1e-2
+    for n in (None, len(x)):
+        assert error(diagonal_fisher(model, (x, y), "exact_by_score", n=n), exact) < 1e-10
+    two = {"active": [0, 1], "n": 3, "chunk": chunk}
+    y = y % 2
+    both = [
+        diagonal_fisher(model, (x, y), f"{label}_by_score", generator=seed(), **two)
+        for label in ("exact", "importance_sample")
+    ]
+    assert error(*both) < 1e-10  # the same examples, and one label is exact
+
+
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("name", ["mlp", "tied", "resnet18"])
 def test_batched_squares_the_mean_gradient_of_the_iterables_own_batches(name, chunk):
@@ -426,9 +478,10 @@ def test_it_is_the_importance_of_the_suite():
     model.load_state_dict(dict(zip(model.state_dict(), params.values(), strict=True)))
     x, y = torch.randn(9, 6, dtype=torch.float64), torch.randint(0, C, (9,))
     noise = torch.rand(9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for name in ("exact", *LABELLED):
+    for name in ("exact", *LABELLED, "importance_sample"):
         mine = diagonal_fisher(model, (x, y), name)
-        its = getattr(fisher, name)().sum(net, params, {}, x, y, noise, torch.arange(C))
+        make = importance_sample if name == "importance_sample" else getattr(fisher, name)
+        its = make().sum(net, params, {}, x, y, noise, torch.arange(C))
         assert error(dict(zip(its, mine.values(), strict=True)), {key: v / 9 for key, v in its.items()}) < 1e-12
     mine = diagonal_fisher(model, [(x, y)], "batched")
     its = suite_batched.batched(9).sum(net, params, {}, x, y, noise, torch.arange(C))
@@ -666,10 +719,16 @@ def test_many_classes_take_no_more_memory_than_promised():
         return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024
 
     torch.set_num_threads(1)
-    for examples, classes in ((2, 10), (100, 1000), (1, 10_000)):
+    for examples, classes, estimator in (
+        (2, 10, "exact"),
+        (100, 1000, "exact"),
+        (1, 10_000, "exact"),
+        (1000, 1000, "importance_sample"),
+        (20, 50_000, "importance_sample_by_score"),
+    ):
         x, y = torch.randn(examples, 64), torch.zeros(examples, dtype=torch.long)
         before = size("VmRSS")
-        diagonal_fisher(torch.nn.Linear(64, classes), (x, y))
+        diagonal_fisher(torch.nn.Linear(64, classes), (x, y), estimator)
         print(size("VmHWM") - before)
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
@@ -985,7 +1044,22 @@ X, Y = torch.randn(3, 6), torch.tensor([0, 1, 2])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"estimator": "mas"}, "estimator=mas: must be one of exact, sample, empirical, predicted, batched"),
+        (
+            {"estimator": "mas"},
+            "estimator=mas: must be one of exact, sample, empirical, predicted, "
+            "importance_sample, exact_by_score, importance_sample_by_score, batched",
+        ),
+        ({"draws": 0}, "draws=0: must be at least 1"),
+        ({"uniform_share": 1.1}, "uniform_share=1.1: must be in [0, 1]"),
+        ({"estimator": "exact_by_score", "n": 4}, "n=4: the data have 3 examples; n must not be larger"),
+        (
+            {"estimator": "exact_by_score", "data": [(X, Y)]},
+            "estimator=exact_by_score: needs a pair of tensors (x, y), to choose from all examples",
+        ),
+        (
+            {"estimator": "exact_by_score", "data": (X * torch.nan, Y)},
+            "the model's active logits are not all finite: there is no Fisher",
+        ),
         ({"n": 0}, "n=0: must be at least 1, or None"),
         ({"chunk": 0}, "chunk=0: must be at least 1, or None"),
         ({"n": 4}, "n=4: the data have 3 examples; n must not be larger"),

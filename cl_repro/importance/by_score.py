@@ -17,6 +17,8 @@ Cost: a forward pass of all N examples, and the labels' backward passes of n. Sc
 examples, no prefactor.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -51,10 +53,6 @@ def by_score(n: int | None = None, uniform_share: float = 0.1, draws: int | None
     def score(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tensor:
         return columns.variance(net.apply(params, buffers, x)[0][:, active])
 
-    def pick(scores: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        used = n or len(scores)
-        return systematic(inclusion_probabilities(scores, used, uniform_share), used, u)
-
     def total(
         net: Net,
         params: Tree,
@@ -71,7 +69,14 @@ def by_score(n: int | None = None, uniform_share: float = 0.1, draws: int | None
 
         return sum_of_squares(net, params, buffers, x, active, weighted)
 
-    return Estimator(total, rows=lambda total: n or total, divisor=float, choice=Choice(score, pick))
+    choice = Choice(score, partial(pick, n=n, uniform_share=uniform_share))
+    return Estimator(total, rows=lambda total: n or total, divisor=float, choice=choice)
+
+
+def pick(scores: Tensor, u: Tensor, n: int | None, uniform_share: float) -> tuple[Tensor, Tensor]:
+    """As `Choice.pick`; n: None is all."""
+    used = n or len(scores)
+    return systematic(inclusion_probabilities(scores, used, uniform_share), used, u)
 
 
 def inclusion_probabilities(s: Tensor, n: int, uniform_share: float) -> Tensor:

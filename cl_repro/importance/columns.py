@@ -19,7 +19,6 @@ The sensitivities sum |J^T s_j| instead (Benzing 2022, section 4 and appendix H)
     masx_logits (max_c z_c)^2
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -87,41 +86,47 @@ def importance_sample(z: Tensor, noise: Tensor, draws: int = 1) -> Tensor:
 
     With g_y = p - onehot(y), q_y = p_y |g_y|^2 / v and v = sum_c p_c |g_c|^2 = `variance(z)` the weight is
     p_y / q_y = v / |g_y|^2: every column is sqrt(v / draws) times a unit vector, and with C = 2, where g_0 and g_1 are
-    parallel, the column of `exact`, whatever the draw. In log space and float64, as `draw`. The draws are systematic:
-    of (noise + j) / draws, j = 0 ... draws - 1.
+    parallel, the column of `exact`, whatever the draw. With m the most probable label and r = sum_{c != m} p_c
+
+        |g_m|^2 = r^2 + sum_{c != m} p_c^2,   |g_y|^2 = 1 - 2 p_y + sum_c p_c^2 for y != m, where p_y is at most 1/2
+
+    so that nothing is left of a subtraction of equals: 1 - p_m has lost what a confident network has. C x C numbers
+    are never held. The draws are systematic, of (noise + j) / draws, j = 0 ... draws - 1.
 
     Args:
         z: [N, C].
-        noise: [N] float64 uniform in [0, 1).
+        noise: [N] float64 uniform in [0, 1), for the reason that `draw` gives.
         draws: labels of each example.
 
     Returns:
-        [N, draws, C] in the dtype of z; no column if C = 1.
+        [N, draws, C] in the dtype of z; 0 where r underflows.
     """
-    if z.shape[1] == 1:
-        return z[:, :0, None]
-    lp = z.double().log_softmax(1)
-    others = log_of_others(lp)  # log(1 - p_y)
-    square = torch.logaddexp(2 * others, log_of_others(2 * lp))  # log |g_y|^2 = log((1 - p_y)^2 + sum_{c != y} p_c^2)
-    lq = lp + square  # log(v q_y)
-    y = torch.stack([draw(lq, (noise + j) / draws) for j in range(draws)], 1)  # [N, draws]
-    scale = (lq.logsumexp(1, keepdim=True) - square.gather(1, y) - math.log(draws)) / 2
-    own = -(scale + others.gather(1, y)).exp()
-    return (scale[:, :, None] + lp[:, None, :]).exp().scatter(2, y[:, :, None], own[:, :, None]).to(z.dtype)
+    p = z.softmax(1)
+    top, m = p.max(1, keepdim=True)
+    rest = p.scatter(1, m, 0.0)
+    r = rest.sum(1, keepdim=True, dtype=torch.float64)
+    squares = torch.linalg.vector_norm(rest, dim=1, keepdim=True, dtype=torch.float64).square()  # sum_{c != m} p_c^2
+    of_top = r.square() + squares  # |g_m|^2
+    of_others = (1 + top.double().square() + squares).to(z.dtype) - 2 * p  # |g_y|^2
+    cdf = (p * of_others).scatter(1, m, (top * of_top).to(z.dtype)).cumsum(1, dtype=torch.float64)  # v times that of q
+    v = cdf[:, -1:]
+    u = (noise[:, None] + torch.arange(draws, device=z.device)) / draws
+    y = torch.searchsorted(cdf, v * u, right=True).clamp(max=z.shape[1] - 1)  # [N, draws]
+    size = torch.where(y == m, of_top, of_others.gather(1, y).double())
+    scale = (v / (draws * size.clamp(min=1e-300))).sqrt()
+    own = scale * torch.where(y == m, r, 1 - p.gather(1, y).double())
+    return (scale[:, :, None].to(z.dtype) * p[:, None, :]).scatter(2, y[:, :, None], -own[:, :, None].to(z.dtype))
 
 
 def variance(z: Tensor) -> Tensor:
-    """tr(diag(p) - p p^T) = sum_c p_c (1 - p_c), [N] float64: what the columns of `exact` amount to."""
-    lp = z.double().log_softmax(1)
-    return (lp + log_of_others(lp)).exp().sum(1)
+    """tr(diag(p) - p p^T) = sum_c p_c (1 - p_c), [N] float64: what the columns of `exact` amount to.
 
-
-def log_of_others(v: Tensor) -> Tensor:
-    """For every y, log sum_{c != y} exp(v_c), [N, C]; for the largest not by a subtraction, which may leave nothing."""
-    largest = v.argmax(1, keepdim=True)
-    total = v.logsumexp(1, keepdim=True)
-    without = v.scatter(1, largest, -torch.inf).logsumexp(1, keepdim=True)
-    return (total + torch.log1p(-(v - total).exp())).scatter(1, largest, without)
+    Of the most probable label 1 - p is the sum of the others, which a subtraction would lose.
+    """
+    p = z.double().softmax(1)
+    top, m = p.max(1, keepdim=True)
+    rest = p.scatter(1, m, 0.0)
+    return (rest * (1 - rest)).sum(1) + top[:, 0] * rest.sum(1)
 
 
 def af(z: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ Elastic Weight Consolidation (Kirkpatrick et al. 2017, equation 3) on `tasks`, p
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 
 import torch
@@ -26,6 +27,7 @@ from torch.nn import functional
 
 from cl_repro.errors import UserError
 from cl_repro.importance import columns
+from cl_repro.importance.by_score import pick
 from cl_repro.importance.module_squares import (
     COLUMNS,
     FLOAT,
@@ -44,15 +46,18 @@ from cl_repro.runtime import tf32
 from cl_repro.types import Tree
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
-# (z [N, A], y [N], noise [N]) -> blocks [N, J, A] of columns, J at most COLUMNS: A x A numbers are never held.
-Label = Callable[[Tensor, Tensor, Tensor], Iterable[Tensor]]
+# (z [N, A], y [N], noise [N], draws) -> blocks [N, J, A] of columns, J at most COLUMNS: A x A numbers are never held.
+Label = Callable[[Tensor, Tensor, Tensor, int], Iterable[Tensor]]
+Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # as `Choice.pick`
 
-LABELS: dict[str, Label] = {  # as in `fisher`
-    "exact": lambda z, y, noise: columns.exact_blocks(z, COLUMNS),
-    "sample": lambda z, y, noise: [columns.towards(z, columns.draw(z, noise))],
-    "empirical": lambda z, y, noise: [columns.towards(z, y)],
-    "predicted": lambda z, y, noise: [columns.towards(z, z.argmax(1))],
+LABELS: dict[str, Label] = {  # as in `fisher` and `importance_sample`
+    "exact": lambda z, y, noise, draws: columns.exact_blocks(z, COLUMNS),
+    "sample": lambda z, y, noise, draws: [columns.towards(z, columns.draw(z, noise))],
+    "empirical": lambda z, y, noise, draws: [columns.towards(z, y)],
+    "predicted": lambda z, y, noise, draws: [columns.towards(z, z.argmax(1))],
+    "importance_sample": lambda z, y, noise, draws: columns.importance_sample(z, noise, draws).split(COLUMNS, 1),
 }
+BY_SCORE = {f"{name}_by_score": LABELS[name] for name in ("exact", "importance_sample")}  # as in `by_score`
 BATCHED = "batched"
 
 
@@ -64,6 +69,8 @@ def diagonal_fisher(
     active: Sequence[int] | None = None,
     chunk: int | None = None,
     *,
+    draws: int = 1,
+    uniform_share: float = 0.1,
     generator: Generator | None = None,
 ) -> dict[str, Tensor]:
     r"""The diagonal Fisher information of a classifier.
@@ -87,14 +94,19 @@ def diagonal_fisher(
         model: maps x [N, *in] to logits [N, C], of each example for itself; parameters in float32 or float64.
         data: (x [N, *in], y [N] int64), or an iterable of such pairs, on any device.
         estimator: whose label the gradient has: `exact` (all, weighted by p(y|x): C - 1 backward passes), `sample` (one
-            drawn from the model), `empirical` (the data's), `predicted` (the most probable); or `batched`, whose
-            mini-batches are those of an iterable: `zip(x.split(128), y.split(128))`.
+            drawn from the model), `empirical` (the data's), `predicted` (the most probable), `importance_sample` (drawn
+            by the size of its term and weighed, unbiased: `draws` backward passes, for any number of classes); or
+            `exact_by_score` and `importance_sample_by_score`, whose n examples of a pair are chosen by what a forward
+            pass says of each, and weighed (`importance.by_score`); or `batched`, whose mini-batches are those of an
+            iterable: `zip(x.split(128), y.split(128))`.
         n: examples used: of a pair drawn without replacement; of an iterable the first ones. None: all.
         active: class ids that enter the softmax; None: all C.
         chunk: examples per pass. It bounds the memory and changes the result by no more than rounding. None: what takes
             about 128 MB on a CPU, 2 GB elsewhere, besides a few copies of the parameters, for any number of classes.
             Two examples are needed at a time whatever it says.
-        generator: of the examples of a pair and the labels of `sample`; None: one with seed 0.
+        draws: labels of each example that `importance_sample` draws.
+        uniform_share: of the probabilities by which examples are chosen by score, the share that is alike for all.
+        generator: of the examples of a pair and the labels that are drawn; None: one with seed 0.
 
     Returns:
         {name: [*shape]} of the parameters that require a gradient, in the order of `model.named_parameters()`, in
@@ -109,11 +121,16 @@ def diagonal_fisher(
     other layers) take a gradient per example, with `torch.vmap` or, where it refuses the model, one at a time. Two
     examples are computed one at a time first, and a parameter that comes out otherwise goes the slower way.
     """
-    if estimator not in LABELS and estimator != BATCHED:
-        raise UserError(f"estimator={estimator}: must be one of {', '.join([*LABELS, BATCHED])}")
+    labels = LABELS | BY_SCORE
+    if estimator not in labels and estimator != BATCHED:
+        raise UserError(f"estimator={estimator}: must be one of {', '.join([*labels, BATCHED])}")
     for name, value in (("n", n), ("chunk", chunk)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be at least 1, or None")
+    if draws < 1:
+        raise UserError(f"draws={draws}: must be at least 1")
+    if not 0 <= uniform_share <= 1:
+        raise UserError(f"uniform_share={uniform_share}: must be in [0, 1]")
     check_model(model)
     classes = active_classes(active)
     generator = generator or torch.Generator().manual_seed(0)
@@ -122,7 +139,9 @@ def diagonal_fisher(
         if estimator == BATCHED:
             found = batched(model, parts, classes, chunk)
         else:
-            found = mean_of_squares(model, parts, LABELS[estimator], classes, chunk, generator)
+            label = lambda z, y, noise: labels[estimator](z, y, noise, draws)  # noqa: E731
+            choose = partial(pick, n=n, uniform_share=uniform_share) if estimator in BY_SCORE else None
+            found = mean_of_squares(model, parts, label, classes, chunk, generator, choose)
         check_finite(found)
         return found
 
@@ -223,10 +242,14 @@ def batches(
                 "estimator=batched: needs an iterable of mini-batches, such as zip(x.split(128), y.split(128))"
             )
         x, y = checked(data)
-        if n is not None and n <= len(x):
+        if n is not None:
+            check_n(n, len(x))
+            n = None if estimator in BY_SCORE else n  # which n of them is chosen later
             rows = torch.randperm(len(x), generator=generator, device=generator.device)[:n]
             x, y = x[rows.to(x.device)], y[rows.to(y.device)]
         data = [(x, y)]
+    elif estimator in BY_SCORE:
+        raise UserError(f"estimator={estimator}: needs a pair of tensors (x, y), to choose from all examples")
     used = 0
     for batch in data:
         x, y = checked(batch)
@@ -239,7 +262,13 @@ def batches(
     if not used:
         raise UserError("data: there are no examples")
     if n is not None:
-        raise UserError(f"n={n}: the data have {used} examples; n must not be larger")
+        check_n(n, used)
+
+
+def check_n(n: int, there: int) -> None:
+    """Refuse more examples than there are."""
+    if n > there:
+        raise UserError(f"n={n}: the data have {there} examples; n must not be larger")
 
 
 def checked(batch: object) -> tuple[Tensor, Tensor]:
@@ -304,12 +333,13 @@ def values_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
 def mean_of_squares(
     model: nn.Module,
     parts: Iterable[tuple[Tensor, Tensor]],
-    label: Label,
+    label: Callable[[Tensor, Tensor, Tensor], Iterable[Tensor]],
     active: Tensor | None,
     chunk: int | None,
     generator: Generator,
+    choose: Choose | None = None,
 ) -> Tree:
-    """The estimators that square the gradients of examples."""
+    """The estimators that square the gradients of examples: of all, or of those that are chosen, weighed."""
     plan, total, count = None, {name: torch.zeros_like(p) for name, p in trainable(model).items()}, 0
     for x, y in parts:
         if plan is None:
@@ -318,16 +348,28 @@ def mean_of_squares(
             blocks = label(plan.z, positions(y[:2], plan.z, active), plan.z.new_zeros(len(plan.z)).double())
             width = max((block.shape[1] for block in islice(blocks, 1)), default=0)
         size = chunk or max(1, FLOATS.get(x.device.type, FLOATS["cuda"]) // max(1, plan.each + width * plan.column))
-        for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        count += len(x)
+        used = chosen(model, x, y, active, size, choose, generator) if choose else (x, y, x.new_ones(len(x)))
+        for x_part, y_part, w in zip(*(t.split(size) for t in used), strict=True):
             noise = torch.rand(len(x_part), generator=generator, dtype=torch.float64, device=generator.device)
 
-            def of_logits(z: Tensor, y: Tensor = y_part, noise: Tensor = noise) -> Iterable[Tensor]:
-                return label(z, positions(y, z, active), noise.to(z.device))
+            def of_logits(z: Tensor, y: Tensor = y_part, noise: Tensor = noise, w: Tensor = w) -> Iterable[Tensor]:
+                blocks = label(z, positions(y, z, active), noise.to(z.device))
+                return (w.sqrt().to(z)[:, None, None] * s for s in blocks) if choose else blocks
 
             found = sum_of_squares(model, plan, x_part, active, of_logits)
             total = {name: value + found[name] for name, value in total.items()}
-            count += len(x_part)
     return {name: value / count for name, value in total.items()}
+
+
+def chosen(
+    model: nn.Module, x: Tensor, y: Tensor, active: Tensor | None, size: int, choose: Choose, generator: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The examples that are used, and their weights [n], when all have been looked at, `size` at a time."""
+    scores = torch.cat([columns.variance(logits(model, part, active).detach()) for part in x.split(size)])
+    u = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
+    at, weight = choose(scores, u.to(scores.device))
+    return x[at], y[at.to(y.device)], weight
 
 
 def check_first(model: nn.Module, x: Tensor) -> None:
