@@ -6,7 +6,7 @@ the unit of locking, failure, resume and progress.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -111,13 +111,16 @@ def cells(arms: Sequence[Arm]) -> list[Cell]:
     return list(result.values())
 
 
-def chunks(arms: Sequence[Arm], all_cells: Sequence[Cell], limits: Mapping[str, int]) -> list[list[Cell]]:
+def chunks(
+    arms: Sequence[Arm], all_cells: Sequence[Cell], limits: Mapping[str, int], apart: Collection[str] = ()
+) -> list[list[Cell]]:
     """Cut into stacks: whole seeds where they fit, else parts of one seed.
 
     Args:
         arms: of the study.
         all_cells: from `cells`.
         limits: K at most, by `Arm.stack_id`.
+        apart: stack_ids of arms whose seeds cannot be in one stack.
 
     Returns:
         Chunks, ordered by their first seed, so that those that share a first task follow each other.
@@ -131,7 +134,7 @@ def chunks(arms: Sequence[Arm], all_cells: Sequence[Cell], limits: Mapping[str, 
         max_replicas, pack = limits[name], list[Cell]()
         for _, of_seed in groupby(members, lambda cell: cell.seed):
             part = list(of_seed)
-            if pack and len(pack) + len(part) > max_replicas:
+            if pack and (name in apart or len(pack) + len(part) > max_replicas):
                 result.append(pack)
                 pack = []
             pack += part

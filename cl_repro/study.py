@@ -91,13 +91,22 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     limits, stacks = stacking.limits(workshop, arms, device, window.known(folder, stacking.FILE))
     return Plan(
         arms,
-        grid.chunks(arms, grid.cells(arms), limits),
+        grid.chunks(arms, grid.cells(arms), limits, {arm.stack_id for arm in arms if is_apart(workshop, arm, device)}),
         folder,
         device,
         {cfg["benchmark"]["name"]: workshop.benchmark(cfg, device).checksum for cfg in arms_cfg},
         traces,
         stacks,
     )
+
+
+def is_apart(workshop: worker.Workshop, arm: Arm, device: str) -> bool:
+    """Whether an arm trains for whole epochs on tasks whose lengths differ between seeds: no stack can hold two."""
+    experiment = workshop.experiment(arm, device)
+    if not isinstance(experiment.iterations, engine.Epochs):
+        return False
+    curricula = map(experiment.benchmark.curriculum, arm.cfg["seeds"])
+    return len({tuple(len(task.rows) for task in curriculum.tasks) for curriculum in curricula}) > 1
 
 
 def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | None = None) -> Ended:

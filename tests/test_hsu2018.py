@@ -10,7 +10,7 @@ from made_trees import error
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro import rng, scenarios
+from cl_repro import rng, scenarios, study
 from cl_repro.benchmarks.split import split
 from cl_repro.config import check
 from cl_repro.engine import Epochs, Experiment, Replica, lengths
@@ -213,9 +213,12 @@ def test_replicas_of_equally_long_tasks_are_the_singles_of_a_stack():
 
 def test_seeds_with_unequal_tasks_are_no_stack():
     experiment = made_experiment(digits(), iterations=Epochs((1,) * 5))
-    with pytest.raises(UserError, match=r"^max_replicas: must be so small that a stack has one seed, as task 0 of"):
+    with pytest.raises(ValueError, match=r"^task 0 of seeds \[1, 2\]: whole epochs of different lengths are no one"):
         batches(experiment, [1, 2], 0, [0])
-    assert all(batches(experiment, [seed], 0, [0]).sizes.sum() for seed in (1, 2))
+    arms = cli.arms("method=finetune", "seeds=[1,2,3]", "iterations={epochs: 1}")
+    assert [len(chunk) for chunk in study.plan(arms).chunks] == [1, 1, 1]
+    arms = cli.arms("method=finetune", "seeds=[1,2,3]", "iterations={epochs: 1}", "+benchmark.fixed_classes=true")
+    assert [len(chunk) for chunk in study.plan(arms).chunks] == [3]
 
 
 @pytest.mark.parametrize(

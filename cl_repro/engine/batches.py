@@ -47,8 +47,8 @@ def batches(
         The mini-batches.
 
     Raises:
-        UserError: fewer examples than a mini-batch has, where incomplete ones are dropped; seeds whose epochs are cut
-            into different mini-batches.
+        UserError: fewer examples than a mini-batch has, where incomplete ones are dropped.
+        ValueError: seeds whose epochs are cut into different mini-batches.
     """
     at: list[Tensor] = []
     rows: list[Tensor] = []
@@ -69,10 +69,7 @@ def batches(
         pixels += pixel_orders(experiment.benchmark, curriculum)
     sizes = [(order >= 0).sum(1).cpu() for order in at]
     if not all(torch.equal(own, sizes[0]) for own in sizes):
-        raise UserError(
-            f"max_replicas: must be so small that a stack has one seed, as task {task} of seeds {list(seeds)} differs "
-            "in its number of examples and iterations are whole epochs"
-        )
+        raise ValueError(f"task {task} of seeds {list(seeds)}: whole epochs of different lengths are no one stack")
     curriculum = experiment.benchmark.curriculum(seeds[0])
     masks = [active_mask(experiment, curriculum, task, asked) for asked in range(experiment.benchmark.n_tasks)]
     return Batches(
