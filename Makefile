@@ -12,6 +12,9 @@ READY := $(VENV)/.ready
 # Two processes of one thread each, of one test file each at a time; one that dies ends it all, with a failure.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
+# Every script runs, whatever the others say; the worst exit status is that of all.
+all = @status=0; for name in $(1); do $(PY) scripts/$$name.py || status=$$?; done; exit $$status
+
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all lint bench gpu clean
 
@@ -54,16 +57,10 @@ data: $(READY) ## download the real data sets (or DATA=mnist) into ./data (or th
 	$(PY) scripts/prepare_data.py $(DATA)
 
 figures: $(READY) ## draw all figures again, from the CSVs alone
-	$(PY) scripts/plot_lambda_curves.py
-	$(PY) scripts/plot_comparison.py
-	$(PY) scripts/plot_anatomy.py
-	$(PY) scripts/plot_unifying.py
-	$(PY) scripts/plot_idea.py
-	$(PY) scripts/plot_survival.py
+	$(call all,plot_lambda_curves plot_comparison plot_anatomy plot_unifying plot_idea plot_survival)
 
 tables: $(READY) ## write all tables again, from the CSVs alone
-	$(PY) scripts/table_accuracy.py
-	$(PY) scripts/table_timing.py
+	$(call all,table_accuracy table_timing)
 
 report: $(READY) ## one page with all results: results/report/index.html
 	$(PY) scripts/report.py

@@ -4,8 +4,10 @@ import argparse
 import os
 import select
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -29,6 +31,34 @@ def refuse(text: str) -> NoReturn:
     """One line on standard error, exit status 2."""
     print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
+
+
+class Skipping:
+    """Work on folder after folder, of which a bad one must not keep the others from being done."""
+
+    def __init__(self, named: bool = True) -> None:
+        """`named`: the user has asked for these very folders, so that the first bad one ends the command."""
+        self.named = named
+        self.skipped: list[str] = []
+
+    @contextmanager
+    def attempt(self, folder: Path) -> Iterator[None]:
+        """What is done with one folder: whatever is wrong with it is told, and it is left out."""
+        try:
+            yield
+        except Exception as error:
+            if self.named:
+                raise
+            if not isinstance(error, UserError):
+                traceback.print_exc()  # our mistake, which stays visible
+            if str(folder) not in self.skipped:
+                print(f"skipped {folder}: {error}", file=sys.stderr)
+                self.skipped.append(str(folder))
+
+    def end(self) -> None:
+        """Say that not all is done, if it is not."""
+        if self.skipped:
+            raise UserError(f"skipped {', '.join(self.skipped)}; the rest is done")
 
 
 @contextmanager

@@ -21,12 +21,14 @@ def make(arguments: argparse.Namespace) -> list[Path]:
     there = sorted(path.parent.name for path in results.glob("*/anatomy.csv"))
     anatomies = [name for name in arguments.names or there if (results / name / "anatomy.csv").exists()]
     others = [name for name in arguments.names if name not in anatomies]
-    paths = []
+    paths, skipping = [], arguments.skipping
     if others or not arguments.names:
-        paths += plot_collapse(others, results, arguments.out, tables)
-    for found in (open_anatomy(name, results) for name in anatomies):
-        paths += [*plot_cost(found, arguments.out), *write_tables(found, tables)]
-    if not paths:
+        paths += plot_collapse(others, results, arguments.out, tables, skipping)
+    for name in anatomies:
+        with skipping.attempt(results / name):
+            found = open_anatomy(name, results)
+            paths += [*plot_cost(found, arguments.out), *write_tables(found, tables)]
+    if not paths and not skipping.skipped:
         raise UserError(f"nothing to draw under {results}: run scripts/anatomy.py or a study first")
     return paths
 

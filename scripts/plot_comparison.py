@@ -9,15 +9,18 @@ from pathlib import Path
 from cl_repro.analysis.command import run
 from cl_repro.analysis.comparison_figure import plot_comparison
 from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import folders, open_study, studies
+from cl_repro.analysis.study import opened, studies
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
     """Draw the studies asked for, or every comparison there is."""
-    names, root = arguments.names, arguments.results_dir
-    there = names or [name for name in folders(root) if open_study(name, root).kind == COMPARISON]
-    found = studies(there, root, (COMPARISON,)) if there else []
-    return [path for study in found for path in plot_comparison(study, arguments.out)]
+    names, root, skipping, paths = arguments.names, arguments.results_dir, arguments.skipping, []
+    found = studies(names, root, (COMPARISON,)) if names else opened([], root, skipping)
+    for study in found:
+        if study.kind == COMPARISON:
+            with skipping.attempt(study.folder):
+                paths += plot_comparison(study, arguments.out)
+    return paths
 
 
 if __name__ == "__main__":

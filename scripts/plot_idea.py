@@ -11,7 +11,11 @@ def make(arguments: argparse.Namespace) -> list[Path]:
     """Draw the folders named, or every one there is."""
     root = arguments.results_dir
     names = arguments.names or sorted(path.parent.name for path in root.glob("*/paths.csv"))
-    return [path for name in names for path in plot_idea(root / name, arguments.out)]
+    paths = []
+    for name in names:
+        with arguments.skipping.attempt(root / name):
+            paths += plot_idea(root / name, arguments.out)
+    return paths
 
 
 if __name__ == "__main__":

@@ -10,11 +10,15 @@ from cl_repro.analysis.study import ARMS, CURVES, LISTING, most_lambdas, studies
 
 def make(arguments: argparse.Namespace) -> list[Path]:
     """Draw the studies asked for, or every one that has a curve."""
-    found = studies(arguments.names, arguments.results_dir, (CURVES, ARMS, LISTING))
+    skipping, paths = arguments.skipping, []
+    found = studies(arguments.names, arguments.results_dir, (CURVES, ARMS, LISTING), skipping)
     drawn = [study for study in found if arguments.names or most_lambdas(study.runs) > 1]
     for study in drawn:
         with_a_curve(study)  # refused before the first is drawn
-    return [path for study in drawn for path in plot_study(study, arguments.out)]
+    for study in drawn:
+        with skipping.attempt(study.folder):
+            paths += plot_study(study, arguments.out)
+    return paths
 
 
 if __name__ == "__main__":

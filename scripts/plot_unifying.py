@@ -19,9 +19,17 @@ def make(arguments: argparse.Namespace) -> list[Path]:
     names = arguments.names or folders(results)
     if not names:
         raise UserError(f"nothing to draw under {results}: run scripts/unifying.py first")
-    found = [open_figures(name, results) for name in names]
-    paths = [path for group in by_scale(found) for path in plot_all(group, arguments.out)]
-    return paths + [path for one in found for path in write_tables(one, results / "tables")]
+    found, paths = [], []
+    for name in names:
+        with arguments.skipping.attempt(results / name):
+            found.append(open_figures(name, results))
+    for group in by_scale(found):
+        with arguments.skipping.attempt(results / group[0].name):
+            paths += plot_all(group, arguments.out)
+    for one in found:
+        with arguments.skipping.attempt(results / one.name):
+            paths += write_tables(one, results / "tables")
+    return paths
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from cl_repro.report.page import write_page
 
 def make(arguments: argparse.Namespace) -> list[Path]:
     """The page, of everything that is there or of what is named."""
-    return write_page(arguments.names, arguments.results_dir, arguments.out)
+    return write_page(arguments.names, arguments.results_dir, arguments.out, arguments.skipping)
 
 
 if __name__ == "__main__":

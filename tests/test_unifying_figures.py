@@ -18,7 +18,7 @@ from cl_repro.analysis import unifying_figures as figures
 from cl_repro.analysis import unifying_tables as tables
 from cl_repro.analysis.markup import DASH, MINUS, Table
 from cl_repro.analysis.unifying import MAIN, NO_INIT, NO_PENALTY, Figures, by_scale, kind_of_runs, open_figures, seeds
-from cl_repro.errors import UserError
+from cl_repro.errors import Skipping, UserError
 from cl_repro.records import Store, sha256
 from cl_repro.unifying import measures
 from cl_repro.unifying.folder import Group, add
@@ -451,12 +451,12 @@ def test_the_script_draws_what_is_there_or_named(copy: Path, tmp_path: Path) -> 
     calls: list[list[str]] = []
     make.__globals__["plot_all"] = lambda group, out: calls.append([f.benchmark for f in group]) or []
     options = {"results_dir": copy, "out": tmp_path}
-    paths = make(argparse.Namespace(names=[], **options))
+    paths = make(argparse.Namespace(names=[], skipping=Skipping(), **options))
     assert calls == [["Permuted MNIST", "Split CIFAR-10/100"]]
     assert {path.parent for path in paths} == {copy / "tables"} and len(paths) == 4
-    make(argparse.Namespace(names=[f"unifying_figures_{CIFAR}_cpu"], **options))
+    make(argparse.Namespace(names=[f"unifying_figures_{CIFAR}_cpu"], skipping=Skipping(), **options))
     assert calls[1:] == [["Split CIFAR-10/100"]]
     with pytest.raises(UserError, match=r"no results of scripts/unifying\.py at .*/other "):
-        make(argparse.Namespace(names=["other"], **options))
+        make(argparse.Namespace(names=["other"], skipping=Skipping(), **options))
     with pytest.raises(UserError, match="nothing to draw under"):
-        make(argparse.Namespace(names=[], results_dir=tmp_path / "empty", out=tmp_path))
+        make(argparse.Namespace(names=[], skipping=Skipping(), results_dir=tmp_path / "empty", out=tmp_path))

@@ -22,9 +22,9 @@ from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.markup import TIMES, Table, write
 from cl_repro.analysis.selection import TOO_SMALL
 from cl_repro.analysis.shape import seed_mean
-from cl_repro.analysis.study import CURVES, Study, commits, describe, folders, open_study, studies
+from cl_repro.analysis.study import CURVES, Study, commits, describe, opened, studies
 from cl_repro.analysis.tables import log_traces, shapes
-from cl_repro.errors import UserError
+from cl_repro.errors import Skipping, UserError
 from cl_repro.stats import Array, Interval
 
 X_LABELS = ("Regularisation strength λ (log scale)", f"λ {TIMES} trace of the first task's Fisher (log scale)")
@@ -128,7 +128,9 @@ def table(study: Study, found: Collapse) -> Table:
     return Table("collapse", "Do the estimators differ in scale only?", header, rows, notes)
 
 
-def plot_collapse(names: list[str], results_dir: Path, figures: Path, tables: Path) -> list[Path]:
+def plot_collapse(
+    names: list[str], results_dir: Path, figures: Path, tables: Path, skipping: Skipping | None = None
+) -> list[Path]:
     """Draw and tabulate the studies asked for, or every one that can be.
 
     Args:
@@ -136,6 +138,7 @@ def plot_collapse(names: list[str], results_dir: Path, figures: Path, tables: Pa
         results_dir: the folder of all results.
         figures: folder of collapse_<study>.png and .svg, made if missing.
         tables: folder of collapse_<study>.md and .tex, made if missing.
+        skipping: as for `studies`.
 
     Returns:
         The paths.
@@ -143,20 +146,26 @@ def plot_collapse(names: list[str], results_dir: Path, figures: Path, tables: Pa
     Raises:
         UserError: as `studies` and `open_study`; a named study has no two arms with a rise and a trace.
     """
-    paths = []
-    everything = (open_study(name, results_dir) for name in folders(results_dir))
-    for study in studies(names, results_dir, (CURVES,)) if names else [s for s in everything if s.kind == CURVES]:
-        found = collapse(study)
-        if found is None:
-            if names:
+    paths: list[Path] = []
+    skipping = skipping or Skipping()
+    there = studies(names, results_dir, (CURVES,)) if names else opened([], results_dir, skipping)
+    for study in (one for one in there if one.kind == CURVES):
+        with skipping.attempt(study.folder):
+            found = collapse(study)
+            if found:
+                paths += plot_one(study, found, figures, tables)
+            elif names:
                 raise UserError(
                     f"{study.folder}: no two arms have both a rise above None and a trace: nothing to compare"
                 )
-            continue
-        title, name = f"{study.name}: {describe(study.runs)}", f"collapse_{study.name}"
-        style: Any = {**STYLE, "svg.hashsalt": name}
-        with mpl.rc_context(style):
-            paths += save(draw(found, describe(study.runs)), title, f"cl_repro {commits(study.runs)}", figures / name)
-        shown = [table(study, found), later_table(study, found.grid, found.rises)]
-        paths += write([each for each in shown if each], title, name, tables)
     return paths
+
+
+def plot_one(study: Study, found: Collapse, figures: Path, tables: Path) -> list[Path]:
+    """Draw and tabulate one study; returns the paths."""
+    title, name = f"{study.name}: {describe(study.runs)}", f"collapse_{study.name}"
+    style: Any = {**STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(style):
+        paths = save(draw(found, describe(study.runs)), title, f"cl_repro {commits(study.runs)}", figures / name)
+    shown = [table(study, found), later_table(study, found.grid, found.rises)]
+    return [*paths, *write([each for each in shown if each], title, name, tables)]

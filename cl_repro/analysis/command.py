@@ -7,7 +7,7 @@ from pathlib import Path
 from cl_repro.analysis.markup import Table, plain
 from cl_repro.analysis.study import Study, studies
 from cl_repro.analysis.tables import write_tables
-from cl_repro.errors import Parser, entry_point
+from cl_repro.errors import Parser, Skipping, entry_point
 from cl_repro.records import check_place
 
 
@@ -22,7 +22,8 @@ def run(
     Args:
         description: for --help.
         default_out: folder under --results-dir.
-        make: from `names`, `results_dir`, `out` (and `show`) to the paths written.
+        make: from `names`, `results_dir`, `out` (and `show`) to the paths written; with `skipping`, for folders that
+            nobody has named.
         shows: whether there is a --show.
     """
     parser = Parser(description=description)
@@ -36,8 +37,10 @@ def run(
     with entry_point():
         arguments = parser.parse_args()
         arguments.out = arguments.out or arguments.results_dir / default_out
+        arguments.skipping = Skipping(named=bool(arguments.names))
         check_place(arguments.out)
         print(*make(arguments), sep="\n")
+        arguments.skipping.end()
 
 
 def make_tables(
@@ -45,7 +48,10 @@ def make_tables(
 ) -> list[Path]:
     """Write the tables of the studies asked for, and print them if `show` says so; returns the paths."""
     # All are made before one is written: whatever is refused leaves nothing behind.
-    made = [(study, tables(study)) for study in studies(arguments.names, arguments.results_dir, kinds)]
+    made = []
+    for study in studies(arguments.names, arguments.results_dir, kinds, arguments.skipping):
+        with arguments.skipping.attempt(study.folder):
+            made.append((study, tables(study)))
     if arguments.show:
         print("\n".join(plain(table) for _, those in made for table in those))
     return [path for study, those in made for path in write_tables(study, those, arguments.out)]

@@ -16,7 +16,7 @@ from cl_repro.analysis.accuracy import OTHER_PROTOCOL, at_best, judge
 from cl_repro.analysis.arms import ONE_SAMPLE, grid_of, setting, variant
 from cl_repro.analysis.comparison import compared
 from cl_repro.analysis.read import IDENTITY, read_provenance
-from cl_repro.analysis.settings import COMPARISON, Settings, companions, conf_dir
+from cl_repro.analysis.settings import COMPARISON, Settings, companions, conf_dir, load
 from cl_repro.analysis.study import (
     PLACE,
     TIMING,
@@ -24,11 +24,11 @@ from cl_repro.analysis.study import (
     all_published,
     commits,
     folders,
-    open_study,
+    opened,
     published_estimate,
 )
 from cl_repro.analysis.timing import timings
-from cl_repro.errors import UserError
+from cl_repro.errors import Skipping, UserError
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW, Estimate, Interval, estimate
 
 SHOWN, NOT_RUN, NOT_UNIQUE, NO_VERDICT = "shown", "not yet run", "not unique", "no verdict"
@@ -72,11 +72,12 @@ class Entry(NamedTuple):
     settings: Settings | None = None  # by which it was judged
 
 
-def entries(results_dir: Path) -> list[Entry]:
+def entries(results_dir: Path, skipping: Skipping | None = None) -> list[Entry]:
     """One entry per row of published.csv, in its order.
 
     Args:
         results_dir: the folder of all results.
+        skipping: what to do with a bad folder; None: it is an error. Only folders are opened that have published rows.
 
     Returns:
         The entries; rows that no run of ours belongs to are `not yet run`.
@@ -87,7 +88,9 @@ def entries(results_dir: Path) -> list[Entry]:
     published = all_published(results_dir)
     if published.empty:
         raise UserError(f"no published numbers at {results_dir / 'published' / 'published.csv'}")
-    studies = [open_study(name, results_dir) for name in folders(results_dir)]
+    known = set(published["study"])
+    names = [name for name in folders(results_dir) if load(name).published_study in known]
+    studies = opened(names, results_dir, skipping or Skipping()) if names else []
     # A smoke run, or a copy of a folder, is not the study whose name it bears.
     own = [study for study in studies if study.name == study.runs["study"].iloc[0]]
     ours = [one for study in own for one in _numbers(study)]

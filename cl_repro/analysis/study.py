@@ -10,7 +10,7 @@ import pandas as pd
 from cl_repro.analysis.arms import ONE_SAMPLE, Arm, variant
 from cl_repro.analysis.read import PUBLISHED, read_published, read_runs
 from cl_repro.analysis.settings import PACKAGE, Settings, load
-from cl_repro.errors import UserError
+from cl_repro.errors import Skipping, UserError
 from cl_repro.stats import Estimate
 
 AD_HOC = "runs"  # the folder of runs that belong to no study
@@ -90,13 +90,25 @@ def most_lambdas(runs: pd.DataFrame) -> int:
     return int(runs.groupby("config_id")["lambda"].nunique().max()) if len(runs) else 0
 
 
-def studies(names: Sequence[str], results_dir: Path, kinds: Sequence[str]) -> list[Study]:
+def opened(names: Sequence[str], results_dir: Path, skipping: Skipping) -> list[Study]:
+    """Studies of these names, or of all folders with a runs.csv, but for those that are skipped."""
+    found = []
+    for name in names or folders(results_dir):
+        with skipping.attempt(results_dir / name):
+            found.append(open_study(name, results_dir))
+    return found
+
+
+def studies(
+    names: Sequence[str], results_dir: Path, kinds: Sequence[str], skipping: Skipping | None = None
+) -> list[Study]:
     """The studies asked for, or all of the fitting kinds.
 
     Args:
         names: folders under `results_dir`; empty: every folder with a runs.csv of one of `kinds`.
         results_dir: the folder of all results.
         kinds: the kinds that fit.
+        skipping: what to do with a bad folder; None: the first is an error.
 
     Returns:
         The studies, at least one.
@@ -104,11 +116,11 @@ def studies(names: Sequence[str], results_dir: Path, kinds: Sequence[str]) -> li
     Raises:
         UserError: none found, or a named one is of another kind.
     """
-    opened = [open_study(name, results_dir) for name in names or folders(results_dir)]
-    wrong = [study for study in opened if study.kind not in kinds]
+    there = opened(names, results_dir, skipping or Skipping())
+    wrong = [study for study in there if study.kind not in kinds]
     if names and wrong:
         raise UserError(f"{wrong[0].folder} is a {wrong[0].kind} study, not {' or '.join(kinds)}")
-    fitting = [study for study in opened if study.kind in kinds]
+    fitting = [study for study in there if study.kind in kinds]
     if not fitting:
         raise UserError(f"no {' or '.join(kinds)} results under {results_dir}: run `make reproduce` first")
     return fitting

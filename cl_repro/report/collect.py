@@ -1,6 +1,6 @@
 """Which sections the page has: every results folder that something can be said of, in reading order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +10,7 @@ from cl_repro.analysis.anatomy import Anatomy, open_anatomy
 from cl_repro.analysis.anatomy_tables import confidence_table, layers_table, passes_table
 from cl_repro.analysis.study import commits, folders, open_study, origin
 from cl_repro.analysis.unifying_figures import figures_of
-from cl_repro.errors import UserError
+from cl_repro.errors import Skipping, UserError
 from cl_repro.report import bench, explained, search, studies
 from cl_repro.report.section import ANATOMY, BENCH, FIGURES, GROUPS, KINDS, Link, Place, Section, commands, one
 
@@ -18,13 +18,14 @@ HEADLINE = "split_mnist_fisher"  # first of its benchmark, which is the first
 BENCHMARKS = ("split_mnist", "split_cifar10", "permuted_mnist", "cifar10_100", "tiny_imagenet")  # others follow
 
 
-def collect(names: Sequence[str], results_dir: Path, page: Path) -> list[Section]:
+def collect(names: Sequence[str], results_dir: Path, page: Path, skipping: Skipping | None = None) -> list[Section]:
     """The sections of the page in reading order.
 
     Args:
         names: folders under `results_dir`; empty: every one that something can be said of.
         results_dir: the folder of all results.
         page: the folder that the page will be in, where links start from.
+        skipping: what to do with a bad folder; None: it is an error.
 
     Returns:
         At least one: by benchmark, then by kind; the headline study first, how methods work and speed last.
@@ -40,12 +41,22 @@ def collect(names: Sequence[str], results_dir: Path, page: Path) -> list[Section
     figures = [name for name in unifying.folders(results_dir) if whole or name in names]
     others = {*anatomies, *ideas, *searches, *figures}
     runs = folders(results_dir) if whole else [name for name in names if name not in others]
-    sections = [studies.section(open_study(name, results_dir), place) for name in runs]
-    sections += [_anatomy(open_anatomy(name, results_dir), place) for name in anatomies]
-    sections += [search.section(name, place) for name in searches]
-    opened = [unifying.open_figures(name, results_dir) for name in figures]
-    sections += [_figures(group, place) for group in unifying.by_scale(opened)]
-    sections += [explained.idea(name, place) for name in ideas]
+    skipping, sections, opened = skipping or Skipping(), [], []
+    makers: list[tuple[Sequence[str], Callable[[str], Section]]] = [
+        (runs, lambda name: studies.section(open_study(name, results_dir), place)),
+        (anatomies, lambda name: _anatomy(open_anatomy(name, results_dir), place)),
+        (searches, lambda name: search.section(name, place)),
+        (ideas, lambda name: explained.idea(name, place)),
+    ]
+    for name, make in ((name, make) for own, make in makers for name in own):
+        with skipping.attempt(results_dir / name):
+            sections.append(make(name))
+    for name in figures:
+        with skipping.attempt(results_dir / name):
+            opened.append(unifying.open_figures(name, results_dir))
+    for group in unifying.by_scale(opened):
+        with skipping.attempt(results_dir / group[0].name):
+            sections.append(_figures(group, place))
     if whole:
         measured = sorted((results_dir / BENCH).glob("*.csv"))
         sections += [*explained.survival(place), *([bench.section(measured, place)] if measured else [])]

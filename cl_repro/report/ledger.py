@@ -7,6 +7,7 @@ from cl_repro.analysis.ledger import NOT_RUN, Entry, entries
 from cl_repro.analysis.ledger_files import INTRODUCTION, by_study, counts_table, study_table
 from cl_repro.analysis.markup import Table
 from cl_repro.analysis.study import all_published
+from cl_repro.errors import Skipping
 
 
 class Published(NamedTuple):
@@ -26,11 +27,12 @@ class Ledger(NamedTuple):
     studies: tuple[Published, ...]
 
 
-def ledger(results_dir: Path) -> Ledger | None:
+def ledger(results_dir: Path, skipping: Skipping | None = None) -> Ledger | None:
     """Judge every published number.
 
     Args:
         results_dir: the folder of all results.
+        skipping: as for `entries`.
 
     Returns:
         The ledger; None where there are no published numbers.
@@ -40,7 +42,7 @@ def ledger(results_dir: Path) -> Ledger | None:
     """
     if all_published(results_dir).empty:
         return None
-    found = entries(results_dir)
+    found = entries(results_dir, skipping)
     groups = by_study(found)
     meanings = (" ".join(part.split()) for part in INTRODUCTION.split("\n- ")[1:])
     studies = (_of_study(name, rows) for name, rows in groups.items())

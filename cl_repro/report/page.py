@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from cl_repro.errors import UserError
+from cl_repro.errors import Skipping, UserError
 from cl_repro.records import write_atomically
 from cl_repro.report.collect import collect
 from cl_repro.report.ledger import Ledger, ledger
@@ -35,13 +35,14 @@ class Shown(NamedTuple):
     inches: float  # its width as drawn, which its letters are made for
 
 
-def write_page(names: Sequence[str], results_dir: Path, out: Path) -> list[Path]:
+def write_page(names: Sequence[str], results_dir: Path, out: Path, skipping: Skipping | None = None) -> list[Path]:
     """Write <out>/index.html; say in one line on standard error if pictures had no room in it.
 
     Args:
         names: folders under `results_dir`; empty: all.
         results_dir: the folder of all results.
         out: folder, made if missing.
+        skipping: what to do with a bad folder; None: it is an error.
 
     Returns:
         The path.
@@ -50,7 +51,7 @@ def write_page(names: Sequence[str], results_dir: Path, out: Path) -> list[Path]
         UserError: as `collect`, `ledger` and `page`.
     """
     path = out / "index.html"
-    html, left_out = page(collect(names, results_dir, out), ledger(results_dir))
+    html, left_out = page(collect(names, results_dir, out, skipping), ledger(results_dir, skipping))
     write_atomically(path, html)
     if left_out:
         names_of = ", ".join(picture.path.name for picture in left_out)
