@@ -23,6 +23,11 @@ ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
 CompositionError = (*ConfigurationError, OSError, ValueError)
 
 
+# What an arm cannot have of its own.
+OF_THE_STUDY = {
+    "arms", "copy", "device", "max_replicas", "name", "results_dir", "retry", "scale", "study", "suffix", "time_budget",
+    "workers",
+}  # fmt: skip
 # What a method brings: which choice of these groups it has at first, so that another can be made.
 NOT_BROUGHT = {
     "fisher": "fisher=: this method uses no Fisher; if yours does, its file under method/ must say so, as that of ewc: "
@@ -61,9 +66,11 @@ def from_command_line(arguments: Sequence[str]) -> list[dict[str, Any]]:
             loader.repository.initialize_sources(loader.get_search_path())
         try:
             cfg = hydra.compose(given.config_name, overrides=overrides)
+            return arms_of(cfg, overrides, given.config_name)
+        except UserError:
+            raise
         except CompositionError as error:
             raise UserError(one_line(error)) from None
-        return arms_of(cfg, overrides, given.config_name)
 
 
 def folder(text: str) -> Path:
@@ -99,6 +106,8 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str], name: str = "config") -> 
         raise UserError(
             f"{taken[0]}=: this study lists its arms, which choose it; set arms=[...] instead, or leave out study="
         )
+    if wide := sorted({key for arm in arms for key in arm if key in OF_THE_STUDY or key.startswith("hydra")}):
+        raise UserError(f"arms: {wide[0]} is one for all arms of a study: set it beside arms, not in one of them")
     result = []
     for arm in arms:
         own = [f"{key}={written(value)}" for key, value in arm.items()]

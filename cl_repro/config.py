@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -28,6 +28,7 @@ FLAGS = {"benchmark": (), "scenario": (), "model": (), "optim": ("reset",), "met
 LARGEST = {"float32": 3.4028234663852886e38, "float64": math.inf}  # beyond it a lambda is infinite
 DTYPES = tuple(LARGEST)
 RETRIES = ("all", "failed")
+MOST_DECADES = 300  # on either side of a lambda: more are none or infinitely many in any type of number
 MOST_STEPS = 10**7  # the mini-batches of a task are drawn at once, before its training
 
 
@@ -77,7 +78,7 @@ def register() -> None:
         "decades",
         lambda centre, n: (
             [float(f"{centre * 10.0**i:.12g}") for i in range(-n, n + 1)]
-            if is_number(centre) and is_int(n)
+            if is_number(centre) and is_int(n) and n <= MOST_DECADES
             else [centre]
         ),
         replace=True,
@@ -121,6 +122,8 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
     if missing:
         raise UserError(f"{group}.{missing[0]}: {node['name']} needs this key")
     for key, value in arguments.items():
+        if not is_finite(value):
+            raise UserError(f"{group}.{key}={value}: must be a finite number")
         annotation = inspect.signature(factory).parameters[key].annotation
         if not fits(value, annotation):
             rule = inspect.formatannotation(annotation).replace("collections.abc.", "")
@@ -152,6 +155,8 @@ def fits(value: Any, annotation: Any) -> bool:
     if hasattr(annotation, "_fields"):  # a NamedTuple, as a node of its own builds
         return isinstance(value, annotation)
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is tuple and Ellipsis not in inner and isinstance(value, list) and len(value) != len(inner):
+        return False
     if origin in (list, tuple, Sequence):
         return isinstance(value, list) and all(any(fits(v, one) for one in inner) for v in value)
     if origin in (Union, UnionType):
@@ -169,6 +174,10 @@ def check(cfg: Mapping[str, Any]) -> None:
     Raises:
         UserError: with the key, the value and the rule.
     """
+    names = [one.name for one in fields(Schema)]
+    for key in sorted({*cfg} ^ {*names}):
+        rule = f"unknown key; allowed: {', '.join(sorted(names))}" if key in cfg else "missing; every run has it"
+        raise UserError(f"{key}: {rule}")
     check_nodes(cfg)
     check_folder(cfg)
     check_seeds(cfg["seeds"])
@@ -246,12 +255,14 @@ def check_grid(grid: Mapping[str, Any]) -> None:
     for key in grid:
         if key not in ("lambdas", "window", "centre", "each_side"):
             raise UserError(f"grid.{key}: unknown key; allowed: lambdas, window, centre, each_side")
-    each_side = grid.get("each_side", 0)
-    if not is_int(each_side) or each_side < 0:
-        raise UserError(f"grid.each_side={each_side}: must be an integer of at least 0, in decades")
+    each_side, centre = grid.get("each_side", 0), grid.get("centre", 1.0)
+    if not is_int(each_side) or not 0 <= each_side <= MOST_DECADES:
+        raise UserError(f"grid.each_side={each_side}: must be an integer from 0 to {MOST_DECADES}, in decades")
+    if not is_number(centre) or centre <= 0:
+        raise UserError(f"grid.centre={centre}: must be a finite number above 0")
     lambdas, window = grid.get("lambdas"), grid.get("window")
     if lambdas is None and window:
-        if set(window) != {"product", "decades"}:
+        if not isinstance(window, Mapping) or set(window) != {"product", "decades"}:
             raise UserError(f"grid.window={window}: must have the keys product and decades")
         if not is_number(window["product"]) or window["product"] <= 0:
             raise UserError(f"grid.window.product={window['product']}: must be a finite number above 0")
@@ -287,6 +298,13 @@ def check_seeds(seeds: Sequence[int]) -> None:
 def is_number(value: Any) -> bool:
     """A finite number that is no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value has no infinite number, and none that is not a number, in it."""
+    if isinstance(value, list):
+        return all(map(is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def is_int(value: Any) -> bool:

@@ -34,8 +34,10 @@ def known(folder: Path, file: str = FILE) -> dict[str, float]:
     try:
         found = json.loads(path.read_bytes())
         return {str(name): float(value) for name, value in found.items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, AttributeError, TypeError):
         raise UserError(
             f"{path}: not readable as measurements; delete it, and the next launch measures them again"

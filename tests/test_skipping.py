@@ -69,7 +69,7 @@ def test_a_mistake_of_the_program_is_told_with_its_traceback(capfd: pytest.Captu
             done.append(1 / (name == "b"))
     assert done == [1.0]
     assert "ZeroDivisionError" in capfd.readouterr().err
-    with pytest.raises(UserError, match="^skipped a; the rest is done"):
+    with pytest.raises(UserError, match=r"^skipped a; the rest is done$"):
         skipping.end()
     with pytest.raises(ZeroDivisionError), Skipping().attempt(Path("a")):
         done.append(1 / 0)
