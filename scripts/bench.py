@@ -11,6 +11,7 @@ from cl_repro.bench import (
     cuda,
     data,
     fisher,
+    importance_sampling,
     memory,
     palliatives,
     projection,
@@ -27,6 +28,7 @@ from cl_repro.records import check_place
 
 GROUPS = {
     "fisher": fisher.rows,
+    "importance_sampling": importance_sampling.rows,
     "convolution": convolution.rows,
     "steps": steps.rows,
     "data": data.rows,

@@ -5,11 +5,14 @@ import warnings
 import pytest
 import torch
 from made_trees import error
+from torch import nn
 
 from cl_repro import rng
-from cl_repro.bench import convolution
+from cl_repro.bench import convolution, importance_sampling
 from cl_repro.bench.measure import Setting, verdict
 from cl_repro.bench.modules import ConvNet, SlimResNet18
+from cl_repro.bench.workloads import random_data
+from cl_repro.importance import diagonal_fisher
 from cl_repro.importance.fisher import exact
 from cl_repro.models.convnet import convnet
 from cl_repro.models.slim_resnet18 import slim_resnet18
@@ -38,6 +41,26 @@ def test_backpack_computes_our_exact_fisher(net, module):
     found = {name: p.diag_ggn_exact for name, p in zip(params, module.parameters(), strict=True)}
     noise = torch.rand(8, dtype=torch.float64)
     assert error(found, exact().sum(net, params, buffers, x, y, noise, torch.arange(2))) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_backpacks_monte_carlo_estimate_is_of_our_exact_fisher():
+    """Its mean over many drawn labels; one of them is what the bench times importance sampling against."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    x, y = torch.randn(6, 5, dtype=torch.float64), torch.zeros(6, dtype=torch.int64)
+    expected = diagonal_fisher(module, (x, y))
+    convolution.backpack_pass(module, x, y, "DiagGGNMC", size=6, mc_samples=20_000)()
+    assert error({name: p.diag_ggn_mc / 6 for name, p in module.named_parameters()}, expected) < 0.05
+
+
+def test_the_ten_classes_of_the_bench_are_one_task(tmp_path, monkeypatch):
+    monkeypatch.setattr(importance_sampling, "mnist", lambda folder: (random_data(5, 8, 4, (3, 3)), "made"))
+    monkeypatch.setattr(importance_sampling, "N", 30)
+    benchmark, data = importance_sampling.in_one_task(tmp_path)
+    [task] = benchmark.curriculum(1).tasks
+    assert (data, len(task.rows.unique()), task.classes) == ("made", 30, tuple(range(10)))
+    assert len(benchmark.curriculum(1).y[task.rows].unique()) == 10
 
 
 def test_the_code_of_the_cuda_rows_runs():

@@ -102,27 +102,43 @@ def on_cpu(subject: Subject, n: int, rounds: int) -> list[Row]:
 
 
 def diagonal_ggn(module: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None] | None:
-    """BackPACK's exact diagonal of the generalised Gauss-Newton, which is the exact Fisher; None if not installed.
+    """BackPACK's exact diagonal of the generalised Gauss-Newton, which is the exact Fisher; as `backpack_pass`."""
+    return backpack_pass(module, x, y, "DiagGGNExact", use_converter=True)
+
+
+def backpack_pass(
+    module: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    extension: str,
+    size: int = ROWS_PER_PASS,
+    use_converter: bool = False,
+    **settings: int,
+) -> Callable[[], None] | None:
+    """An extension of BackPACK; None if that is not installed.
 
     Args:
         module: in evaluation; BackPACK changes it.
         x: [N, ...].
         y: [N] int64.
+        extension: its name.
+        size: examples at a time.
+        use_converter: whether BackPACK takes the module apart itself.
+        settings: of the extension.
 
     Returns:
-        One pass over all examples, `ROWS_PER_PASS` at a time.
+        One pass over all examples.
     """
     try:
-        from backpack import backpack, extend  # noqa: PLC0415 - an extra
-        from backpack.extensions import DiagGGNExact  # noqa: PLC0415
+        from backpack import backpack, extend, extensions  # noqa: PLC0415 - an extra
     except ImportError:
         return None
-    model = extend(module.eval(), use_converter=True)
+    model = extend(module.eval(), use_converter=use_converter)
     loss = extend(nn.CrossEntropyLoss(reduction="sum"))
 
     def once() -> None:
-        for part, label in zip(x.split(ROWS_PER_PASS), y.split(ROWS_PER_PASS), strict=True):
-            with backpack(DiagGGNExact()):
+        for part, label in zip(x.split(size), y.split(size), strict=True):
+            with backpack(getattr(extensions, extension)(**settings)):
                 loss(model(part), label).backward()
 
     return once
