@@ -1,5 +1,7 @@
 """The numbers of the analysis, from conf/analysis.yaml, for one study. Read with OmegaConf alone, without torch."""
 
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,27 +73,42 @@ def load(study: str, path: Path | None = None) -> Settings:
     if not path.is_file():
         raise UserError(f"no analysis settings at {path}: restore conf/analysis.yaml")
     try:
-        tree = _tree(path)
-        own = (tree.get("studies") or {}).get(study) or {}
-        _refuse_keys(tree, own, study, path)
-        merged: Any = OmegaConf.to_container(OmegaConf.merge(tree, own))
-        return _checked(merged, study, path)
+        return _merged(study, path, _content(path))
     except UserError:
         raise
     except (OmegaConfBaseException, YAMLError, AttributeError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
+@cache
+def _merged(study: str, path: Path, content: str) -> Settings:
+    """`load` of this content, once: a ledger asks for the same studies many times."""
+    tree = _tree(path, content)
+    own = (tree.get("studies") or {}).get(study) or {}
+    _refuse_keys(tree, own, study, path)
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(tree, own))
+    return _checked(merged, study, path)
+
+
 def companions() -> dict[str, str]:
     """Studies that conf/analysis.yaml sets beside the published numbers of another, and which, e.g. a timing."""
-    names = sorted(_tree(conf_dir() / "analysis.yaml").get("studies") or {})
+    path = conf_dir() / "analysis.yaml"
+    names = sorted(_tree(path, _content(path)).get("studies") or {})
     return {name: beside for name in names if (beside := load(name).published_study) != name}
 
 
-def _tree(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> str:
     try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        return path.read_text(encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+@cache
+def _tree(path: Path, content: str) -> dict[str, Any]:
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(StringIO(content)), resolve=True)
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: must hold keys with values, holds a {type(tree).__name__}")
