@@ -20,6 +20,41 @@ def add(total: Tree, part: Tree) -> Tree:
     return {name: value + part[name] for name, value in total.items()}
 
 
+def subtract(tree: Tree, other: Tree, alpha: float = 1.0) -> Tree:
+    """`tree - alpha other`, name by name."""
+    mine, its = list(tree.values()), [other[name] for name in tree]
+    if at_once(mine):
+        return dict(zip(tree, torch._foreach_sub(mine, its, alpha=alpha), strict=True))
+    return {name: torch.sub(a, b, alpha=alpha) for name, a, b in zip(tree, mine, its, strict=True)}
+
+
+def add_products(total: Tree, one: Tree, other: Tree, value: float, scale: float = 1.0) -> Tree:
+    """`scale total + value one other`, name by name."""
+    if at_once(values := list(total.values())):
+        values = list(torch._foreach_mul(values, scale)) if scale != 1 else values
+        factors = [one[name] for name in total], [other[name] for name in total]
+        return dict(zip(total, torch._foreach_addcmul(values, *factors, value), strict=True))
+    return {
+        name: (scale * v if scale != 1 else v).addcmul(one[name], other[name], value=value) for name, v in total.items()
+    }
+
+
+def copied(tree: Tree) -> Tree:
+    """The same values in memory of their own."""
+    if at_once(values := list(tree.values())):
+        made = [torch.empty_like(value) for value in values]
+        torch._foreach_copy_(made, values)
+        return dict(zip(tree, made, strict=True))
+    return {name: value.clone() for name, value in tree.items()}
+
+
+def change_since(before: Tree, now: Tree) -> Tree:
+    """`now - before`, name by name; `before` may be overwritten."""
+    if at_once(values := list(now.values())):
+        return dict(zip(now, torch._foreach_sub(values, [before[name] for name in now]), strict=True))
+    return {name: torch.sub(value, before[name], out=before[name]) for name, value in now.items()}
+
+
 def pulled(params: Tree, weight: Tree, *centre: Tree) -> Tree:
     """The gradient weight (params - centre), with a centre of several parts by one difference after the other."""
     if at_once(ps := list(params.values())):
@@ -39,8 +74,8 @@ def pulled(params: Tree, weight: Tree, *centre: Tree) -> Tree:
 
 
 def at_once(values: Sequence[Tensor]) -> bool:
-    """Whether an operation on all of them can be one kernel, whose launch costs more than the work: not under vmap."""
-    return bool(values) and values[0].is_cuda and not torch._C._functorch.is_batchedtensor(values[0])
+    """Whether an operation on all of them is one kernel, whose launch costs more than the work: CUDA, outside vmap."""
+    return bool(values) and values[0].is_cuda and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def divide(tree: Tree, divisor: float) -> Tree:

@@ -48,6 +48,7 @@ NEEDS = {
     "fisher=compat/ewc_pytorch": ["fisher.n=30"],
     **{f"fisher={name}": ["fisher.n=30"] for name in ("exact_500", "exact_1000", "empirical_500", "sample_500")},
     "fisher=one_sample/exact_500": ["fisher.n=30"],
+    "optim=sgd_momentum": ["lam=1"],  # at lam=1000 it diverges
     "model=progressive": ["method=finetune", "optim=adam_reset"],
 }
 

@@ -120,6 +120,7 @@ def second_task(of: Experiment, method: Method, replicas: Sequence[Replica]) -> 
     if method.init and method.end_task:
         estimators: list[Estimator] = [replica.estimator for replica in replicas if replica.estimator]
         lam = torch.tensor([replica.lam for replica in replicas], dtype=of.dtype, device=of.device)
-        params, importance = lower(stack.params, k), lower(measure(of, stack, 0, estimators), k)
+        importance = lower(measure(of, stack, 0, estimators), k) if estimators else {}
+        params = lower(stack.params, k)
         state = lift(method.end_task, k)(lift(method.init, k)(params, lower(lam, k)), params, importance)
     return Work(of, stack, method, state, batches(of, [SEED], 1, [1]))

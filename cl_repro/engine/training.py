@@ -121,7 +121,7 @@ def follow(
                 seen[BATCH] = {name: grads[name] for name in mine} if as_evaluated else task_gradient(data)
             if aid.independent:
                 seen[INDEPENDENT] = task_gradient(minibatch(benchmark, aid.independent, take, i))
-            before = {name: p.clone() for name, p in targets.items()}
+            before = tree.copied(targets)
         stack.buffers = raise_axis(buffers, k)
         with torch.no_grad():
             if penalty:
@@ -135,11 +135,7 @@ def follow(
                 target.grad = (grads[name][None] if k == 1 else grads[name]).contiguous()
             stack.optimiser.step()
             if observe:
-                change = {
-                    name: torch.sub(p, old, out=old)
-                    for (name, old), p in zip(before.items(), targets.values(), strict=True)
-                }
-                state = observe(state, seen, lower(change, k))
+                state = observe(state, seen, lower(tree.change_since(before, targets), k))
             if method.keeps_logits and aid.slot is not None:
                 keep(stack, raise_axis(z, k), aid.slot[take, i, : drawn.sizes[i]], method)
         if (i + 1) % REPORT_EVERY == 0 or i + 1 == drawn.rows.shape[1]:

@@ -58,8 +58,8 @@ def sos(alpha: float = 0.0, beta2: float = 0.999, bias_correction: bool = False)
         del change
         g = gradients["batch"]
         if alpha:
-            g = {name: own.sub(gradients["independent"][name], alpha=alpha) for name, own in g.items()}
-        v = {name: (beta2 * old).addcmul(g[name], g[name], value=1 - beta2) for name, old in state.v.items()}
+            g = tree.subtract(g, gradients["independent"], alpha)
+        v = tree.add_products(state.v, g, g, 1 - beta2, beta2)
         return State(state.pull, v, state.remaining * beta2)
 
     def end_task(state: State, params: Tree, importance: Tree) -> State:

@@ -46,7 +46,7 @@ def sib(xi: float, signed: bool | None = None) -> Method:
     """S = sum_t (g'_t - g_t) Delta_t: one more gradient a step."""
 
     def along(g: dict[str, Tree]) -> Tree:
-        return {name: own - g["independent"][name] for name, own in g["batch"].items()}
+        return tree.subtract(g["batch"], g["independent"])
 
     return path_integral(along, ("batch", "independent"), xi, signed)
 
@@ -78,8 +78,7 @@ def path_integral(
         return State(state.pull, {name: torch.clone(p) for name, p in params.items()}, tree.zeros_like(params))
 
     def observe(state: State, gradients: dict[str, Tree], change: Tree) -> State:
-        g = along(gradients)
-        return state._replace(path={name: s.addcmul(g[name], change[name], value=-1) for name, s in state.path.items()})
+        return state._replace(path=tree.add_products(state.path, along(gradients), change, -1))
 
     def end_task(state: State, params: Tree, importance: Tree) -> State:
         del importance  # nobody estimated one

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
+from cl_repro import tree
 from cl_repro.errors import UserError
 from cl_repro.models.layers import (
     batch_norm,
@@ -60,12 +61,11 @@ def convnet(channels: Sequence[int], hidden: Sequence[int], *, input_shape: Sequ
         return params, buffers
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
-        a, after = channels_last(x), dict(buffers)
+        a, after = channels_last(x), tree.copied(buffers) if train else buffers  # the caller's stay as they are
         for name in convolutions:
             a = convolution(params, name, a, tap, stride=1 if name == convolutions[0] else 2, padding=1)
             if name != convolutions[-1]:
-                a, own = batch_norm(params, buffers, f"{name}.norm", a, tap, train=train)
-                a, after = a.relu(), after | own
+                a = batch_norm(params, after, f"{name}.norm", a, tap, train=train).relu()
         a = a.flatten(1)  # [N, channels * height * width]
         for name in layers[:-1]:
             a = linear(params, name, a, tap).relu()

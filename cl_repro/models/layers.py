@@ -214,10 +214,8 @@ def norm_sums(f: Elementwise, mean: Tensor, var: Tensor, a: Tensor, deltas: Sequ
     }
 
 
-def batch_norm(
-    params: Tree, buffers: Tree, name: str, a: Tensor, tap: Tap = no_tap, *, train: bool
-) -> tuple[Tensor, Tree]:
-    """Batch normalisation of maps a [N, C, H, W].
+def batch_norm(params: Tree, buffers: Tree, name: str, a: Tensor, tap: Tap = no_tap, *, train: bool) -> Tensor:
+    """Batch normalisation of maps a [N, C, H, W], z [N, C, H, W].
 
     Args:
         params: gamma and beta, `weight` and `bias` of the layer, [C].
@@ -225,10 +223,8 @@ def batch_norm(
         name: of the layer.
         a: its input.
         tap: as for every layer; only with running statistics.
-        train: normalise with the statistics of the batch, and let the running ones follow; else use the running ones.
-
-    Returns:
-        z [N, C, H, W], and the layer's buffers afterwards.
+        train: normalise with the statistics of the batch, and let the running ones follow, in place: a network takes
+            copies of what it was given; else use the running ones.
     """
     mean, var = buffers[f"{name}.mean"], buffers[f"{name}.var"]
     gamma, beta = params[f"{name}.weight"], params[f"{name}.bias"]
@@ -237,10 +233,8 @@ def batch_norm(
         shift = beta - mean * scale
         z = torch.addcmul(shift[:, None, None], scale[:, None, None], a)
         squares, absolutes = (partial(norm_sums, f, mean, var) for f in (torch.square, torch.abs))
-        return tap(name, Layer(squares, absolutes), a, z), {}
-    mean, var = mean.clone(), var.clone()  # the caller's stay as they are
-    z = functional.batch_norm(a, mean, var, gamma, beta, training=True, momentum=MOMENTUM, eps=EPS)
-    return z, {f"{name}.mean": mean, f"{name}.var": var}
+        return tap(name, Layer(squares, absolutes), a, z)
+    return functional.batch_norm(a, mean, var, gamma, beta, training=True, momentum=MOMENTUM, eps=EPS)
 
 
 def init_batch_norm(name: str, channels: int) -> tuple[Tree, Tree]:

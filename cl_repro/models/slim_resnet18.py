@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
+from cl_repro import tree
 from cl_repro.errors import UserError
 from cl_repro.models.layers import (
     batch_norm,
@@ -59,15 +60,13 @@ def slim_resnet18(channels: int, *, input_shape: Sequence[int], n_outputs: int) 
         return params | init_linear("head", widths[-1], n_outputs, generator), buffers
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
-        after = dict(buffers)
+        after = tree.copied(buffers) if train else buffers  # the caller's stay as they are
 
         def unit(name: str, a: Tensor, stride: int = 1) -> Tensor:
             """Convolution, then batch normalisation; odd kernels keep the resolution at stride 1."""
             padding = params[f"{name}.weight"].shape[-1] // 2
             z = convolution(params, name, a, tap, stride=stride, padding=padding)
-            z, own = batch_norm(params, buffers, f"{name}.norm", z, tap, train=train)
-            after.update(own)
-            return z
+            return batch_norm(params, after, f"{name}.norm", z, tap, train=train)
 
         a = unit("stem", channels_last(x)).relu()  # [N, channels, H, W]
         for stage in range(1, STAGES + 1):

@@ -1,4 +1,4 @@
-"""The gradient of a penalty: one kernel for all tensors on CUDA, to the last bit what an operation for each gives."""
+"""Operations on all tensors of a tree: one kernel on CUDA, to the last bit what an operation for each gives."""
 
 import pytest
 import torch
@@ -37,6 +37,23 @@ def test_all_tensors_at_once_have_the_bits_of_each(
             assert same(total, {name: params[name] + expected[name] for name in some})
             assert all(value.stride() == terms[0][name].stride() for name, value in total.items())
     assert same((params, weight, *centre), before)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_methods_observe_has_the_bits_of_each(at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "at_once", lambda _: at_once)
+    a, b, c = (made_tree(i, torch.float32) for i in range(3))
+    before = copied((a, b, c))
+    assert same(tree.subtract(a, b, 0.3), {name: v.sub(b[name], alpha=0.3) for name, v in a.items()})
+    expected = {name: v.addcmul(b[name], c[name], value=-1) for name, v in a.items()}
+    assert same(tree.add_products(a, b, c, -1), expected)
+    expected = {name: (0.9 * v).addcmul(b[name], b[name], value=0.1) for name, v in a.items()}
+    assert same(tree.add_products(a, b, b, 0.1, 0.9), expected)
+    other = tree.copied(a)
+    assert same(other, a)
+    assert not {v.data_ptr() for v in other.values()} & {v.data_ptr() for v in a.values()}
+    assert same(tree.change_since(other, b), {name: v - a[name] for name, v in b.items()})
+    assert same((a, b, c), before)
 
 
 def test_under_vmap_each_tensor_is_pulled_by_itself() -> None:
