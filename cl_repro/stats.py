@@ -167,6 +167,21 @@ def paired(a: ArrayLike, b: ArrayLike, confidence: float) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def further(values: ArrayLike, confidence: float) -> Interval:
+    r"""Where one more value of the same law falls: mean +- t_{(1 + confidence)/2, n - 1} sd sqrt(1 + 1/n).
+
+    Args:
+        values: one a seed, taken as draws of a normal law; NaNs are left out.
+        confidence: two-sided.
+
+    Returns:
+        Mean, limits (NaN for fewer than 2 values), number of values.
+    """
+    mean, sem, n = estimate(values)
+    half = float(student.ppf((1 + confidence) / 2, n - 1)) * sem * math.sqrt(n + 1) if n > 1 else math.nan
+    return Interval(mean, mean - half, mean + half, n)
+
+
 def signed_rank(a: ArrayLike, b: ArrayLike) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test of a - b, paired by seed.
 

@@ -1,6 +1,7 @@
 """Intervals against scipy and by hand, borders of verdicts, and rises and widths of piecewise-linear curves."""
 
 import math
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cl_repro.stats import (
     bootstrap_weights,
     compare,
     estimate,
+    further,
     half_width,
     paired,
     percentile_interval,
@@ -57,6 +59,16 @@ def test_paired_interval_is_scipys_and_uses_only_complete_pairs():
     expected = (np.mean(a - b), reference.low, reference.high, 8)
     assert paired(a, b, 0.9) == pytest.approx(expected)
     assert paired(np.append(a, [NAN, 50]), np.append(b, [3, NAN]), 0.9) == pytest.approx(expected)
+
+
+def test_the_interval_of_a_further_run_holds_it_as_often_as_it_says():
+    """4,000 times five draws, and a sixth."""
+    draws = np.random.default_rng(3).normal(12, 1.5, (4000, 6))
+    intervals = [further(five, 0.9) for five in draws[:, :5]]
+    held = [i.low <= x <= i.high for i, x in zip(intervals, draws[:, 5], strict=True)]
+    assert np.mean(held) == pytest.approx(0.9, abs=4 * math.sqrt(0.9 * 0.1 / 4000))
+    assert further([1.0, NAN, 3.0], 0.95) == (2, pytest.approx(2 - 12.7062 * math.sqrt(3)), ANY, 2)
+    assert math.isnan(further([1.0], 0.95).low)
 
 
 def test_one_pair_gives_a_difference_without_limits():

@@ -9,17 +9,31 @@ from typing import Any
 
 import cli
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cl_repro.analysis import unifying_figures as figures
+from cl_repro.analysis import unifying_seeds as several
 from cl_repro.analysis import unifying_tables as tables
 from cl_repro.analysis.markup import DASH, MINUS, Table
-from cl_repro.analysis.unifying import MAIN, NO_INIT, NO_PENALTY, Figures, by_scale, kind_of_runs, open_figures, seeds
+from cl_repro.analysis.unifying import (
+    BY_X,
+    MAIN,
+    NO_INIT,
+    NO_PENALTY,
+    Figures,
+    by_scale,
+    kind_of_runs,
+    open_figures,
+    seeds,
+)
 from cl_repro.errors import Skipping, UserError
 from cl_repro.records import Store, sha256
+from cl_repro.stats import Interval
 from cl_repro.unifying import measures
 from cl_repro.unifying.folder import Group, add
 from cl_repro.unifying.watch import SCATTER, Found, Settings
@@ -28,6 +42,7 @@ MNIST, CIFAR = "permuted_mnist", "cifar10_100"
 TASKS = {MNIST: 4, CIFAR: 3}
 PAIRS = [(x, y, 0.0) for x, y in measures.PAIRS]
 PAIRS += [(x, y, share) for x, y in measures.TRIMMED for share in measures.SHARES]
+RULED = [(x, y, by) for x, y in measures.TRIMMED for by in ("size", "tails", "y")]
 OFF = {1: 0.0, 2: 0.02, 3: 0.01}  # of a seed: their mean is 0.01, their SEM 0.01 / sqrt(3)
 SEM = 0.01 / np.sqrt(3)
 STEPS = range(0, 2001, 50)  # 41 rows a task: the decrease of the loss is smoothed over two of them
@@ -47,6 +62,10 @@ def invented(benchmark: str, seed: int, kind: str, in_detail: bool) -> Found:
         for x, y, dropped in PAIRS:
             r = mean_r(x, y, dropped, task, kind) - 0.01 + OFF[seed]
             rows["correlations"].append({"task": task, "x": x, "y": y, "dropped": dropped, "r": r})
+        for i, (x, y, by) in enumerate(RULED):
+            rows["trimmed"].append(
+                {"task": task, "x": x, "y": y, "dropped": 0.05, "by": by, "r": 0.01 * i + task + OFF[seed]}
+            )
         for i, name in enumerate(("si_raw", "sib_raw", "siu_raw", "sos", "mas")):
             extent = {"total": 1, "largest": 0.001 * (i + task) + OFF[seed], "negative": 0.1 * i + 0.001 + OFF[seed]}
             rows["measures"].append({"task": task, "measure": name, **extent})
@@ -198,6 +217,90 @@ def test_sums_on_the_way_are_of_the_first_seed(mnist: Figures, cifar: Figures) -
     assert [name for name, _ in rows(tables.way_table(cifar))] == ["100", "1000", "2000"]  # nothing published
 
 
+def test_every_rule_stands_beside_the_published_value(cifar: Figures, copy: Path) -> None:
+    """Offsets of the two seeds are 0.02 and 0.01, the SEM of their mean 0.005."""
+    of = dict(rows(tables.rules_table(cifar)))
+    signed = mean_r("siu_raw", "sos", 0.05) + 0.005
+    assert of["SIU before rescaling, largest SIU"][1] == f"{signed:.3f} ± 0.005"
+    for by, name in (("size", "largest |{}|"), ("tails", "both tails of {}"), ("y", "largest SOS")):
+        r = 1 + 0.01 * RULED.index(("siu_raw", "sos", by)) + 0.015
+        assert of["SIU before rescaling, " + name.format("SIU")] == ["-", f"{r:.3f} ± 0.005"]
+    assert of["published: SIU before rescaling, largest SOS"] == ["-", "0.5"]
+    folder = copy / cifar.name  # as written before there were rules
+    (folder / "trimmed.csv").unlink()
+    known = json.loads((folder / "provenance.json").read_text())
+    del known["files"]["trimmed.csv"], known["previous"]["trimmed.csv"]
+    (folder / "provenance.json").write_text(json.dumps(known))
+    before = tables.rules_table(open_figures(cifar.name, copy))
+    assert "over 30 of 1,234 weights of one seed" in before.notes[0]
+    x, y = (cifar.scatter.of[name] for name in ("siu_raw", "sos"))
+    kept = abs(x).argsort()[: 30 - 2]
+    assert dict(rows(before))["SIU before rescaling, largest |SIU|"][1] == f"{np.corrcoef(x[kept], y[kept])[0, 1]:.3f}"
+
+
+def test_weights_of_a_scatter_plot_are_left_out_as_all_are() -> None:
+    made = np.random.default_rng(4).normal(size=(2, 1000)).astype(np.float32)
+    names = {f"{path}_raw": torch.from_numpy(made[0]) for path in measures.PATHS} | {"sos": torch.from_numpy(made[1])}
+    ours = tables.of_scatter(*made)
+    for one in measures.trimmed(names):
+        assert ours[one.by][tables.SHARES.index(one.dropped)].mean == pytest.approx(one.r)
+    signed = [r for r in measures.correlations(names) if r.x == "siu_raw" and r.dropped]
+    assert [r.mean for r in ours[BY_X]] == pytest.approx([r.r for r in signed])
+
+
+def test_the_published_run_lies_in_intervals_of_the_mean_and_of_further_runs(mnist: Figures) -> None:
+    """SIU ends at 2.2, 2.2, 2.6 and is 0.7 after 100 steps; SI at 20, 20.4, 20.2. t_2 = 4.303."""
+    of = dict(rows(several.beside_table(mnist._replace(suffix="_first_task"))))
+    sd = np.std([2.2, 2.2, 2.6], ddof=1)
+    mean, further = 4.302653 * sd / np.sqrt(3), 4.302653 * sd * np.sqrt(4 / 3)
+    centre = 7 / 3
+    limits = [f"[{centre - half:.4g}, {centre + half:.4g}]" for half in (mean, further)]
+    assert of["Sum of SIU"] == ["2.333 ± 0.23", *limits, "12.6", "neither"]
+    assert of["Sum of SIB"][0] == f"{20.2 - centre:.4g} ± {np.std([17.8, 18.2, 17.6], ddof=1):.2g}"
+    assert of["Sum of SIB"][3] == "81.3" and of["Growth of SIU after step 100"][3] == "3.98"
+    assert of["Growth of SIU after step 100"][0] == f"{centre - 0.7:.4g} ± 0.23"
+    assert of["Decrease of the loss"][0] == "2 ± 0"
+    assert not any(table.name == "beside" for table in tables.tables_of(mnist))  # a twin's sums are of another size
+
+
+@pytest.mark.parametrize(("published", "inside"), [(0.5, True), (0.99, True), (0.984, False), (1.016, False)])
+def test_what_rounds_to_a_published_number_counts(published: float, inside: bool) -> None:
+    assert several.holds(Interval(1.0, 0.985, 1.01, 5), published, 0.5 if published == 0.5 else 0.0) == inside
+    assert (several.unit(0.99), several.unit(0.705), several.unit(93.9)) == pytest.approx((0.005, 0.0005, 0.05))
+
+
+def followed(mnist: Figures) -> Figures:
+    """20 steps of four seeds, followed for their sums: SIU jumps by s + 5 in the first step, then grows by 0.1 each."""
+    table = [
+        {"seed": s, "task": 1, "iteration": t, "si": 2.0 * s + t, "siu": s + 5 + 0.1 * t if t else 0.0, "kind": MAIN,
+         "loss": 2.3 + 0.01 * s if t == 0 else 2 * s + 1 if t == 1 else 0.5}
+        for s in (1, 2, 3, 5) for t in range(21)
+    ]  # fmt: skip
+    empty = mnist.correlations.iloc[:0]
+    return mnist._replace(summed=pd.DataFrame(table), correlations=empty, suffix="_first_steps")
+
+
+def test_first_steps_of_several_seeds(mnist: Figures) -> None:
+    steps, decides = tables.tables_of(followed(mnist))
+    of = dict(rows(steps))
+    sd = np.std([1, 2, 3, 5], ddof=1)
+    assert of["10"] == [f"15.5 ± {2 * sd:.2g}", f"8.75 ± {sd:.2g}", "7 to 11", "0.5 ± 0"]
+    assert of["published: 10"] == ["8.9", "7.83", "-", "-"] and of["published: 0"] == ["-", "-", "-", "2.297"]
+    found = dict(rows(decides))
+    half = 3.182446 * sd * np.sqrt(1.25)
+    assert found["SIU after 10 steps: the interval that holds 95% of further runs"] == [
+        f"[{8.75 - half:.4g}, {8.75 + half:.4g}]", "7.83",
+    ]  # fmt: skip
+    assert found["correlation over seeds of SIU after 3 steps and after 20"] == ["1.00", "-"]
+    assert found["... of the loss after the first step and SIU after 20"] == ["1.00", "-"]
+    assert found["growth of SIU from step 3 to 20"][0].startswith("1.7 ±")
+    (figure,) = drawn([followed(mnist)])
+    left, right = figure.axes
+    assert line(left, "SIU, a seed")[-1].tolist() == [20, 8.0] and line(left, "SIU, published").tolist() == [[10, 7.83]]
+    after_one = right.lines[0].get_xydata()
+    assert after_one.tolist() == [[3, 8], [5, 9], [7, 10], [11, 12]]
+
+
 def test_extents(cifar: Figures) -> None:
     of = dict(rows(tables.extents_table(cifar)))
     assert of["SOS: largest"] == [f"{0.001 * (3 + task) + 0.015:.2g} ± 0.005" for task in (1, 2, 3)]
@@ -218,7 +321,7 @@ def test_quantiles_of_the_noise(mnist: Figures) -> None:
 
 def test_every_title_says_that_it_is_a_twin(mnist: Figures, cifar: Figures, tmp_path: Path) -> None:
     twin = "cpu twin, not the paper's scale"
-    for found, n in ((mnist, 5), (cifar, 4)):
+    for found, n in ((mnist, 6), (cifar, 5)):
         md, tex = (path.read_text() for path in tables.write_tables(found, tmp_path))
         titles = [line for line in md.splitlines() if line.startswith("#")]
         assert len(titles) == n + 1 and all(twin in title for title in titles)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_repro.analysis.arms import setting
-from cl_repro.analysis.read import BOOL, FLOAT, INT, TEXT, read_provenance, read_table
+from cl_repro.analysis.read import BOOL, FLOAT, INT, TEXT, read_optional, read_provenance, read_table
 from cl_repro.analysis.settings import PACKAGE
 from cl_repro.analysis.study import benchmark_name, commits
 from cl_repro.errors import UserError
@@ -21,10 +21,12 @@ from cl_repro.stats import Estimate, estimate
 KEY = {"run": TEXT, "seed": INT}
 NETWORKS = {
     **KEY, "config_id": TEXT, "benchmark": TEXT, "model": TEXT, "lam": FLOAT, "reinit": BOOL, "weights": INT,
-    "examples": INT, "many": FLOAT, "accuracy": FLOAT, "status": TEXT, "seconds": FLOAT, "dtype": TEXT, "device": TEXT,
-    "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL, "finished": TEXT, "schema_version": INT,
+    "examples": FLOAT, "many": FLOAT, "accuracy": FLOAT, "status": TEXT, "seconds": FLOAT, "dtype": TEXT,
+    "device": TEXT, "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL, "finished": TEXT,
+    "schema_version": INT,
 }  # fmt: skip
 CORRELATIONS = {**KEY, "task": INT, "x": TEXT, "y": TEXT, "dropped": FLOAT, "r": FLOAT}
+TRIMMED = CORRELATIONS | {"by": TEXT}  # by another rule than the largest x; not in folders from before it was written
 MEASURES = {**KEY, "task": INT, "measure": TEXT, "total": FLOAT, "largest": FLOAT, "negative": FLOAT}
 SUMMED = {
     **KEY, "task": INT, "iteration": INT, "si": FLOAT, "siu": FLOAT, "full": FLOAT, "full_every": FLOAT, "loss": FLOAT,
@@ -32,12 +34,14 @@ SUMMED = {
 NOISE = {**KEY, "iteration": INT, "noise": FLOAT, "signal": FLOAT}
 PUBLISHED = {"figure": TEXT, "benchmark": TEXT, "quantity": TEXT, "task": FLOAT, "value": FLOAT, "note": TEXT}
 
+BY_X = "x"  # weights that are left out of a correlation: those of the largest x
 MAIN, NO_INIT, NO_PENALTY = "main", "no re-init", "c = 0"  # what a run is for
 # In words, by the suffix of the folder; others are named by it.
 SCALES = {
     "": "the paper's scale",
     "_cpu": "cpu twin, not the paper's scale",
     "_first_task": "the paper's scale, first task only",
+    "_first_steps": "the paper's scale, first steps of the first task only",
 }
 ORDER = ("permuted_mnist", "cifar10_100")  # of panels; others follow
 
@@ -55,7 +59,7 @@ class Figures(NamedTuple):
 
     name: str
     networks: pd.DataFrame
-    correlations: pd.DataFrame
+    correlations: pd.DataFrame  # with `by`: which weights are left out
     measures: pd.DataFrame
     summed: pd.DataFrame  # with `drop`: the loss before the first step less the loss
     noise: pd.DataFrame
@@ -84,14 +88,25 @@ class Figures(NamedTuple):
         return f" ({self.scale})" if self.suffix else ""
 
     @property
+    def twin(self) -> bool:
+        """Whether it is of a smaller protocol than the paper's."""
+        return self.suffix.endswith(("_cpu", "_smoke"))
+
+    @property
+    def on_the_way(self) -> bool:
+        """Whether nothing was measured at the end of a task: the run was followed for its sums alone."""
+        return self.correlations.empty
+
+    @property
     def tasks(self) -> list[int]:
         """1, 2, ..."""
-        return sorted(self.correlations["task"].unique())
+        return sorted(self.summed["task"].unique())
 
-    def r(self, x: str, y: str, kind: str = MAIN, dropped: float = 0.0) -> dict[int, Estimate]:
-        """Pearson's r by task, over seeds; without the tasks that have none."""
+    def r(self, x: str, y: str, kind: str = MAIN, dropped: float = 0.0, by: str = BY_X) -> dict[int, Estimate]:
+        """Pearson's r by task, over seeds, without a share of the weights; without the tasks that have none."""
         c = self.correlations
         own = c[(c["kind"] == kind) & (c["x"] == x) & (c["y"] == y) & np.isclose(c["dropped"], dropped)]
+        own = own[own["by"] == by]
         found = {int(task): estimate(rows) for task, rows in own.groupby("task")["r"]}
         return {task: one for task, one in found.items() if one.n}
 
@@ -135,6 +150,8 @@ def open_figures(name: str, results_dir: Path) -> Figures:
     tables = {file: read_table(folder / f"{file}.csv", columns, known) for file, columns in files.items()}
     if tables["networks"].empty:
         raise UserError(f"{folder / 'networks.csv'} has no rows: run scripts/unifying.py first")
+    trimmed = read_optional(folder / "trimmed.csv", TRIMMED)
+    tables["correlations"] = pd.concat([tables["correlations"].assign(by=BY_X), *([trimmed] if len(trimmed) else [])])
     kinds = kind_of_runs(tables["networks"])
     tables = {file: rows.assign(kind=rows["run"].map(kinds)) for file, rows in tables.items()}
     start = tables["summed"].groupby(["run", "seed", "task"])["loss"].transform("first")

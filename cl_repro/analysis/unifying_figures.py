@@ -15,6 +15,7 @@ from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.figures import save
 from cl_repro.analysis.unifying import Figures, seeds, source
 from cl_repro.analysis.unifying_panels import ABOVE, BLUE, BROWN, GREEN, LEFT, PURPLE, Series
+from cl_repro.analysis.unifying_seeds import figure_steps
 
 LEGEND: dict[str, Any] = {"loc": "best", "fontsize": 8.5, "labelspacing": 0.35, "handlelength": 2.6}
 WIDTH = 11.0  # inches; on a page of 7, text is 5.5 to 7 points
@@ -54,6 +55,8 @@ def plot_all(group: Sequence[Figures], out: Path) -> list[Path]:
 
 def figures_of(group: Sequence[Figures]) -> dict[str, Callable[[], Figure | None]]:
     """What draws every figure, by its name in the paper; None where there is nothing to draw."""
+    if all(one.on_the_way for one in group):
+        return {f"steps_{one.networks['benchmark'].iloc[0]}": partial(figure_steps, one, scale([one])) for one in group}
     return {
         "fig1": lambda: figure_1(group), "fig2": lambda: figure_2(group), "figH1": lambda: figure_h1(group),
         "figJ1": lambda: figure_j1(group), "figL1": lambda: figure_l1(group),
@@ -69,7 +72,7 @@ def names_of_sums(group: Sequence[Figures]) -> list[str]:
 
 def scale(group: Sequence[Figures]) -> str:
     """Scale and seeds, for titles."""
-    return f"{group[0].scale}; {seeds(group)}, error bars ± 1 SEM"
+    return f"{group[0].scale}; {seeds(group)}" + ("" if group[0].on_the_way else ", error bars ± 1 SEM")
 
 
 def new(height: float, title: str, *notes: str) -> Figure:
@@ -182,7 +185,7 @@ def figure_h1(group: Sequence[Figures]) -> Figure:
         few, many = one.networks["examples"].max(), one.networks["many"].max()
         name = one.benchmark.removeprefix("Split ").removeprefix("Permuted ")
         colour, marker = (BLUE, PURPLE, BROWN)[i % 3], "os^"[i % 3]
-        pairs = [Series("af", "af_many", colour, marker, note=f", {name} ({few:,}/{many:,.0f})")]
+        pairs = [Series("af", "af_many", colour, marker, note=f", {name} ({few:,.0f}/{many:,.0f})")]
         if i == 0:
             pairs.append(Series("si", "af_many", GREEN, "D", (0, (4, 1.5)), note=f", {name} ({many:,.0f})"))
         panels.correlation(axes, one, pairs)

@@ -1,14 +1,16 @@
 """The values behind the figures of Benzing (2022), with the published ones below or beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from cl_repro.analysis import unifying_seeds
 from cl_repro.analysis.markup import DASH, MINUS, Table, write
 from cl_repro.analysis.study import origin
-from cl_repro.analysis.unifying import MAIN, NO_INIT, NO_PENALTY, Figures, seeds
+from cl_repro.analysis.unifying import BY_X, MAIN, NO_INIT, NO_PENALTY, Figures, seeds
 from cl_repro.analysis.unifying_panels import ON_THE_WAY, SUMS, control, references, word
 from cl_repro.stats import Estimate, estimate
 
@@ -25,6 +27,9 @@ ROWS = (
     ("af", "af_many", MAIN, 0.0),
     ("si", "af_many", MAIN, 0.0),
 )
+SHARES = (0.01, 0.05)  # of the weights
+LARGEST = {BY_X: "largest {}"}  # which weights: of correlations.csv
+RULES = {"size": "largest |{}|", "tails": "both tails of {}", "y": "largest SOS"}  # of trimmed.csv
 HEADER = ("SI", "SIU", "full gradient", "decrease of the loss")  # of SUMS
 EXTENTS = (*(f"{path}_raw" for path in PATHS), "sos")
 SMOOTHED = 20  # the decrease of the loss: a running mean over one of so many parts of the rows of a task
@@ -38,9 +43,12 @@ def write_tables(found: Figures, out: Path) -> list[Path]:
 
 def tables_of(found: Figures) -> list[Table]:
     """All tables that have rows."""
-    tables = [correlations_table(found), sums_table(found), way_table(found), extents_table(found)]
-    if len(found.noise):
-        tables.append(noise_table(found))
+    if found.on_the_way:
+        tables = list(unifying_seeds.tables_of(found))
+    else:
+        tables = [correlations_table(found), rules_table(found), sums_table(found), way_table(found)]
+        tables += [] if found.twin else [unifying_seeds.beside_table(found)]
+        tables += [extents_table(found), *([noise_table(found)] if len(found.noise) else [])]
     return [table._replace(title=table.title + found.mark) for table in tables if table.rows]
 
 
@@ -68,13 +76,58 @@ def correlations_table(found: Figures) -> Table:
         f"average test accuracy after the last task {spread(estimate(100 * main['accuracy']))}%.",
         "SI, SIB and SIU are rescaled by equation 6 with its maximum with 0, without it (unclipped), or not at all "
         "(before rescaling). SOS is the root of the second moment. The MAS family and Fisher: the same "
-        f"{main['examples'].iloc[0]} examples of a task.",
+        f"{main['examples'].iloc[0]:g} examples of a task.",
         "Without 1% or 5%: the weights of the largest SI, SIB or SIU are left out.",
         "The published values are of the paper's scale" + (f"; ours: {found.scale}." if found.suffix else "."),
         origin(found.networks),
     )
     header = ("Pair", *(f"task {task}" for task in found.tasks))
     return Table("correlations", "Correlations by task", header, tuple(body), notes)
+
+
+def rules_table(found: Figures) -> Table:
+    """Correlations of the first task without a share of the weights, by the rules that "the largest" may mean."""
+    body = []
+    measured = found.correlations["by"].isin(list(RULES)).any()
+    for path in PATHS[::-1]:
+        x = f"{path}_raw"
+        rows: Mapping[str, Sequence[Estimate | None]]
+        if measured:
+            rows = {by: [found.r(x, "sos", dropped=share, by=by).get(1) for share in SHARES] for by in (BY_X, *RULES)}
+        elif found.scatter:
+            rows = of_scatter(found.scatter.of[x], found.scatter.of["sos"])
+        else:
+            continue
+        body += [(f"{word(x)}, {(LARGEST | RULES)[by].format(word(path))}", *map(fixed, r)) for by, r in rows.items()]
+        theirs = [dict(references(found, f"r({x},sos) without {share:.0%}")).get(1) for share in SHARES]
+        if any(value is not None for value in theirs):
+            body.append(("published", *map(number, theirs)))
+    weights = "over all weights, mean ± SEM over seeds"
+    if not measured and found.scatter:
+        weights = f"over {len(found.scatter.of['sos']):,} of {found.main['weights'].iloc[0]:,} weights of one seed"
+    notes = (
+        f"Pearson's r with SOS, of the first task, {weights}. The paper leaves out the weights of the "
+        "largest importance, 1% or 5%, and does not say whether the sign counts. Weights of the largest SIU are those "
+        "whose noise was positive: without them the noise of the rest is negative on average, and r falls by more.",
+        "Both tails: half of the share from either end.",
+    )
+    header = ("Weights left out", *(f"{share:.0%}" for share in SHARES))
+    return Table("rules", "Correlation with SOS without the largest weights, by four rules", header, tuple(body), notes)
+
+
+def of_scatter(x: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str, list[Estimate]]:
+    """R of some weights by every rule, for each of `SHARES`, as `unifying.measures` has it of all."""
+    x, y = x.astype(float), y.astype(float)
+    found: dict[str, list[Estimate]] = {by: [] for by in LARGEST | RULES}
+    keys = {BY_X: x, "size": abs(x), "tails": x, "y": y}
+    order = {by: np.argsort(key, kind="stable") for by, key in keys.items()}
+    for share in SHARES:
+        out = round(share * len(x))
+        for by, at in order.items():
+            first = out // 2 if by == "tails" else 0
+            kept = at[first : first + len(x) - out]
+            found[by].append(estimate([np.corrcoef(x[kept], y[kept])[0, 1]]))
+    return found
 
 
 def sums_table(found: Figures) -> Table:

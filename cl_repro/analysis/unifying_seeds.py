@@ -1,0 +1,193 @@
+"""Several seeds of the first task beside one published run: sums, correlations, and the first steps.
+
+What is published is one run of the authors: it should lie where 95 % of further runs do, which is wider than the
+interval of the mean.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from cl_repro.analysis.markup import DASH, MINUS, Table
+from cl_repro.analysis.study import origin
+from cl_repro.analysis.unifying import MAIN, Figures, seeds
+from cl_repro.analysis.unifying_panels import BLUE, GREEN, GREY, LEFT, PUBLISHED, references
+from cl_repro.stats import Array, Interval, estimate, further, paired
+
+CONFIDENCE = 0.95
+LATER = 100  # steps: from there on the growth of SIU is compared, too
+STEPS = (1, 2, 3, 5, 10, 20)  # of the table
+EARLY, LATE, SHOWN = 3, 20, 10  # steps: what the early ones decide of the late; where the authors' sums are known
+TOGETHER = {"si": "sum(si)", "siu": "sum(siu)"}
+
+
+def ends(found: Figures, task: int = 1) -> pd.DataFrame:
+    """The last row of the task, by seed, of the main run; with `later`, the growth of SIU since step `LATER`."""
+    own = found.summed[(found.summed["kind"] == MAIN) & (found.summed["task"] == task)]
+    last = own.groupby("seed").last()
+    at = own[own["iteration"] == LATER].set_index("seed")["siu"]
+    return last.assign(sib=last["si"] - last["siu"], later=last["siu"] - at)
+
+
+def beside_table(found: Figures) -> Table:
+    """Sums and correlations of the first task with intervals, and whether the published run lies in them."""
+    of = dict(first_task(found))
+    body = []
+    for name, (values, published, unit) in of.items():
+        if len(values) < 2 or published is None:
+            continue
+        mean, one_more = paired(values, np.zeros(len(values)), CONFIDENCE), further(values, CONFIDENCE)
+        inside = [text for text, i in (("mean", mean), ("further", one_more)) if holds(i, published, unit)]
+        sd = np.std(values, ddof=1)
+        cells = (f"{mean.centre:.4g} ± {sd:.2g}", limits(mean), limits(one_more), f"{published:.4g}")
+        body.append((name, *cells, " and ".join(inside) or "neither"))
+    n, percent = len(found.main), f"{CONFIDENCE:.0%}"
+    notes = (
+        f"Mean ± standard deviation over {n} seeds; {percent} t-interval of the mean; and the interval that holds "
+        f"{percent} of further runs, mean ± t sd √(1 + 1/n). What is published is one run of the authors, for r an "
+        "image of one: one more draw, which should lie in the second.",
+        f"SIB: SI {MINUS} SIU. A published value lies in an interval that reaches what rounds to it.",
+        origin(found.networks),
+    )
+    header = ("Quantity", "ours", f"{percent}, mean", f"{percent}, further runs", PUBLISHED, f"{PUBLISHED} lies in")
+    return Table("beside", "The first task beside the published run", header, tuple(body), notes)
+
+
+def first_task(found: Figures) -> list[tuple[str, tuple[Array, float | None, float]]]:
+    """(quantity, (a value of each seed, the published one if any, half of its last digit))."""
+    last = ends(found)
+    si, siu, drop, early = (
+        dict(references(found, name)).get(1) for name in ("sum(si)", "sum(siu)", "loss drop", f"sum(siu) at {LATER}")
+    )
+    half = 0.05 if siu is None else unit(siu)
+    both = None if si is None or siu is None else si - siu
+    later = None if early is None or siu is None else siu - early
+    rows = [
+        ("Sum of SI", (last["si"], si, half)),
+        ("Sum of SIU", (last["siu"], siu, half)),
+        ("Sum of SIB", (last["sib"], both, 2 * half)),
+        (f"Growth of SIU after step {LATER}", (last["later"].dropna(), later, 2 * half)),
+        ("Decrease of the loss", (last["drop"], drop, 0.0005)),
+    ]
+    c = found.correlations[(found.correlations["kind"] == MAIN) & (found.correlations["task"] == 1)]
+    for path in ("si", "sib", "siu"):
+        r = c[(c["x"] == path) & (c["y"] == "sos") & (c["dropped"] == 0)].sort_values("seed")["r"]
+        theirs = dict(references(found, f"r({path},sos)")).get(1)
+        rows.append((f"r({path.upper()}, SOS)", (r, theirs, 0.0 if theirs is None else unit(theirs))))
+    return [(name, (np.asarray(v, dtype=float), p, u)) for name, (v, p, u) in rows]
+
+
+def unit(published: float) -> float:
+    """Half of the last digit of a published number."""
+    return 0.5 * 10.0 ** -len(str(published).partition(".")[2])
+
+
+def holds(interval: Interval, published: float, unit: float) -> bool:
+    """Whether an interval reaches what rounds to a published number."""
+    return interval.low <= published + unit and published - unit <= interval.high
+
+
+def limits(interval: Interval) -> str:
+    """[low, high]."""
+    return f"[{interval.low:.4g}, {interval.high:.4g}]".replace("-", MINUS)
+
+
+# --- the first steps -------------------------------------------------------------------------------------------------
+
+
+def by_seed(found: Figures, column: str) -> pd.DataFrame:
+    """A column of summed.csv of the first task of the main run: a row a seed, a column an iteration."""
+    own = found.summed[(found.summed["kind"] == MAIN) & (found.summed["task"] == 1)]
+    return own.pivot_table(index="seed", columns="iteration", values=column)
+
+
+def steps_table(found: Figures) -> Table:
+    """Sums and loss after each of the first steps, over seeds."""
+    si, siu, loss = (by_seed(found, column) for column in ("si", "siu", "loss"))
+    body = []
+    for t in (0, *STEPS):
+        if t not in siu:
+            continue
+        sums = [of_runs(si[t]), of_runs(siu[t])] if t else [DASH, DASH]
+        body.append((f"{t}", *sums, f"{siu[t].min():.3g} to {siu[t].max():.3g}" if t else DASH, of_runs(loss[t])))
+        theirs = {key: dict(references(found, f"{name} at {t}")).get(1) for key, name in TOGETHER.items()}
+        start = dict(references(found, f"loss at {t}")).get(1)
+        if start is not None or any(value is not None for value in theirs.values()):
+            shown = [DASH if v is None else f"{v:.4g}" for v in (theirs["si"], theirs["siu"], None, start)]
+            body.append((PUBLISHED, *shown))
+    notes = (
+        f"Mean ± standard deviation over {seeds([found])}, before rescaling. The loss: of the next mini-batch of 256, "
+        "as it comes; the published one is of all training examples.",
+        origin(found.networks),
+    )
+    header = ("Steps", "SI", "SIU", "SIU, all seeds", "loss")
+    return Table("steps", "Sums after the first steps", header, tuple(body), notes)
+
+
+def decides_table(found: Figures) -> Table:
+    """How much of a later sum the first steps decide, and where the authors' run falls."""
+    si, siu, loss = (by_seed(found, column) for column in ("si", "siu", "loss"))
+    if not {EARLY, LATE} <= set(siu) or len(siu) < 3:
+        return Table("decides", "", (), ())
+    growth = estimate(siu[LATE] - siu[EARLY])
+    body = [
+        (f"correlation over seeds of SIU after {EARLY} steps and after {LATE}", r(siu[EARLY], siu[LATE]), DASH),
+        (f"... of the loss after the first step and SIU after {LATE}", r(loss[1], siu[LATE]), DASH),
+        (f"... of the loss before any step and SIU after {LATE}", r(loss[0], siu[LATE]), DASH),
+        (f"growth of SIU from step {EARLY} to {LATE}", f"{growth.mean:.3g} ± {growth.sem * growth.n**0.5:.2g}", DASH),
+    ]
+    for name, sums in (("SI", si), ("SIU", siu)):
+        theirs = dict(references(found, f"sum({name.lower()}) at {SHOWN}")).get(1)
+        text = f"{name} after {SHOWN} steps: the interval that holds {CONFIDENCE:.0%} of further runs"
+        body.append((text, limits(further(sums[SHOWN], CONFIDENCE)), DASH if theirs is None else f"{theirs:.4g}"))
+    notes = (
+        f"A standard deviation after ±. Nothing that comes after the first {EARLY} steps differs between seeds as much "
+        "as these do; how high the loss jumps in the first step says most of it.",
+    )
+    return Table("decides", "What the first steps decide", ("", "ours", PUBLISHED), tuple(body), notes)
+
+
+def of_runs(values: pd.Series) -> str:
+    """Mean ± standard deviation; the mean alone for one seed."""
+    return f"{values.mean():.4g}" + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
+
+
+def r(a: pd.Series, b: pd.Series) -> str:
+    """Pearson's r over seeds."""
+    return f"{np.corrcoef(a, b)[0, 1]:.2f}".replace("-", MINUS)
+
+
+def figure_steps(found: Figures, scale: str) -> Figure:
+    """Sums of SI and SIU along the first steps, a line a seed, and SIU against the loss after the first step."""
+    si, siu, loss = (by_seed(found, column) for column in ("si", "siu", "loss"))
+    figure = Figure(figsize=(8.2, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
+    title = f"Benzing (2022), figure 1 left, the first {siu.columns[-1]} steps of Permuted MNIST\n{scale}"
+    figure.suptitle(title, x=0.012, ha="left", fontsize=10.5)
+    left, right = figure.subplots(1, 2)
+    for name, sums, colour in (("SI", si, GREEN), ("SIU", siu, BLUE)):
+        for i, (_, row) in enumerate(sums.iterrows()):
+            left.plot(
+                sums.columns, row, color=colour, linewidth=0.9, alpha=0.6, label=f"{name}, a seed" if not i else "_"
+            )
+        theirs = dict(references(found, f"sum({name.lower()}) at {SHOWN}")).get(1)
+        if theirs is not None:
+            left.plot(SHOWN, theirs, "D", color=colour, markeredgecolor="black", label=f"{name}, {PUBLISHED}", zorder=4)
+    left.set_xlabel("Step")
+    left.set_ylabel("Summed contributions")
+    left.legend(loc="lower right", fontsize=8.5)
+    at = siu.columns[-1]
+    right.plot(loss[1], siu[at], "o", color=BLUE, markeredgewidth=0)
+    right.plot(loss[0], siu[at], "o", color=GREY, markerfacecolor="none")
+    right.set_xlabel("Loss of the next mini-batch")
+    right.set_ylabel(f"SIU after {at} steps")
+    right.set_title("before any step (rings) and after the first", **LEFT | {"fontsize": 9.5})
+    return figure
+
+
+def tables_of(found: Figures) -> Sequence[Table]:
+    """Of a run that was followed for its sums alone."""
+    makers: tuple[Callable[[Figures], Table], ...] = (steps_table, decides_table)
+    return [make(found) for make in makers]
