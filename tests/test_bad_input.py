@@ -2,8 +2,7 @@
 
 Every case is one command in a folder with made data, made results and a configuration of the user's own. Whatever it
 gets wrong: exit status 2, one line on standard error that names the value and the rule, no traceback, and not a byte
-written. What Hydra and argparse refuse themselves keeps their text. What one types wrongly is a table of its own, a line
-each.
+written. What Hydra and argparse refuse themselves keeps their text. What people type has a table of its own.
 """
 
 import json
