@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_object
 from omegaconf import MISSING, OmegaConf
 
 from cl_repro.errors import UserError
@@ -139,8 +139,8 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
 def find(group: str, target: Any) -> Any:
     """The factory that a node's `_target_` names."""
     try:
-        factory = get_object(target)
-    except (ImportError, TypeError, ValueError) as error:
+        factory = resolve_name(target)
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"{group}._target_={target}: must be the dotted path of a factory ({text})") from error
     if not callable(factory):

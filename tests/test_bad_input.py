@@ -366,7 +366,7 @@ fisher.reduction=max fisher=batched | fisher.reduction=max: must be mean or sum
 fisher.labels=both fisher=one_sample/exact | fisher.labels=both: must be one of all, sample, true, predicted
 benchmark.n_tasks=3 | benchmark.n_tasks=3: must divide the 10 classes of digits: one of 1, 2, 5, 10
 benchmark.scale=0 | benchmark.scale=0: must be a finite number above 0
-benchmark._target_=nope | benchmark._target_=nope: must be the dotted path of a factory (Error loading 'nope':
+benchmark._target_=nope | benchmark._target_=nope: must be the dotted path of a factory
 method.gamma=2 | method.gamma=2: must be from 0 to 1
 method.gamma=abc | method.gamma=abc: must be of type float
 method.xi=0 method=si | method.xi=0: must be a finite number above 0
