@@ -92,7 +92,8 @@ def test_replicas_of_a_stack_are_the_singles_and_share_no_first_task():
         assert error(single(together.params, i), single(alone.params, 0)) < 1e-9
     first, _, third = together.outcomes
     assert (first.accuracy[0] == third.accuracy[0]).all()
-    assert same(single(together.params, 2), single(run(setting(), finetune(), [rows[2]]).params, 0))
+    # Bit for bit in a stack of as many: products of another shape may be summed in another order.
+    assert same(single(together.params, 2), single(run(setting(), finetune(), rows).params, 2))
 
 
 def test_sharpening_concentrates_what_the_head_reads():
