@@ -519,10 +519,11 @@ def test_ad_hoc_curves_are_drawn_per_benchmark(tmp_path):
 
 def test_two_settings_of_one_arm_are_told_apart(tmp_path):
     rows = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",), study="runs")
-    twins = [{**r, "config_id": "e" * 8, "run_id": r["run_id"][::-1]} for r in rows if r["fisher"]]
+    own = {"config_id": "e" * 8, "batch_size": 256}
+    twins = [{**r, **own, "run_id": r["run_id"][::-1]} for r in rows if r["fisher"]]
     made_results.write(tmp_path / "runs", rows + twins)
     text = report("runs", tmp_path)
-    assert "EXACT [eeeeeeee]" in text and f"EXACT [{rows[-1]['config_id']}]" in text
+    assert "EXACT [batch_size=128]" in text and "EXACT [batch_size=256]" in text and "eeeeeeee" not in text
 
 
 def test_folders_are_sorted_into_kinds(results):

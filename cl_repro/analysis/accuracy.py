@@ -97,7 +97,7 @@ def listing_table(study: Study) -> Table:
     if any("lost" in row[-1] for row in body):
         notes.append("Lost: diverged or failed, not in the mean.")
     if any("[" in row[0] for row in body):
-        notes.append("[...]: arms of one name with different settings, see configs/ in the results folder.")
+        notes.append("[...]: what its study calls an arm, and the settings in which arms differ.")
     header = ("Arm", "benchmark", "scenario", "model", "λ", "accuracy, %")
     return Table("runs", "Runs", header, tuple(body), (*notes, origin(study.runs)))
 

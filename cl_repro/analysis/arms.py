@@ -6,16 +6,15 @@ readers and in grey; marker and dash pattern repeat the distinction.
 """
 
 import re
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from cl_repro.analysis.conditions import configuration_of, differing, settings_of, unlike, words
+from cl_repro.analysis.settings import says_what_it_compares
 from cl_repro.analysis.shape import best, complete, seed_mean
 from cl_repro.stats import Array
 
@@ -68,6 +67,17 @@ class Arm(NamedTuple):
     method: str
     fisher: str
     label: str
+    settings: tuple[tuple[str, str], ...] = ()  # (place, value), those in which arms of its table differ
+
+    def unlike(self, other: "Arm") -> set[str]:
+        """The settings in which the two differ besides method and Fisher, of those that arms of the table differ in."""
+        mine, theirs = dict(self.settings), dict(other.settings)
+        return unlike(mine, theirs, mine.keys() | theirs.keys()) - {"method", "fisher"}
+
+    def compares(self, other: "Arm") -> bool:
+        """Whether the two differ in one thing only: in method and Fisher, or in one setting."""
+        same = (self.method, self.fisher) == (other.method, other.fisher)
+        return len(self.unlike(other)) <= (1 if same else 0)
 
 
 class Grid(NamedTuple):
@@ -101,6 +111,14 @@ class Grid(NamedTuple):
         """Accuracy of None, [S]; NaN where the study has no such arm."""
         values = [row for arm, row in self.flat if arm.method == "finetune"]
         return values[0] if values else np.full(self.seeds.size, np.nan)
+
+    @property
+    def floors(self) -> Array:
+        """Accuracy of the None that each arm with a lambda can be compared with, [A, S]; NaN where there is none."""
+        none = [(arm, row) for arm, row in self.flat if arm.method == "finetune"]
+        absent = np.full(self.seeds.size, np.nan)
+        rows = [next((row for other, row in none if arm.compares(other)), absent) for arm in self.arms]
+        return np.array(rows).reshape(len(self.arms), self.seeds.size)
 
     def best(self) -> list[int | None]:
         """Per arm the index of the lambda of the highest seed mean, among those with all of the arm's seeds."""
@@ -175,22 +193,16 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
         folder: where configs/<config_id>.yaml may be, which tells the batch size of a batched Fisher.
 
     Returns:
-        One per config_id. Where two would share a name, what their study calls them (`label=`) is appended; where that
-        does not tell them apart either, the config_id.
+        One per config_id. Where two would share a name, what their study calls them (`label=`) is appended. So are the
+        settings in which they differ: those that share a name even so, and all whose study does not itself say what it
+        compares (in conf/analysis.yaml), but for arms that it names.
     """
     rows = runs.drop_duplicates("config_id")
-    arms = [
-        Arm(i, m, f, label(m, f, setting(folder, i, "fisher.batch_size") if kind_of(f) == "batched" else None))
-        for i, m, f in zip(rows["config_id"], rows["method"], rows["fisher"], strict=True)
-    ]
+    arms = unnamed(rows, folder)
     names = [arm.label for arm in arms]
     own = [variant(called, arm.method, arm.fisher) for arm, called in zip(arms, rows["arm"], strict=True)]
-    arms = [
-        arm._replace(label=f"{arm.label} [{detail}]") if names.count(arm.label) > 1 and detail else arm
-        for arm, detail in zip(arms, own, strict=True)
-    ]
-    names = [arm.label for arm in arms]
-    arms = [arm._replace(label=f"{arm.label} [{arm.config_id}]") if names.count(arm.label) > 1 else arm for arm in arms]
+    details = [[detail] if names.count(name) > 1 and detail else [] for name, detail in zip(names, own, strict=True)]
+    arms = named(arms, details, rows, folder)
     order = list(LOOKS)
 
     def rank(arm: Arm) -> tuple:
@@ -199,6 +211,65 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
         return (order.index(key) if key in order else len(order), arm.method, arm.fisher, parts, arm.config_id)
 
     return tuple(sorted(arms, key=rank))
+
+
+def unnamed(rows: pd.DataFrame, folder: Path) -> list[Arm]:
+    """One arm for each row, with the name of its method and Fisher alone."""
+    return [
+        Arm(i, m, f, label(m, f, setting(folder, i, "fisher.batch_size") if kind_of(f) == "batched" else None))
+        for i, m, f in zip(rows["config_id"], rows["method"], rows["fisher"], strict=True)
+    ]
+
+
+def settings_in_words(runs: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """The settings in which configurations differ, by config_id: all of them, whatever the names of their arms say."""
+    rows = runs.drop_duplicates("config_id")
+    of = settings_of(rows, folder, [arm.label for arm in unnamed(rows, folder)])
+    return {i: words(own, places) for i, own, places in zip(rows["config_id"], of, differing(of), strict=True)}
+
+
+def named(arms: Sequence[Arm], details: list[list[str]], rows: pd.DataFrame, folder: Path) -> list[Arm]:
+    """Arms with their settings, and names that tell them apart.
+
+    Args:
+        arms: with the names of their methods and Fishers.
+        details: what is appended to each name already.
+        rows: one for each arm.
+        folder: of their configurations.
+    """
+    names = [(arm.label, *detail) for arm, detail in zip(arms, details, strict=True)]
+    declared = "study" in rows and says_what_it_compares(str(rows["study"].iloc[0]))
+    groups = [[i for i, name in enumerate(names) if name == one] for one in dict.fromkeys(names)]
+    groups = [group for group in groups if len(group) > 1] + (
+        [] if declared or len(arms) < 2 else [[*range(len(arms))]]
+    )
+    if not groups:
+        return [arm._replace(label=full(arm.label, detail)) for arm, detail in zip(arms, details, strict=True)]
+    of = settings_of(rows, folder, [arm.label for arm in arms])
+    places: list[list[str]] = [[] for _ in arms]
+    for group in groups:
+        asked = [not details[i] or names.count(names[i]) > 1 for i in group]
+        for i, found in zip(group, differing([of[i] for i in group], asked), strict=True):
+            places[i] += [place for place in found if place not in places[i]]
+    every = {place for found in places for place in found}
+    kept = every | {place.rpartition(".")[0] for place in every} | {"method", "fisher"}
+    result = []
+    for arm, detail, settings, found in zip(arms, details, of, places, strict=True):
+        own = tuple((place, value) for place, value in settings.items() if place in kept)
+        result.append(arm._replace(label=full(arm.label, [*detail, words(settings, found)]), settings=own))
+    labels = [arm.label for arm in result]  # the same only where no configuration is there to tell them apart
+    return [
+        arm._replace(label=full(arm.label, [f"unknown settings {arm.config_id}"]))
+        if labels.count(arm.label) > 1
+        else arm
+        for arm in result
+    ]
+
+
+def full(name: str, details: Sequence[str]) -> str:
+    """A name with what is appended to it, if anything is."""
+    said = ", ".join(detail for detail in details if detail)
+    return f"{name} [{said}]" if said else name
 
 
 def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
@@ -238,14 +309,7 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
 
 def setting(folder: Path, config_id: str, key: str) -> Any:
     """A key of an arm's resolved configuration, e.g. fisher.batch_size; None where it or the file is not there."""
-    path = folder / "configs" / f"{config_id}.yaml"
-    try:
-        return OmegaConf.select(configuration(path, path.stat().st_mtime_ns), key)
-    except (OSError, OmegaConfBaseException, YAMLError):
-        return None
-
-
-@lru_cache(maxsize=1024)
-def configuration(path: Path, changed: int) -> Any:
-    """What a file says that was last changed then: parsing one takes as long as all that is asked of it."""
-    return OmegaConf.load(path)
+    found: Any = configuration_of(folder, config_id)
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found

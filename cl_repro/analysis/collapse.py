@@ -49,13 +49,13 @@ def collapse(study: Study) -> Collapse | None:
         study: of curves.
 
     Returns:
-        None if fewer than two of its arms have both a rise and a trace.
+        None if fewer than two of its arms have both a rise and a trace, or if these differ in another setting, too.
     """
     grid, settings = grid_of(study.runs, study.folder).penalised, study.settings
     found, traces = shapes(study, grid), log_traces(study, grid)
     log_trace = seed_mean(traces[..., None])[..., 0]
     kept = np.flatnonzero(np.isfinite(log_trace) & np.isfinite([shape.rise.centre for shape in found]))
-    if kept.size < 2:
+    if kept.size < 2 or any(grid.arms[a].unlike(grid.arms[kept[0]]) for a in kept):
         return None
     n_seeds = grid.seeds.size
     # The same weightings as those of the rises, so that rise and trace stay paired.
@@ -156,7 +156,8 @@ def plot_collapse(
                 paths += plot_one(study, found, figures, tables)
             elif names:
                 raise UserError(
-                    f"{study.folder}: no two arms have both a rise above None and a trace: nothing to compare"
+                    f"{study.folder}: no two arms have both a rise above None and a trace, or they differ in another "
+                    "setting, too: nothing to compare"
                 )
     return paths
 

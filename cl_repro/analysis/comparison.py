@@ -95,12 +95,14 @@ def compared(study: Study) -> list[Entry]:
         choosing = part["seed"].isin(study.settings.chosen_on)
         judges, part = (part[choosing], part[~choosing]) if choosing.any() else (part, part)
         seeds = np.unique(part["seed"])
-        none = finetuned(part).set_index("seed")
-        base, base_asking = spent(none, seeds)
-        for arm in arms_of(part, study.folder):
+        arms = arms_of(part, study.folder)
+        for arm in arms:
             own, judged = (of[of["config_id"] == arm.config_id] for of in (part, judges))
             if judged.empty:  # the seeds that choose its lambda have not been run yet
                 continue
+            none = finetuned(part[part["config_id"].isin([a.config_id for a in arms if not a.unlike(arm)])])
+            none = none.set_index("seed")
+            base, base_asking = spent(none, seeds)
             lam, at_edge = chosen(judged, study)
             rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
             fine = rows[rows["status"] == "ok"].reindex(seeds)
@@ -228,8 +230,8 @@ def worth(study: Study, found: list[Entry]) -> Table:
             "of all without examples": [e for e in there if e.family in (PENALTY, DISTILLATION, STRUCTURE)],
         }
         for entry in (entry for entry in there if entry.family == STORING):
-            for others in without.values():
-                if others:
+            for candidates in without.values():
+                if others := [other for other in candidates if other.arm.compares(entry.arm)]:
                     other = max(others, key=lambda one: np.nanmean(one.accuracy))
                     gap = paired(entry.accuracy, other.accuracy, study.settings.confidence)
                     body.append(

@@ -2,7 +2,8 @@
 
 Pairs of estimators are one family; pairs with a method that has no lambda (None, joint) ask another question, whether
 a penalty helps at all, and are a family of their own. Wilcoxon's p-values are Holm-corrected within each. Arms that
-agree at every cell are the same computation and no test.
+agree at every cell are the same computation and no test. Arms that differ in another setting besides their estimator
+are not subtracted.
 """
 
 import math
@@ -45,13 +46,14 @@ class Pair(NamedTuple):
 
 
 def families(study: Study, grid: Grid) -> tuple[list[Pair], list[Pair]]:
-    """All pairs of arms: those of two estimators, and those with a method without lambda."""
+    """All pairs of arms that differ in one thing: those of two estimators, and those with a method without lambda."""
     sides = _sides(study, grid)
     curved = {side.arm.label: side for side in sides[: len(grid.arms)]}
     wanted = study.settings.pairs or combinations(curved, 2)
     estimators = [(curved[a], curved[b]) for a, b in wanted if a in curved and b in curved]
     others = [pair for pair in combinations(sides, 2) if pair[1].arm not in grid.arms]
-    return _family(study, estimators), _family(study, others)
+    alike = [[(a, b) for a, b in pairs if a.arm.compares(b.arm)] for pairs in (estimators, others)]
+    return _family(study, alike[0]), _family(study, alike[1])
 
 
 def pair_tables(study: Study, grid: Grid) -> list[Table]:
@@ -62,7 +64,7 @@ def pair_tables(study: Study, grid: Grid) -> list[Table]:
     )
     there = [(*title, pairs) for title, pairs in zip(titles, families(study, grid), strict=True) if pairs]
     return [
-        Table(name, title, HEADER, tuple(_cells(study, pair) for pair in pairs), _notes(study, short=i > 0))
+        Table(name, title, HEADER, tuple(_cells(study, pair) for pair in pairs), _notes(study, grid, short=i > 0))
         for i, (name, title, pairs) in enumerate(there)
     ]
 
@@ -90,7 +92,7 @@ def _family(study: Study, pairs: list[tuple[Side, Side]]) -> list[Pair]:
     return [pair._replace(p=float(p)) for pair, p in zip(found, corrected, strict=True)]
 
 
-def _notes(study: Study, short: bool) -> tuple[str, ...]:
+def _notes(study: Study, grid: Grid, short: bool) -> tuple[str, ...]:
     settings = study.settings
     if short:
         return ("Columns as above; p is Holm-corrected over the pairs of this table, a family of its own.",)
@@ -102,7 +104,15 @@ def _notes(study: Study, short: bool) -> tuple[str, ...]:
         "the pairs of this table. Identical: the same accuracy at every λ and seed, so no test and not in the family.",
         f"Bootstrap: {settings.confidence:.0%} percentile interval over seeds, both λ chosen again in each of "
         f"{settings.resamples} resamples, from n = {settings.bootstrap_from} seeds on.",
+        *not_compared(grid),
     )
+
+
+def not_compared(grid: Grid) -> list[str]:
+    """In which settings arms differ that are not subtracted, if there are such."""
+    arms = [*grid.arms, *(arm for arm, _ in grid.flat)]
+    found = sorted({place for a, b in combinations(arms, 2) if not a.compares(b) for place in a.unlike(b)})
+    return [f"Not subtracted: arms that differ in more than one thing, {', '.join(found)}."] if found else []
 
 
 def _cells(study: Study, pair: Pair) -> tuple[str, ...]:

@@ -40,12 +40,13 @@ def claims_table(settings: Settings, found: list[Entry]) -> Table:
     """What each step in examples a class gains, and each size against EWC, paired by seed."""
     body = []
     for scenario in SCENARIOS:
-        ewc = [entry.accuracy for entry in found if (entry.scenario, entry.arm.method) == (scenario, "ewc")]
+        ewc = [entry for entry in found if (entry.scenario, entry.arm.method) == (scenario, "ewc")]
         for curve in curves_of(found, scenario):
             before: Array | None = None
             for n, entry in zip(curve.sizes, curve.entries, strict=True):
                 gain = gap(settings, entry.accuracy, before) if before is not None else ""
-                beside = gap(settings, entry.accuracy, ewc[0]) if ewc else ""
+                other = next((one.accuracy for one in ewc if one.arm.compares(entry.arm)), None)
+                beside = gap(settings, entry.accuracy, other) if other is not None else ""
                 body.append((f"{SCENARIOS[scenario]}, {NAMES[curve.policy]}", str(n), gain, beside))
                 before = entry.accuracy
     header = ("Scenario and memory", "examples a class", "gain over the row above", f"replay {MINUS} EWC")

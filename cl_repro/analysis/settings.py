@@ -97,6 +97,12 @@ def companions() -> dict[str, str]:
     return {name: beside for name in names if (beside := load(name).published_study) != name}
 
 
+def says_what_it_compares(study: str) -> bool:
+    """Whether conf/analysis.yaml lists a study's pairs, or its kind: then it is meant that its arms differ."""
+    own = load(study)
+    return bool(own.pairs or own.kind)
+
+
 def _content(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from cl_repro.analysis.settings import PACKAGE, Settings, load
 from cl_repro.errors import Skipping, UserError
 from cl_repro.stats import Estimate
 
-AD_HOC = "runs"  # the folder of runs that belong to no study
+AD_HOC = "runs"  # the folder of runs that belong to no study, and what their rows call it
 CURVES, ARMS, TIMING, LISTING = "curves", "arms", "timing", "listing"
 PLACE = ["benchmark", "scenario", "model"]
 SOURCES = ("blog-final", "blog-draft")  # in this order; others follow by name
@@ -78,7 +78,7 @@ def kind_of_runs(name: str, runs: pd.DataFrame) -> str:
         return TIMING
     one_place = len(runs.drop_duplicates(PLACE)) == 1
     one_config = (runs.groupby(["study", "arm"])["config_id"].nunique() == 1).all()
-    if name == AD_HOC or not one_place or not one_config:
+    if AD_HOC in {name, *runs["study"]} or not one_place or not one_config:
         return LISTING
     if most_lambdas(runs) > 1:
         return CURVES

@@ -5,6 +5,7 @@ out of None and every estimator together, or resample them so (`intervals`), so 
 """
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,9 +52,9 @@ def shapes(study: Study, grid: Grid) -> list[Shape]:
     """Rise and width of every arm with a lambda, with their intervals over seeds; without lambda = 0."""
     grid = grid.penalised
     settings, log_lam, n_seeds = study.settings, np.log10(grid.lams), grid.seeds.size
-    accuracy, none = complete(grid.accuracy), grid.none[:, None]
+    accuracy, none = complete(grid.accuracy), grid.floors[..., None]
     weight = weightings(n_seeds, settings)
-    means, floors = seed_mean(accuracy, weight), seed_mean(none, weight)  # [W, A, L], [W, 1]
+    means, floors = seed_mean(accuracy, weight), seed_mean(none, weight)[..., 0]  # [W, A, L], [W, A]
     rises, widths = rise(log_lam, means, floors), width(log_lam, means, settings.width_points)  # [W, A]
     at_most = rises == np.nanmin(np.where(np.isfinite(means[0]), log_lam, np.inf), axis=1)
     if n_seeds < settings.bootstrap_from:  # where the curve of all seeds but one begins above half-way, it may be less
@@ -106,13 +107,11 @@ def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
 
 def gap_table(study: Study, found: list[Shape], traces: Array) -> Table | None:
     """Gaps between rises beside what the traces predict; None where the study lacks the arms."""
-    place = {shape.arm.fisher: i for i, shape in enumerate(found) if shape.arm.method == "ewc"}
     n_seeds, body = traces.shape[1], []
-    for minuend, subtrahend in study.settings.gaps:
-        if minuend not in place or subtrahend not in place:
+    estimators = [(i, shape) for i, shape in enumerate(found) if shape.arm.method == "ewc"]
+    for wanted, (i, a), (j, b) in product(study.settings.gaps, estimators, estimators):
+        if (a.arm.fisher, b.arm.fisher) != wanted or not a.arm.compares(b.arm):
             continue
-        i, j = place[minuend], place[subtrahend]
-        a, b = found[i], found[j]
         gap = interval_of(a.rises - b.rises, min(a.rise.n, b.rise.n), n_seeds, study.settings)
         predicted = estimate(traces[j] - traces[i])
         bound = {(True, False): "≤ ", (False, True): "≥ "}.get((a.at_most, b.at_most), "")

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cl_repro.analysis.accuracy import NOTHING, estimate_text
-from cl_repro.analysis.arms import ONE_SAMPLE, Arm, kind_of, label
+from cl_repro.analysis.arms import ONE_SAMPLE, Arm, arms_of, kind_of, label
 from cl_repro.analysis.markup import Table
 from cl_repro.analysis.study import Study, origin, published_row, sources
+from cl_repro.errors import UserError
 from cl_repro.stats import Estimate, estimate
 
 ORDER = ("exact", "sample", "empirical", "exact_n", "predicted", "batched", "")  # as published: slowest first
@@ -22,7 +23,14 @@ class Timing(NamedTuple):
 
 
 def timings(study: Study) -> list[Timing]:
-    """Mean over seeds of seconds_train + seconds_fisher, per estimator."""
+    """Mean over seeds of seconds_train + seconds_fisher, per estimator.
+
+    Raises:
+        UserError: runs that differ in more than their Fisher and how it is computed.
+    """
+    first, *others = arms_of(study.runs, study.folder)
+    if places := sorted({place for arm in others for place in arm.unlike(first)}):
+        raise UserError(f"{study.folder}: its runs differ in {', '.join(places)}: their times do not compare")
     runs = study.runs[study.runs["status"] == "ok"]
     runs = runs.assign(
         seconds=runs["seconds_train"] + runs["seconds_fisher"].fillna(0),
