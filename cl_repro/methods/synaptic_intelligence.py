@@ -9,6 +9,9 @@ r"""Synaptic Intelligence and its two halves (Zenke et al. 2017; Benzing 2022, s
 
 Gradients are of the task's cross-entropy, without dropout and without the penalty; theta(0) is the weights at which the
 task starts, after a re-initialisation. Sign: a positive S is a decrease of the loss (equation 5 lacks the minus).
+
+DEVIATES from the code of Zenke et al. (ganguli-lab/pathint), which takes the maximum of the accumulated Omega with 0,
+not of each task's part, and whose gradients are those of training, with dropout; here both are as in Benzing's.
 """
 
 import math
