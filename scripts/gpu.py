@@ -41,7 +41,7 @@ def bench(group: str, seconds: float) -> Work:
     return Work(f"bench {group}", ("scripts/bench.py", "--only", group), seconds)
 
 
-ALONE = "max_replicas=1"  # networks of convolutions: several processes instead, which fill the gaps between kernels
+ALONE = "max_replicas=1"  # a stack of convolutions is no faster per replica; several processes may be: not measured yet
 SEEDS = ",".join(map(str, range(6, 31)))  # the five before are committed, from a CPU
 FIRST = ("grid.window.product=1.0e+5", "grid.window.decades=1")  # one lambda an arm, before the window
 WORK = [
