@@ -4,7 +4,9 @@ What is published is one run of the authors: it should lie where 95 % of further
 interval of the mean.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,29 +23,28 @@ CONFIDENCE = 0.95
 LATER = 100  # steps: from there on the growth of SIU is compared, too
 STEPS = (1, 2, 3, 5, 10, 20)  # of the table
 EARLY, LATE, SHOWN = 3, 20, 10  # steps: what the early ones decide of the late; where the authors' sums are known
-TOGETHER = {"si": "sum(si)", "siu": "sum(siu)"}
 
 
-def ends(found: Figures, task: int = 1) -> pd.DataFrame:
-    """The last row of the task, by seed, of the main run; with `later`, the growth of SIU since step `LATER`."""
-    own = found.summed[(found.summed["kind"] == MAIN) & (found.summed["task"] == task)]
-    last = own.groupby("seed").last()
-    at = own[own["iteration"] == LATER].set_index("seed")["siu"]
-    return last.assign(sib=last["si"] - last["siu"], later=last["siu"] - at)
+class Quantity(NamedTuple):
+    """Something of the first task that is published."""
+
+    name: str
+    values: Array  # of each seed
+    published: float  # NaN if it is not
+    half: float  # of the last published digit
 
 
 def beside_table(found: Figures) -> Table:
     """Sums and correlations of the first task with intervals, and whether the published run lies in them."""
-    of = dict(first_task(found))
     body = []
-    for name, (values, published, unit) in of.items():
-        if len(values) < 2 or published is None:
+    for one in first_task(found):
+        if len(one.values) < 2 or math.isnan(one.published):
             continue
-        mean, one_more = paired(values, np.zeros(len(values)), CONFIDENCE), further(values, CONFIDENCE)
-        inside = [text for text, i in (("mean", mean), ("further", one_more)) if holds(i, published, unit)]
-        sd = np.std(values, ddof=1)
-        cells = (f"{mean.centre:.4g} ± {sd:.2g}", limits(mean), limits(one_more), f"{published:.4g}")
-        body.append((name, *cells, " and ".join(inside) or "neither"))
+        mean, another = paired(one.values, np.zeros(len(one.values)), CONFIDENCE), further(one.values, CONFIDENCE)
+        inside = [name for name, interval in (("mean", mean), ("further", another)) if holds(interval, one)]
+        ours = f"{mean.centre:.4g} ± {np.std(one.values, ddof=1):.2g}"
+        shown = " and ".join(inside) or "neither"
+        body.append((one.name, ours, limits(mean), limits(another), f"{one.published:.4g}", shown))
     n, percent = len(found.main), f"{CONFIDENCE:.0%}"
     notes = (
         f"Mean ± standard deviation over {n} seeds; {percent} t-interval of the mean; and the interval that holds "
@@ -56,38 +57,41 @@ def beside_table(found: Figures) -> Table:
     return Table("beside", "The first task beside the published run", header, tuple(body), notes)
 
 
-def first_task(found: Figures) -> list[tuple[str, tuple[Array, float | None, float]]]:
-    """(quantity, (a value of each seed, the published one if any, half of its last digit))."""
-    last = ends(found)
-    si, siu, drop, early = (
-        dict(references(found, name)).get(1) for name in ("sum(si)", "sum(siu)", "loss drop", f"sum(siu) at {LATER}")
-    )
-    half = 0.05 if siu is None else unit(siu)
-    both = None if si is None or siu is None else si - siu
-    later = None if early is None or siu is None else siu - early
-    rows = [
-        ("Sum of SI", (last["si"], si, half)),
-        ("Sum of SIU", (last["siu"], siu, half)),
-        ("Sum of SIB", (last["sib"], both, 2 * half)),
-        (f"Growth of SIU after step {LATER}", (last["later"].dropna(), later, 2 * half)),
-        ("Decrease of the loss", (last["drop"], drop, 0.0005)),
+def first_task(found: Figures) -> list[Quantity]:
+    """What `beside_table` compares."""
+    si, siu, drop = (by_seed(found, column) for column in ("si", "siu", "drop"))
+    end = siu.columns[-1]
+    si_, siu_, drop_, early = (theirs(found, q) for q in ("sum(si)", "sum(siu)", "loss drop", f"sum(siu) at {LATER}"))
+    result = [
+        Quantity("Sum of SI", si[end].to_numpy(), si_, half(si_)),
+        Quantity("Sum of SIU", siu[end].to_numpy(), siu_, half(siu_)),
+        Quantity("Sum of SIB", (si - siu)[end].to_numpy(), si_ - siu_, half(si_) + half(siu_)),
+        Quantity("Decrease of the loss", drop[end].to_numpy(), drop_, half(drop_)),
     ]
+    if LATER in siu:
+        growth = (siu[end] - siu[LATER]).to_numpy()
+        result.insert(3, Quantity(f"Growth of SIU after step {LATER}", growth, siu_ - early, half(siu_) + half(early)))
     c = found.correlations[(found.correlations["kind"] == MAIN) & (found.correlations["task"] == 1)]
     for path in ("si", "sib", "siu"):
-        r = c[(c["x"] == path) & (c["y"] == "sos") & (c["dropped"] == 0)].sort_values("seed")["r"]
-        theirs = dict(references(found, f"r({path},sos)")).get(1)
-        rows.append((f"r({path.upper()}, SOS)", (r, theirs, 0.0 if theirs is None else unit(theirs))))
-    return [(name, (np.asarray(v, dtype=float), p, u)) for name, (v, p, u) in rows]
+        r = c[(c["x"] == path) & (c["y"] == "sos") & (c["dropped"] == 0)]["r"].to_numpy()
+        published = theirs(found, f"r({path},sos)")
+        result.append(Quantity(f"r({path.upper()}, SOS)", r, published, half(published)))
+    return result
 
 
-def unit(published: float) -> float:
+def theirs(found: Figures, quantity: str) -> float:
+    """The published value of the first task; NaN if there is none."""
+    return dict(references(found, quantity)).get(1, math.nan)
+
+
+def half(published: float) -> float:
     """Half of the last digit of a published number."""
     return 0.5 * 10.0 ** -len(str(published).partition(".")[2])
 
 
-def holds(interval: Interval, published: float, unit: float) -> bool:
+def holds(interval: Interval, one: Quantity) -> bool:
     """Whether an interval reaches what rounds to a published number."""
-    return interval.low <= published + unit and published - unit <= interval.high
+    return interval.low <= one.published + one.half and one.published - one.half <= interval.high
 
 
 def limits(interval: Interval) -> str:
@@ -113,11 +117,9 @@ def steps_table(found: Figures) -> Table:
             continue
         sums = [of_runs(si[t]), of_runs(siu[t])] if t else [DASH, DASH]
         body.append((f"{t}", *sums, f"{siu[t].min():.3g} to {siu[t].max():.3g}" if t else DASH, of_runs(loss[t])))
-        theirs = {key: dict(references(found, f"{name} at {t}")).get(1) for key, name in TOGETHER.items()}
-        start = dict(references(found, f"loss at {t}")).get(1)
-        if start is not None or any(value is not None for value in theirs.values()):
-            shown = [DASH if v is None else f"{v:.4g}" for v in (theirs["si"], theirs["siu"], None, start)]
-            body.append((PUBLISHED, *shown))
+        known = [theirs(found, f"{name} at {t}") for name in ("sum(si)", "sum(siu)", "loss")]
+        if not all(map(math.isnan, known)):
+            body.append((PUBLISHED, number(known[0]), number(known[1]), DASH, number(known[2])))
     notes = (
         f"Mean ± standard deviation over {seeds([found])}, before rescaling. The loss: of the next mini-batch of 256, "
         "as it comes; the published one is of all training examples.",
@@ -140,9 +142,9 @@ def decides_table(found: Figures) -> Table:
         (f"growth of SIU from step {EARLY} to {LATE}", f"{growth.mean:.3g} ± {growth.sem * growth.n**0.5:.2g}", DASH),
     ]
     for name, sums in (("SI", si), ("SIU", siu)):
-        theirs = dict(references(found, f"sum({name.lower()}) at {SHOWN}")).get(1)
         text = f"{name} after {SHOWN} steps: the interval that holds {CONFIDENCE:.0%} of further runs"
-        body.append((text, limits(further(sums[SHOWN], CONFIDENCE)), DASH if theirs is None else f"{theirs:.4g}"))
+        published = number(theirs(found, f"sum({name.lower()}) at {SHOWN}"))
+        body.append((text, limits(further(sums[SHOWN], CONFIDENCE)), published))
     notes = (
         f"A standard deviation after ±. Nothing that comes after the first {EARLY} steps differs between seeds as much "
         "as these do; how high the loss jumps in the first step says most of it.",
@@ -153,6 +155,11 @@ def decides_table(found: Figures) -> Table:
 def of_runs(values: pd.Series) -> str:
     """Mean ± standard deviation; the mean alone for one seed."""
     return f"{values.mean():.4g}" + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
+
+
+def number(value: float) -> str:
+    """Four digits; a dash for NaN."""
+    return DASH if math.isnan(value) else f"{value:.4g}"
 
 
 def r(a: pd.Series, b: pd.Series) -> str:
@@ -172,9 +179,11 @@ def figure_steps(found: Figures, scale: str) -> Figure:
             left.plot(
                 sums.columns, row, color=colour, linewidth=0.9, alpha=0.6, label=f"{name}, a seed" if not i else "_"
             )
-        theirs = dict(references(found, f"sum({name.lower()}) at {SHOWN}")).get(1)
-        if theirs is not None:
-            left.plot(SHOWN, theirs, "D", color=colour, markeredgecolor="black", label=f"{name}, {PUBLISHED}", zorder=4)
+        published = theirs(found, f"sum({name.lower()}) at {SHOWN}")
+        if not math.isnan(published):
+            left.plot(
+                SHOWN, published, "D", color=colour, markeredgecolor="black", label=f"{name}, {PUBLISHED}", zorder=4
+            )
     left.set_xlabel("Step")
     left.set_ylabel("Summed contributions")
     left.legend(loc="lower right", fontsize=8.5)
