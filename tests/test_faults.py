@@ -151,6 +151,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_worker_and_a_parent_killed_in_training_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed, killed = Sweep(tmp_path / "undisturbed", 2), Sweep(tmp_path / "killed", 2)
     cli.undrawn(monkeypatch)

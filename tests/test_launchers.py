@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import cli
@@ -14,7 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from cl_repro import grid, study
 from cl_repro.__main__ import refuse, share
@@ -150,10 +151,16 @@ def test_copies_from_the_shell_try_a_chunk_once(tmp_path: Path, monkeypatch: pyt
 # --- what a job may use of its machine --------------------------------------------------------------------------------
 
 
+@lru_cache
+def composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Hydra's own configuration."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True).hydra
+
+
 def hydra_cfg(*overrides: str, mode: RunMode = RunMode.MULTIRUN, num: int = 5) -> OmegaConf:
     """Hydra's own configuration in a job."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides), return_hydra_config=True).hydra
+    cfg = composed(overrides).copy()
     OmegaConf.set_readonly(cfg, False)
     cfg.mode, cfg.job.num = mode, num
     return cfg

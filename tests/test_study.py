@@ -70,6 +70,7 @@ def test_the_same_command_again_recomputes_nothing(undisturbed: Path, monkeypatc
     assert (runs.read_bytes(), runs.stat().st_mtime_ns) == before
 
 
+@pytest.mark.slow
 def test_two_launches_at_once_compute_each_run_once(undisturbed: Path, tmp_path: Path) -> None:
     """One with a pool, one without; and what each of them prints."""
     commands = (SMALL, [*SMALL[:-1], "workers=1"])
