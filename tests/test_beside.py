@@ -68,4 +68,5 @@ def test_the_figure_draws_each_difference_in_the_colour_of_its_verdict(results):
     assert domain.get_xlabel() == f"accuracy, ours {MINUS} published (points)"
     centres = {c.lines[0].get_color(): c.lines[0].get_xdata()[0] for c in task.containers if hasattr(c, "has_xerr")}
     assert centres == {COLOURS["agrees"]: pytest.approx(1.0), COLOURS["differs"]: pytest.approx(-2.0)}
-    assert [text.get_text() for text in class_.texts] == ["90.8 | 90.8", "95.6 | 95.6"]
+    assert [text.get_text() for text in class_.texts] == ["90.8 | 90.8", "95.6 | 95.6", "ours | theirs, %"]
+    assert SAID in " ".join(figure.legends[0].get_title().get_text().split())

@@ -1,6 +1,7 @@
 """A comparison of methods that was published: our means beside the published ones, with verdicts; table and figure."""
 
 import math
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from cl_repro.stats import AGREES, DIFFERS, TOO_FEW, Comparison, Estimate, estim
 
 COLOURS = {AGREES: "#0072B2", DIFFERS: "#B5121B", TOO_FEW: "#E69F00"}
 MARKERS = {AGREES: "o", DIFFERS: "X", TOO_FEW: "s"}
+WIDE = 150  # characters of a line of a note
 FAR = 1.15  # half the width of a panel, in the largest delta or interval that is drawn there
 
 
@@ -86,7 +88,7 @@ def delta_of(study: Study, pair: Pair) -> float:
     return own if math.isfinite(own) else study.settings.delta_points[pair.row["method"]]
 
 
-def draw(study: Study, found: list[Pair], title: str) -> Figure:
+def draw(study: Study, found: list[Pair], name: str) -> Figure:
     """A panel a scenario: differences to the published means, their sd, and +-delta; means as numbers at the right."""
     scenarios = scenarios_of([pair.entry for pair in found])
     names = list(dict.fromkeys(pair.called for pair in found))
@@ -98,7 +100,7 @@ def draw(study: Study, found: list[Pair], title: str) -> Figure:
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     panels[len(panels) // 2].set_xlabel(f"accuracy, ours {MINUS} published (points)")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    figure.suptitle(name, x=0.01, ha="left", fontweight="bold", fontsize=12)
     there = [verdict for verdict in COLOURS if any(pair.comparison.verdict == verdict for pair in found)]
     handles: list[Artist] = [
         Line2D([], [], color=COLOURS[v], marker=MARKERS[v], linewidth=1.6, label=f"{v} ({count(found, v)})")
@@ -108,10 +110,9 @@ def draw(study: Study, found: list[Pair], title: str) -> Figure:
         Patch(color="#E4E4E4", label="within ±δ"),
         Line2D([], [], color="#999999", linewidth=5, solid_capstyle="butt", label="published mean ± its sd"),
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles),
-        title=f"{study.settings.confidence:.0%} intervals of the difference; numbers: ours | published, %",
-    )  # fmt: skip
+    said = [f"{study.settings.confidence:.0%} intervals of the difference.", study.settings.note or ""]
+    title = "\n".join(textwrap.fill(text, WIDE) for text in said if text)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title=title, title_fontsize=9)
     return figure
 
 
@@ -136,6 +137,9 @@ def panel(axes: Axes, study: Study, found: list[Pair], names: list[str]) -> None
             f"{pair.ours.mean:.1f} | {pair.row['value']:.1f}", (1.01, y), xycoords=axes.get_yaxis_transform(),
             va="center", fontsize=8, color="#333333",
         )  # fmt: skip
+    axes.annotate(
+        "ours | theirs, %", (1.01, -0.62), xycoords=axes.get_yaxis_transform(), va="bottom", fontsize=8, color="#333333"
+    )
     reach = [np.nanmax([abs(v) for v in (*p.comparison.interval[:3], delta_of(study, p))]) for p in found]
     axes.set_xlim(-FAR * max(reach), FAR * max(reach))
     axes.axvline(0, color="#555555", linewidth=0.8, zorder=2)

@@ -125,7 +125,12 @@ def finetuned(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def spent(runs: pd.DataFrame, seeds: Array) -> tuple[Array, Array]:
-    """Seconds of training and importances, and of evaluation, [S] each, of runs indexed by their seed."""
+    """Seconds of training and importances, and of evaluation, [S] each, of runs indexed by their seed.
+
+    Those of a processor where there are any: a GPU shares its time among the seeds of a stack.
+    """
+    on_cpu = runs["device"] == "cpu"
+    runs = runs[on_cpu] if on_cpu.any() else runs
     work = runs["seconds_train"] + runs["seconds_fisher"].fillna(0)
     return tuple(of.reindex(seeds).to_numpy(dtype=float) for of in (work, runs["seconds_eval"]))
 

@@ -50,7 +50,8 @@ def plot_comparison(study: Study, out: Path) -> list[Path]:
     with mpl.rc_context(style):
         found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
         if published := beside.pairs_of(study, found):
-            figure = beside.draw(study, published, f"{benchmark}: ours beside the published")
+            theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))
+            figure = beside.draw(study, published, f"{benchmark}: ours beside {theirs}")
         elif with_epochs(found):
             figure = epoch_curves.draw(found, f"{benchmark}: longer training")
         elif with_sizes(found):
