@@ -10,7 +10,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # Two processes of one thread each, of one test file each at a time; one that dies ends it all, with a failure.
-PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
+# The plugin that runs notebooks, half a second in each process, is not needed for tests.
+PARALLEL := -n 2 --dist loadfile --max-worker-restart 0 -p no:nbmake
 
 # Every script runs, whatever the others say; the worst exit status is that of all.
 all = @status=0; for name in $(1); do $(PY) scripts/$$name.py || status=$$?; done; exit $$status
