@@ -12,6 +12,7 @@ READY := $(VENV)/.ready
 # Two processes of one thread each, of one test file each at a time; one that dies ends it all, with a failure.
 # The plugin that runs notebooks, half a second in each process, is not needed for tests.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0 -p no:nbmake
+LONG := -o timeout=1200 -o faulthandler_timeout=1210   # slow tests may take 20 minutes each, others 5 (pyproject.toml)
 
 # Every script runs, whatever the others say; the worst exit status is that of all.
 all = @status=0; for name in $(1); do $(PY) scripts/$$name.py || status=$$?; done; exit $$status
@@ -82,8 +83,8 @@ test: lint ## what CI runs: formatting, types and the tests of a few minutes
 	$(PY) -m pytest -q $(PARALLEL)
 
 test-all: lint ## all tests, the long ones too
-	$(PY) -m pytest -q $(PARALLEL) -m 'not gpu'
-	$(PY) -m pytest -q --nbmake notebooks
+	$(PY) -m pytest -q $(PARALLEL) $(LONG) -m 'not gpu'
+	$(PY) -m pytest -q $(LONG) --nbmake notebooks
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
