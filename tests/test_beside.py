@@ -3,6 +3,7 @@
 import made_results
 import pytest
 from made_results import row
+from scipy.stats import t as student
 
 from cl_repro.analysis.beside import COLOURS, draw, pairs_of
 from cl_repro.analysis.comparison import compared
@@ -29,7 +30,7 @@ def results(tmp_path_factory):
     """Adam 1 point above 93.46 ± 2.01 (its delta 3.0), SGD 2 points below 97.98 ± 0.09 (1), SI with a wide spread."""
     root = tmp_path_factory.mktemp("results")
     rows = rows_of("finetune", 94.46, "task") + rows_of("finetune-sgd", 95.98, "task")
-    rows += rows_of("si", 64.8, "domain", 0.5) + rows_of("rehearsal", 90.8, "class")
+    rows += rows_of("si", 64.8, "domain", 0.5) + rows_of("l2", 66.1, "domain") + rows_of("rehearsal", 90.8, "class")
     rows += rows_of("rehearsal-4400_images", 95.6, "class")
     made_results.write(root / STUDY, rows)
     write_ledger(root)
@@ -39,7 +40,7 @@ def results(tmp_path_factory):
 def test_each_row_is_judged_by_its_own_delta(results):
     table = next(table for table in tables_of(open_study(STUDY, results)) if table.name == "beside")
     found = {(cells[0], cells[1]): cells[2:] for cells in table.rows}
-    assert [pair[1] for pair in found] == ["Adam", "SGD", "SI", "naive rehearsal", "naive rehearsal-C"]
+    assert [pair[1] for pair in found] == ["Adam", "SGD", "L2", "SI", "naive rehearsal", "naive rehearsal-C"]
     assert found["task-incremental", "Adam"][-2:] == ("3.015", "agrees")
     assert found["task-incremental", "SGD"][-2:] == ("1", "differs")
     assert found["class-incremental", "naive rehearsal-C"][0] == "rehearsal [4400 images]"
@@ -50,12 +51,21 @@ def test_each_row_is_judged_by_its_own_delta(results):
     assert any(SAID in note for note in table.notes) and any("(of each row, beside it)" in note for note in table.notes)
 
 
+def test_pairs_that_are_asked_for_are_compared_seed_by_seed(results):
+    """SI minus L2 is -1.3 + 49.9 x with x of even steps over twenty seeds: its t-interval in closed form."""
+    table = next(table for table in tables_of(open_study(STUDY, results)) if table.name == "pairs")
+    steps = [49.9 * (seed - 10.5) / 20 for seed in SEEDS]
+    half = student.ppf(0.975, 19) * (sum(step**2 for step in steps) / 19 / 20) ** 0.5
+    text = f"-1.30 [{-1.3 - half:+.2f}, {-1.3 + half:+.2f}]".replace("-", MINUS)
+    assert table.rows == (("domain-incremental", f"SI {MINUS} L2", text, "20"),)
+
+
 def test_the_ledger_tells_variants_apart_and_says_what_their_agreement_means(results):
     study = [entry for entry in entries(results) if entry.row["study"] == STUDY]
     verdict = {(e.row["scenario"], e.row["method"], e.row["variant"]): e.verdict for e in study}
     assert verdict["task", "finetune", ""] == "agrees" and verdict["task", "finetune", "sgd"] == "differs"
     assert verdict["class", "rehearsal", ""] == verdict["class", "rehearsal", "4400_images"] == "agrees"
-    assert list(verdict.values()).count("not yet run") == len(study) - 5 == 25
+    assert list(verdict.values()).count("not yet run") == len(study) - 6 == 24
     text = (results / "LEDGER.md").read_text()
     assert text.count(SAID) == 1 and "| differs, δ = 1 |" in text
 

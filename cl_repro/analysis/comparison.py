@@ -159,8 +159,9 @@ def plasticity(study: Study) -> pd.Series:
 
 
 def comparison_tables(study: Study, found: list[Entry]) -> list[Table]:
-    """The overview, one table a scenario, and, where anything is compared in it, what storing examples is worth."""
-    tables = [overview(study, found), *(scenario_table(found, s) for s in scenarios_of(found)), worth(study, found)]
+    """The overview, one table a scenario, the pairs that are asked for, and what storing examples is worth."""
+    of_scenarios = [scenario_table(found, scenario) for scenario in scenarios_of(found)]
+    tables = [overview(study, found), *of_scenarios, pair_table(study, found), worth(study, found)]
     return [table for table in tables if table.rows]
 
 
@@ -223,6 +224,21 @@ def scenario_table(found: list[Entry], scenario: str) -> Table:
         "a ratio to finetune's.",
     )
     return Table(scenario, SCENARIOS[scenario].capitalize(), header, tuple(body), notes)
+
+
+def pair_table(study: Study, found: list[Entry]) -> Table:
+    """The differences that conf/analysis.yaml lists, in each scenario, paired by seed."""
+    at = {(entry.scenario, entry.name): entry.accuracy for entry in found}
+    asked = [
+        (s, *pair) for s in scenarios_of(found) for pair in study.settings.pairs if all((s, n) in at for n in pair)
+    ]
+    body = []
+    for scenario, one, other in asked:
+        gap = paired(at[scenario, one], at[scenario, other], study.settings.confidence)
+        body.append((SCENARIOS[scenario], f"{one} {MINUS} {other}", interval_text(gap), str(gap.n)))
+    header = ("Scenario", "difference", "points of accuracy", "seeds")
+    note = f"{study.settings.confidence:.0%} t-intervals paired by seed, not corrected for there being {len(body)}."
+    return Table("pairs", "Differences between methods", header, tuple(body), (note,))
 
 
 def worth(study: Study, found: list[Entry]) -> Table:
