@@ -79,8 +79,8 @@ def displays(source: str) -> bool:
     return isinstance(tree.body[-1], ast.Expr) or any(getattr(of, "id", "") in SHOWING for of in calls)
 
 
-def test_there_are_five() -> None:
-    assert [path.name[0] for path in NOTEBOOKS] == list("12345")
+def test_there_are_six() -> None:
+    assert [path.name[0] for path in NOTEBOOKS] == list("123456")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
