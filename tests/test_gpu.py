@@ -3,8 +3,9 @@
 In float64, where rounding cannot hide a fault, but for what is asked of float32 itself. `make gpu` runs these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cl_repro import anatomy, checkpoint, engine, grid, idea, rng, runtime, study, tree, unifying, worker
+from cl_repro import anatomy, checkpoint, engine, grid, idea, rng, runtime, stacking, study, tree, unifying, worker
 from cl_repro.bench import workloads
 from cl_repro.config import CONF
 from cl_repro.engine import Experiment, Progress, Replica
@@ -45,10 +46,6 @@ NEEDS = {
     "method=replay": ["method.memory.size=40"],
     "method=der": ["method.memory.size=40"],
     "method=der_plus_plus": ["method.memory.size=40"],
-    "fisher=compat/ewc_pytorch": ["fisher.n=30"],
-    **{f"fisher={name}": ["fisher.n=30"] for name in ("exact_500", "exact_1000", "empirical_500", "sample_500")},
-    "fisher=one_sample/exact_500": ["fisher.n=30"],
-    "optim=sgd_momentum": ["lam=1"],  # at lam=1000 it diverges
     "model=progressive": ["method=finetune", "optim=adam_reset"],
 }
 
@@ -70,7 +67,7 @@ CONFIGURED = [
 ]
 SHAPE = {"input_shape": (3, 16, 16), "n_outputs": 6}
 NETWORKS: dict[str, Net] = {
-    "slim_resnet18": slim_resnet18(8, **SHAPE),
+    "slim_resnet18": slim_resnet18(4, **SHAPE),
     "convnet": convnet([4, 4], [8], **SHAPE),
     "keras_cnn": keras_cnn([2, 2], 8, [0.0, 0.0, 0.0], **SHAPE),  # dropout draws on the device: other numbers
     "vgg": vgg("small", 32, **SHAPE),
@@ -84,6 +81,15 @@ TRAINED: dict[str, tuple[Method, Estimator | None, dict[str, Any]]] = {
     "si": (si(0.1), None, ADAM),
     "ogd": (ogd(n=5), None, {"optimiser": partial(torch.optim.SGD, lr=0.01), "reset_optimiser": True}),
 }
+
+
+def alternately(cases: Iterable[tuple[str, ...]]) -> list[Any]:
+    """Each case with one replica and with three; every other is slow, so that `make test` has each case once."""
+    return [
+        pytest.param(*case, k, marks=[pytest.mark.slow] * ((i + k // 2) % 2))
+        for i, case in enumerate(cases)
+        for k in (1, 3)
+    ]
 
 
 class Setting(NamedTuple):
@@ -137,10 +143,12 @@ def error(found: Tensor, expected: Tensor) -> float:
 SHOPS = {device: worker.Workshop(lambda *_: None) for device in ("cpu", CUDA)}
 
 
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("choice", CONFIGURED)
+@pytest.mark.parametrize(("choice", "k"), alternately((choice,) for choice in CONFIGURED))
 def test_every_method_and_estimator(choice: str, k: int) -> None:
-    [cfg] = cli.arms(*TINY, *choice.split(), *NEEDS.get(choice.partition(" memory")[0], []))
+    given = [*TINY, *choice.split(), *NEEDS.get(choice.partition(" memory")[0], [])]
+    [cfg] = cli.arms(*given)
+    if "n" in (cfg["fisher"] or {}):
+        [cfg] = cli.arms(*given, "fisher.n=30")  # of about 280 examples that a task has
 
     def of(device: str) -> Setting:
         shop = SHOPS[device]
@@ -155,9 +163,7 @@ def on_images(net: Net, device: str, dtype: torch.dtype, **changes: Any) -> Expe
     return workloads.experiment(data, (), 8, 3, net=net, dtype=dtype, device=device, rows_per_pass=20, **changes)
 
 
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("what", TRAINED)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "what", "k"), alternately(product(NETWORKS, TRAINED)))
 def test_every_network_of_convolutions(name: str, what: str, k: int) -> None:
     method, estimator, changes = TRAINED[what]
 
@@ -202,7 +208,8 @@ def accuracies(folder: Path, *overrides: str) -> dict[tuple[str, ...], float]:
     return {(row["run_id"], row["after_task"], row["task"]): float(row["accuracy"]) for row in found}
 
 
-def test_a_study_of_two_processes_with_measured_stacks(tmp_path: Path) -> None:
+def test_a_study_of_two_processes_with_measured_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacking, "CUDA_STACK", 8)
     work = ["seeds=[1,2]", "arms=[{method: finetune},{fisher: exact},{fisher: batched,fisher.batch_size: 16}]"]
     on_cpu = accuracies(tmp_path / "cpu", *work, "device=cpu", "workers=1")
     on_cuda = accuracies(tmp_path / "cuda", *work, "device=cuda", "workers=2")
@@ -217,6 +224,18 @@ def test_a_study_in_slices(tmp_path: Path) -> None:
         arms = cli.arms(*TINY, "iterations=6", *work, "time_budget=1e-9", f"results_dir={tmp_path / 'slices'}")
         left = left - 1 if study.run(arms, "test", cores=1).unfinished else 0
     assert accuracies(tmp_path / "slices", *work) == whole
+
+
+def test_a_study_in_slices_on_another_device_than_the_first(tmp_path: Path) -> None:
+    if runtime.cuda_devices() < 2:
+        pytest.skip("one CUDA device")
+    work = ["workers=1", "max_replicas=2", "grid.lambdas=[1,100]"]
+    expected, left = accuracies(tmp_path / "first", *work, "device=cuda:0"), 99
+    while left:
+        arms = cli.arms(*TINY, *work, "iterations=6", "device=cuda:1", "time_budget=1e-9", f"results_dir={tmp_path}")
+        left = left - 1 if study.run(arms, "test", cores=1).unfinished else 0
+    found = Store(tmp_path / "runs").read()["accuracy.csv"]
+    assert {(row["run_id"], row["after_task"], row["task"]): float(row["accuracy"]) for row in found} == expected
 
 
 def test_the_plane_of_the_idea(tmp_path: Path) -> None:
