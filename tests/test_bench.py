@@ -12,7 +12,7 @@ from made_experiments import digits, made_experiment, thinned
 from made_trees import error, random_tree
 
 from cl_repro import grid, status, tree
-from cl_repro.bench import cuda, memory, reference, report, sweep, whole_study
+from cl_repro.bench import cuda, memory, reference, report, sweep, whole_study, workloads
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
 from cl_repro.config import build
 from cl_repro.engine import stack
@@ -21,6 +21,7 @@ from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import State, ewc
+from cl_repro.models.slim_resnet18 import slim_resnet18
 from cl_repro.records import Store
 
 SETTING = Setting(rounds=1, data_dir=Path("nowhere"))
@@ -106,6 +107,30 @@ def test_the_code_of_the_cuda_rows_runs_on_any_device() -> None:
     assert stacked > 0 and single > 0
     # 2 seeds x 3 replicas in stacks of at most 4: one seed each
     assert cuda.study_seconds(experiment, [1, 2], [1.0, 10.0, 100.0], [exact()], limit=4) > 0
+
+
+def test_the_rows_of_convolutions_compare_with_one_replica_as_the_studies_train_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a small network: a row for each way of computing, and for each size of a stack."""
+    monkeypatch.setattr(cuda, "ITERATIONS", 1)
+    monkeypatch.setattr(cuda, "STACKS", (2,))
+    monkeypatch.setattr(cuda, "slim_resnet18", lambda _, **given: slim_resnet18(2, **given))
+    monkeypatch.setattr(cuda, "random_data", lambda *_: workloads.random_data(2, 20, 10, (3, 8, 8)))
+    made, before = workloads.experiment, torch.backends.cudnn.deterministic
+    monkeypatch.setattr(cuda, "experiment", lambda *a, **given: made(a[0], (), 4, *a[3:], **given))
+    rows = cuda.convolutions(Setting(1, Path(), "cpu"))
+    fisher_row, *steps = rows
+    assert fisher_row.value == pytest.approx(100 * fisher_row.ours / fisher_row.other) and fisher_row.target == 100
+    assert [row.name.split(", ")[3] for row in steps] == [
+        "TF32 / float32",
+        "channels last / first",
+        "repeatable / in any order",
+        "K = 2",
+    ]
+    single = {row.other for row in steps if "repeatable" not in row.name} | {steps[2].ours}
+    assert len(single) == 1 and all(row.value > 0 for row in rows)
+    assert torch.backends.cudnn.deterministic == before
 
 
 @pytest.mark.parametrize("penalised", [True, False])

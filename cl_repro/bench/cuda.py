@@ -89,11 +89,12 @@ def convolutions(setting: Setting) -> list[Row]:
 @contextmanager
 def any_order() -> Iterator[None]:
     """Let convolutions add in any order meanwhile, so that two runs differ in their last bits."""
+    before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = False
     try:
         yield
     finally:
-        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.deterministic = before
 
 
 def step(
