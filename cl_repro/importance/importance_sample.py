@@ -7,7 +7,8 @@ r"""The exact Fisher for the price of one label: importance sampling of the labe
 a confident network never draws the improbable labels, whose terms are the largest. q draws y by the size of its term,
 as far as the logits tell (the importance sampling of least variance is by the size itself; Kahn and Marshall 1953, and
 of the examples of training Alain et al. 2015). Unbiased, whatever the network. With two classes g_0 and g_1 are
-parallel: one draw IS `exact`. Scale: as `fisher`, the MEAN over examples, no prefactor.
+parallel: one draw IS `exact`. With more, the gain over `sample` is that of a confident network: where many labels are
+probable, p and q are much alike. Scale: as `fisher`, the MEAN over examples, no prefactor.
 
 `draws` labels of an example are a systematic sample, of (u + j) / draws. Another cure by one backward pass is a random
 sum of all labels' gradients, sum_y +-sqrt(p_y) d log p_y (Hutchinson's trace estimator; Sun 2026, ICLR).
