@@ -6,7 +6,7 @@ r"""The right n examples: chosen with inclusion probabilities by what a forward 
 S is a sample of n of the N examples that has x_n with probability pi_n, c such that sum pi = n, a = `uniform_share`.
 The weights 1 / (N pi_n) are Horvitz and Thompson's (1952): unbiased. On a confident network few examples carry almost
 all of the Fisher; those have pi = 1 and are taken with certainty, where n examples drawn alike miss them. On a network
-that is unsure of many, all s_n are much alike, and nothing is gained over n examples drawn alike. The share a
+that is unsure of many, all s_n are much alike, and little is gained over n examples drawn alike. The share a
 is mixed in before the minimum, for parameters that only easy examples move: it bounds the weights by N / (a n).
 
 The sample is systematic, in the random order of a pass (Hartley and Rao 1962): x_n is taken if one of u, u + 1, ...,
