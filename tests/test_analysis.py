@@ -19,11 +19,13 @@ import cl_repro
 from cl_repro.analysis import report, settings
 from cl_repro.analysis.accuracy import interval_text, lambda_text
 from cl_repro.analysis.arms import grid_of, label, look, looks_of
+from cl_repro.analysis.collapse import collapse
+from cl_repro.analysis.collapse import table as collapse_table
 from cl_repro.analysis.curves import draw, plot_study
-from cl_repro.analysis.markup import DASH, MINUS, Table, latex, markdown, plain
+from cl_repro.analysis.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
 from cl_repro.analysis.read import PUBLISHED, read_accuracy, read_importance, read_published, read_runs
 from cl_repro.analysis.study import open_study, studies
-from cl_repro.analysis.tables import log_traces, shapes, tables_of
+from cl_repro.analysis.tables import log_traces, shapes, tables_of, trace_text
 from cl_repro.analysis.timing import timing_table
 from cl_repro.errors import UserError
 from cl_repro.stats import Interval
@@ -354,6 +356,21 @@ def test_rises_and_gaps_are_those_of_the_made_up_curves(results):
     assert [r[0] for r in table.rows] == [f"EMPIRICAL {MINUS} EXACT", f"BATCHED {MINUS} EMPIRICAL"]
     assert [r[2] for r in table.rows] == ["3.00 ± 0.00 (5)", "2.00 ± 0.00 (5)"]
     assert [float(r[1].split(" ")[0]) for r in table.rows] == pytest.approx([3, 2], abs=0.1)
+
+
+def test_a_trace_is_shown_with_the_factor_of_one_standard_deviation(results):
+    assert trace_text(np.array([-2.0, np.nan, 0.0])) == f"1.00e-01 {TIMES}/÷ 26.0 (2)"  # sd of -2 and 0: sqrt(2)
+    assert trace_text(np.array([-3.0])) == "1.00e-03 (1)"
+    assert trace_text(np.array([np.nan])) == DASH
+    study = open_study(MNIST, results)
+    [shape] = [table for table in tables_of(study) if table.name == "shape"]
+    own = {cells[0]: cells[-1] for cells in shape.rows}  # made with factors of 1.1 to 1.5: sd of their log10 0.0531
+    assert own["EXACT"] == f"1.29e-02 {TIMES}/÷ 1.1 (5)"
+    fallen = collapse(study)
+    assert fallen
+    shown = {cells[0]: cells[2] for cells in collapse_table(study, fallen).rows}
+    assert own == {name: cell for name, cell in shown.items() if name in own}
+    assert "1.29e-02 x/: 1.1 (5)" in plain(shape) and r"1.29e-02 $\times$/$\div$ 1.1 (5)" in latex(shape, MNIST)
 
 
 def test_a_curve_that_begins_high_says_at_most(tmp_path):

@@ -10,7 +10,8 @@ from curves_of import curves, rises
 from cl_repro import grid
 from cl_repro.analysis.accuracy import accuracy_rows
 from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.study import open_study
+from cl_repro.analysis.read import read_runs
+from cl_repro.analysis.study import folders, mixed_seeds, open_study
 from cl_repro.analysis.tables import gap_table, log_traces, shapes
 from cl_repro.analysis.timing import timings
 from cl_repro.records import Store
@@ -83,3 +84,8 @@ def test_the_readme_quotes_the_gaps_and_the_spread_of_the_tables() -> None:
     for shape in found:
         [row] = re.findall(rf"\| {re.escape(shape.arm.label)} \| [^|]*\| [^|]*\| ([\d.]+) \|", readme)
         assert row == f"{shape.rise.centre:.2f}"
+
+
+@pytest.mark.parametrize("name", folders(RESULTS))
+def test_all_arms_of_a_committed_seed_are_of_one_kind_of_processor(name: str) -> None:
+    assert mixed_seeds(read_runs(RESULTS / name)) == []

@@ -22,8 +22,8 @@ from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.markup import TIMES, Table, write
 from cl_repro.analysis.selection import TOO_SMALL
 from cl_repro.analysis.shape import seed_mean
-from cl_repro.analysis.study import CURVES, Study, commits, describe, opened, studies
-from cl_repro.analysis.tables import log_traces, shapes
+from cl_repro.analysis.study import CURVES, Study, commits, describe, mixed_note, opened, studies, unmixed
+from cl_repro.analysis.tables import TRACE_NOTE, log_traces, shapes, trace_text
 from cl_repro.errors import Skipping, UserError
 from cl_repro.stats import Array, Interval
 
@@ -34,12 +34,17 @@ class Collapse(NamedTuple):
     """Where the curves of A arms rise, in log10; spreads are largest minus smallest, in decades."""
 
     grid: Grid  # of these arms only
-    log_trace: Array  # [A], mean over seeds
+    log_traces: Array  # [A, S]
     rises: tuple[Interval, ...]  # of log10 lambda
     at_most: tuple[bool, ...]  # the curve begins above half-way: the rise is there, or below
     rescaled: tuple[Interval, ...]  # of log10 (lambda trace)
     spread: Interval
     rescaled_spread: Interval
+
+    @property
+    def log_trace(self) -> Array:
+        """Mean over seeds, [A]."""
+        return seed_mean(self.log_traces[..., None])[..., 0]
 
 
 def collapse(study: Study) -> Collapse | None:
@@ -51,6 +56,9 @@ def collapse(study: Study) -> Collapse | None:
     Returns:
         None if fewer than two of its arms have both a rise and a trace, or if these differ in another setting, too.
     """
+    study = unmixed(study)  # a spread is a difference between arms
+    if study.runs.empty:
+        return None
     grid, settings = grid_of(study.runs, study.folder).penalised, study.settings
     found, traces = shapes(study, grid), log_traces(study, grid)
     log_trace = seed_mean(traces[..., None])[..., 0]
@@ -64,7 +72,7 @@ def collapse(study: Study) -> Collapse | None:
     moved, n = rises + scale, [found[a].rise.n for a in kept]
     return Collapse(
         grid=grid._replace(arms=tuple(grid.arms[a] for a in kept), accuracy=grid.accuracy[kept], lost=grid.lost[kept]),
-        log_trace=log_trace[kept],
+        log_traces=traces[kept],
         rises=tuple(found[a].rise for a in kept),
         at_most=tuple(found[a].at_most for a in kept),
         rescaled=tuple(interval_of(own, each, n_seeds, settings) for own, each in zip(moved.T, n, strict=True)),
@@ -105,9 +113,9 @@ def table(study: Study, found: Collapse) -> Table:
     """Rises before and after the traces are taken into account."""
     bounds = ["≤ " if bound else "" for bound in found.at_most]
     body = [
-        (arm.label, bound + interval_text(rise, sign=""), f"{10**log:.2e}", bound + interval_text(moved))
-        for arm, bound, rise, log, moved in zip(
-            found.grid.arms, bounds, found.rises, found.log_trace, found.rescaled, strict=True
+        (arm.label, bound + interval_text(rise, sign=""), trace_text(logs), bound + interval_text(moved))
+        for arm, bound, rise, logs, moved in zip(
+            found.grid.arms, bounds, found.rises, found.log_traces, found.rescaled, strict=True
         )
     ]
     settings, n_seeds = study.settings, found.grid.seeds.size
@@ -115,12 +123,13 @@ def table(study: Study, found: Collapse) -> Table:
     explained = 1 - found.rescaled_spread.centre / found.spread.centre if found.spread.centre else np.nan
     notes = (
         "Rise: log10 λ at which the seed-mean curve first crosses half-way between None's mean and its own best. "
-        "Trace: of the Fisher after the first task, geometric mean over seeds. Last column: their sum in logarithms, "
-        f"the rise on the axis λ {TIMES} trace.",
+        f"Trace: of the Fisher after the first task. {TRACE_NOTE} Last column: their sum in logarithms, the rise on "
+        f"the axis λ {TIMES} trace.",
         f"Largest minus smallest rise: {before} decades of λ, {after} decades of λ {TIMES} trace: the trace accounts "
         f"for {explained:.0%} of the spread. What is left is not a matter of scale, or it is noise.",
         f"{interval_note(n_seeds, settings)} Rises and traces together. A spread has an interval from n = "
         f"{settings.bootstrap_from} seeds on; it is never negative: its interval does not reach 0 where there is none.",
+        *filter(None, [mixed_note(study.runs)]),
     )
     header = ("Arm", "rise, log10 λ", "trace", f"rise, log10 (λ {TIMES} trace)")
     why = "" if found.spread.n >= settings.bootstrap_from else f" ({TOO_SMALL})"

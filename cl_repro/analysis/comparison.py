@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cl_repro.analysis.accuracy import NOTHING, estimate_text, interval_text, lambda_text
 from cl_repro.analysis.arms import Arm, arms_of, grid_of
@@ -15,8 +16,8 @@ from cl_repro.analysis.markup import MINUS, TIMES, Table
 from cl_repro.analysis.read import read_accuracy, read_representation, read_storage
 from cl_repro.analysis.selection import validation_accuracy
 from cl_repro.analysis.shape import best, complete, seed_mean
-from cl_repro.analysis.study import SCENARIOS, Study, origin
-from cl_repro.stats import Array, estimate, paired
+from cl_repro.analysis.study import SCENARIOS, Study, mixed_seeds, origin
+from cl_repro.stats import Array, Interval, estimate, paired
 
 FINETUNE, JOINT = "finetune", "joint"
 NAMES = {
@@ -52,6 +53,7 @@ class Entry(NamedTuple):
     overlap: Array  # [S], of what the head reads of different tasks, 0 to 1; NaN where it was not measured
     compute: Array  # [S], seconds of training and importances, as a ratio to finetune's of the same seed
     asking: Array  # [S], seconds of evaluation, likewise
+    mixed: NDArray[np.bool_]  # [S], whether the seed's arms mix processors
     other_network: bool = False  # than finetune's
 
     @property
@@ -63,6 +65,10 @@ class Entry(NamedTuple):
         _, bracket, own = self.arm.label.partition(" [")  # what tells apart arms of one method and estimator
         base = f"{base}, {detail}" if detail else base
         return f"{base}{bracket}{own}".replace("_", " ")
+
+    def minus(self, other: "Entry", confidence: float) -> Interval:
+        """This accuracy minus another's, paired by those seeds that do not mix processors."""
+        return paired(np.where(self.mixed, np.nan, self.accuracy), other.accuracy, confidence)
 
     @property
     def bytes(self) -> int:
@@ -95,6 +101,7 @@ def compared(study: Study) -> list[Entry]:
         choosing = part["seed"].isin(study.settings.chosen_on)
         judges, part = (part[choosing], part[~choosing]) if choosing.any() else (part, part)
         seeds = np.unique(part["seed"])
+        mixed = np.isin(seeds, mixed_seeds(study.runs))
         arms = arms_of(part, study.folder)
         for arm in arms:
             own, judged = (of[of["config_id"] == arm.config_id] for of in (part, judges))
@@ -102,7 +109,7 @@ def compared(study: Study) -> list[Entry]:
                 continue
             none = finetuned(part[part["config_id"].isin([a.config_id for a in arms if not a.unlike(arm)])])
             none = none.set_index("seed")
-            base, base_asking = spent(none, seeds)
+            base, base_asking = (np.where(mixed, np.nan, of) for of in spent(none, seeds))
             lam, at_edge = chosen(judged, study)
             rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
             fine = rows[rows["status"] == "ok"].reindex(seeds)
@@ -114,7 +121,7 @@ def compared(study: Study) -> list[Entry]:
             shared = fine["overlap"].to_numpy(dtype=float)
             bytes_kept = kept.get(rows["run_id"].iloc[0], {})
             measured = accuracy, forgetting, plastic, bytes_kept, shared, seconds / base, asking / base_asking
-            found.append(Entry(arm, scenario, lam, at_edge, *measured, other))
+            found.append(Entry(arm, scenario, lam, at_edge, *measured, mixed, other))
     return found
 
 
@@ -228,13 +235,13 @@ def scenario_table(found: list[Entry], scenario: str) -> Table:
 
 def pair_table(study: Study, found: list[Entry]) -> Table:
     """The differences that conf/analysis.yaml lists, in each scenario, paired by seed."""
-    at = {(entry.scenario, entry.name): entry.accuracy for entry in found}
+    at = {(entry.scenario, entry.name): entry for entry in found}
     asked = [
         (s, *pair) for s in scenarios_of(found) for pair in study.settings.pairs if all((s, n) in at for n in pair)
     ]
     body = []
     for scenario, one, other in asked:
-        gap = paired(at[scenario, one], at[scenario, other], study.settings.confidence)
+        gap = at[scenario, one].minus(at[scenario, other], study.settings.confidence)
         body.append((SCENARIOS[scenario], f"{one} {MINUS} {other}", interval_text(gap), str(gap.n)))
     header = ("Scenario", "difference", "points of accuracy", "seeds")
     note = f"{study.settings.confidence:.0%} t-intervals paired by seed, not corrected for there being {len(body)}."
@@ -254,7 +261,7 @@ def worth(study: Study, found: list[Entry]) -> Table:
             for candidates in without.values():
                 if others := [other for other in candidates if other.arm.compares(entry.arm)]:
                     other = max(others, key=lambda one: np.nanmean(one.accuracy))
-                    gap = paired(entry.accuracy, other.accuracy, study.settings.confidence)
+                    gap = entry.minus(other, study.settings.confidence)
                     body.append(
                         (SCENARIOS[scenario], f"{entry.name} {MINUS} {other.name}", interval_text(gap), str(gap.n))
                     )

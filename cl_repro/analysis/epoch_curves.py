@@ -12,7 +12,7 @@ from cl_repro.analysis.comparison import NAMES, Entry, scenarios_of
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.settings import Settings
 from cl_repro.analysis.study import SCENARIOS
-from cl_repro.stats import estimate, paired
+from cl_repro.stats import estimate
 
 LABEL = re.compile(r"\[(?P<epochs>\d+)_epochs\]$")
 BASE = "l2"  # what the others are compared with
@@ -55,7 +55,7 @@ def claims_table(settings: Settings, found: list[Entry]) -> Table:
             str(epochs),
             NAMES[method],
             *(f"{estimate_text(estimate(of.accuracy))} at λ {lambda_text(of.lam)}" for of in (entry, base)),
-            interval_text(paired(entry.accuracy, base.accuracy, confidence)),
+            interval_text(entry.minus(base, confidence)),
         )
         for scenario, method, epochs, entry, base in sorted(pairs, key=lambda p: (p[0], p[2]))
     ]

@@ -14,9 +14,12 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", MINUS: "$-$", DASH: "--", "λ": r"$\lambda$", "δ": r"$\delta$", "≤": r"$\leq$", "≥": r"$\geq$",
-    TIMES: r"$\times$", "√": r"$\surd$",
+    TIMES: r"$\times$", "÷": r"$\div$", "√": r"$\surd$",
 }  # fmt: skip
-ASCII = {"±": "+-", MINUS: "-", DASH: "-", "λ": "lambda", "δ": "delta", "≤": "<=", "≥": ">=", TIMES: "x", "√": "sqrt "}
+ASCII = {
+    "±": "+-", MINUS: "-", DASH: "-", "λ": "lambda", "δ": "delta", "≤": "<=", "≥": ">=", TIMES: "x", "÷": ":",
+    "√": "sqrt ",
+}  # fmt: skip
 MARKDOWN = {mark: f"\\{mark}" for mark in "\\|*`<>"}
 
 

@@ -8,7 +8,6 @@ from cl_repro.analysis.comparison import Entry
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.settings import Settings
 from cl_repro.analysis.study import SCENARIOS
-from cl_repro.stats import Array, paired
 
 LABEL = re.compile(r"\[(?P<policy>.*?)_?(?P<n>\d+)_a_class\]$")
 NAMES = {"": "replay, end-of-task memory", "insert_all": "replay, everything inserted"}
@@ -42,13 +41,12 @@ def claims_table(settings: Settings, found: list[Entry]) -> Table:
     for scenario in SCENARIOS:
         ewc = [entry for entry in found if (entry.scenario, entry.arm.method) == (scenario, "ewc")]
         for curve in curves_of(found, scenario):
-            before: Array | None = None
+            before: Entry | None = None
             for n, entry in zip(curve.sizes, curve.entries, strict=True):
-                gain = gap(settings, entry.accuracy, before) if before is not None else ""
-                other = next((one.accuracy for one in ewc if one.arm.compares(entry.arm)), None)
-                beside = gap(settings, entry.accuracy, other) if other is not None else ""
-                body.append((f"{SCENARIOS[scenario]}, {NAMES[curve.policy]}", str(n), gain, beside))
-                before = entry.accuracy
+                other = next((one for one in ewc if one.arm.compares(entry.arm)), None)
+                gaps = [interval_text(entry.minus(one, settings.confidence)) if one else "" for one in (before, other)]
+                body.append((f"{SCENARIOS[scenario]}, {NAMES[curve.policy]}", str(n), *gaps))
+                before = entry
     header = ("Scenario and memory", "examples a class", "gain over the row above", f"replay {MINUS} EWC")
     notes = (
         "Points of test accuracy; brackets: "
@@ -57,8 +55,3 @@ def claims_table(settings: Settings, found: list[Entry]) -> Table:
     return Table(
         "claims", "Do gains diminish beyond 20 examples a class, and do 10 to 20 beat EWC?", header, tuple(body), notes
     )
-
-
-def gap(settings: Settings, first: Array, second: Array) -> str:
-    """A paired difference in words."""
-    return interval_text(paired(first, second, settings.confidence))

@@ -199,12 +199,35 @@ def commits(runs: pd.DataFrame) -> str:
     return "+".join(sorted(marked.unique()))
 
 
+def mixed_seeds(runs: pd.DataFrame) -> list[int]:
+    """Seeds that were computed on several kinds of processor; how many cores a machine has does not matter."""
+    kinds = runs["hardware"].str.replace(r", \d+ cores, ", ", ", regex=True).groupby(runs["seed"]).nunique()
+    return [int(seed) for seed in kinds.index[kinds > 1]]
+
+
+def unmixed(study: Study) -> Study:
+    """The study without its mixed seeds, of which arms are paired: on another processor a seed is another network.
+
+    A study without mixed seeds is returned as it is.
+    """
+    mixed = mixed_seeds(study.runs)
+    return study._replace(runs=study.runs[~study.runs["seed"].isin(mixed)]) if mixed else study
+
+
+def mixed_note(runs: pd.DataFrame) -> str:
+    """Which seeds are mixed, in words; empty if none is."""
+    if not (mixed := mixed_seeds(runs)):
+        return ""
+    named = ", ".join(map(str, mixed))
+    return f"Not paired, as their arms mix processors, and on another a seed is another network: seeds {named}."
+
+
 def origin(runs: pd.DataFrame) -> str:
-    """One line on where the runs come from: commit, torch, device and hardware."""
+    """One line on where the runs come from: commit, torch, device and hardware; and which seeds mix processors."""
     torch = ", ".join(sorted(runs["torch"].unique()))
     where = runs.drop_duplicates(["device", "hardware"])
     places = "; ".join(sorted(f"{d} ({h})" for d, h in zip(where["device"], where["hardware"], strict=True)))
-    return f"Runs of commit {commits(runs)}, torch {torch}, {places}."
+    return " ".join(filter(None, [f"Runs of commit {commits(runs)}, torch {torch}, {places}.", mixed_note(runs)]))
 
 
 def folders(results_dir: Path) -> list[str]:

@@ -26,15 +26,20 @@ from cl_repro.analysis.arms import Arm, Grid, grid_of
 from cl_repro.analysis.beside import beside_table, pairs_of
 from cl_repro.analysis.comparison import compared, comparison_tables
 from cl_repro.analysis.intervals import interval_note, interval_of, weightings
-from cl_repro.analysis.markup import MINUS, Table, write
+from cl_repro.analysis.markup import MINUS, TIMES, Table, write
 from cl_repro.analysis.pairs import pair_tables
 from cl_repro.analysis.read import read_importance
 from cl_repro.analysis.replay_claims import claims_table, with_sizes
 from cl_repro.analysis.selection import optimism_table, selection_table, selections
 from cl_repro.analysis.settings import COMPARISON
 from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
-from cl_repro.analysis.study import ARMS, LISTING, Study, describe
+from cl_repro.analysis.study import ARMS, CURVES, LISTING, Study, describe, unmixed
 from cl_repro.stats import Array, Interval, estimate
+
+TRACE_NOTE = (
+    f"Geometric mean over seeds {TIMES}/÷ the factor of one standard deviation (n): few examples carry a trace, so "
+    "it differs from seed to seed, and a window of λ is placed by the first one's alone."
+)
 
 
 class Shape(NamedTuple):
@@ -83,6 +88,15 @@ def log_traces(study: Study, grid: Grid) -> Array:
     return table.reindex(index=[arm.config_id for arm in grid.arms], columns=grid.seeds).to_numpy(dtype=float)
 
 
+def trace_text(logs: Array) -> str:
+    """A trace over seeds, from its log10 [S]: e.g. 1.01e-02 ×/÷ 2.7 (21); without a factor for one seed."""
+    logs = logs[np.isfinite(logs)]
+    if not logs.size:
+        return NOTHING
+    factor = f" {TIMES}/÷ {10 ** logs.std(ddof=1):.1f}" if logs.size > 1 else ""
+    return f"{10 ** logs.mean():.2e}{factor} ({logs.size})"
+
+
 def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
     """Rise, width and trace per estimator."""
     settings = study.settings
@@ -90,15 +104,13 @@ def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
     for shape, row in zip(found, traces, strict=True):
         rising = ("≤ " if shape.at_most else "") + interval_text(shape.rise, sign="")
         edges = [name for name, touched in zip(("lower", "upper"), shape.edges, strict=True) if touched]
-        trace = estimate(row)
-        size = f"{10**trace.mean:.2e} ({trace.n})" if trace.n else NOTHING
-        body.append((shape.arm.label, rising, interval_text(shape.width, sign=""), _edges(edges), size))
+        body.append((shape.arm.label, rising, interval_text(shape.width, sign=""), _edges(edges), trace_text(row)))
     notes = (
         "Rise: log10 λ at which the seed-mean curve first crosses half-way between None's mean and its own best. "
         f"Width: decades of λ (not necessarily contiguous) within {_points(settings.width_points)} of its best; where "
         "it touches an edge of the grid it is a lower bound. Both by linear interpolation in log10 λ.",
         interval_note(traces.shape[1], settings),
-        "Trace: sum of the Fisher diagonal after task 1, geometric mean over seeds (n).",
+        f"Trace: sum of the Fisher diagonal after task 1. {TRACE_NOTE}",
         *(("λ = 0 has no logarithm: rises and widths leave it out.",) if (study.runs["lambda"] == 0).any() else ()),
     )
     header = ("Arm", "rise, log10 λ", "width, decades", "touches the grid's edge", "trace after task 1")
@@ -161,18 +173,27 @@ def tables_of(study: Study) -> list[Table]:
         beside = [beside_table(study, published)] if published else []
         return beside + comparison_tables(study, entries) + claims
     grid = grid_of(study.runs, study.folder)
+    accuracies = accuracy_table(study, grid, accuracy_rows(study, grid))
     if study.kind == ARMS:
-        return [accuracy_table(study, grid, accuracy_rows(study, grid)), *pair_tables(study, grid)]
-    found, traces = shapes(study, grid), log_traces(study, grid)
-    gaps, chosen = gap_table(study, found, traces), selections(study, grid)
+        return [accuracies, *paired_tables(study)]
+    found, traces, chosen = shapes(study, grid), log_traces(study, grid), selections(study, grid)
     return [
-        accuracy_table(study, grid, accuracy_rows(study, grid)),
+        accuracies,
         shape_table(study, found, traces),
-        *([gaps] if gaps else []),
-        *pair_tables(study, grid),
+        *paired_tables(study),
         selection_table(study, grid, chosen),
         optimism_table(study, chosen),
     ]
+
+
+def paired_tables(study: Study) -> list[Table]:
+    """Gaps between rises and differences between arms, of the seeds that do not mix processors."""
+    study = unmixed(study)
+    if study.runs.empty:
+        return []
+    grid = grid_of(study.runs, study.folder)
+    gaps = gap_table(study, shapes(study, grid), log_traces(study, grid)) if study.kind == CURVES else None
+    return [*([gaps] if gaps else []), *pair_tables(study, grid)]
 
 
 def write_tables(study: Study, tables: Sequence[Table], out: Path) -> list[Path]:
