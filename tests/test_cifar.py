@@ -417,9 +417,13 @@ def test_mean_and_std_are_one_number_a_channel(folder, keywords, message):
     assert one_line(error).startswith(message)
 
 
-def test_images_without_channels_are_not_normalised():
-    with pytest.raises(UserError, match=r"benchmark.mean=\[0.1\]: must be null, as the images have no channels"):
-        split("digits", 5, 16, mean=[0.1], std=[0.3], data_dir=".", device="cpu")
+def test_images_without_channels_have_one_mean_and_std():
+    given = {"data_dir": ".", "device": "cpu", "dtype": torch.float64}
+    plain, made = split("digits", 5, 16, **given), split("digits", 5, 16, mean=[0.1], std=[0.3], **given)
+    expected = (plain.to_input(plain.x[:5]) - 0.1) / 0.3
+    torch.testing.assert_close(made.to_input(made.x[:5]), expected, rtol=1e-15, atol=1e-15)
+    with pytest.raises(UserError, match=r"benchmark.mean=\[0.1, 0.2\]: must be 1 finite number in a list"):
+        split("digits", 5, 16, mean=[0.1, 0.2], std=[0.3, 0.3], **given)
 
 
 # The real data
