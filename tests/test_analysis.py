@@ -660,6 +660,7 @@ def test_a_study_overrides_settings_key_by_key(tmp_path):
         ("  ewc: 0.5", "  ewc: -1", "delta_points = .* must be positive"),
         ("  resamples: 2000", "  resamples: many", "analysis.yaml: .*many"),
         ("  wilcoxon: 6", "  wilcoxon: 1", "at_least.wilcoxon = 1 must be at least 2"),
+        ("estimated_minutes: {}", "estimated_minutes: {a GPU: 0}", "estimated_minutes = .* must be positive"),
         ("trace_jump: 100", "trace_jump: 1", "trace_jump = 1.0 must be above 1"),
         ("width_points:", "widht_points:", "missing key 'width_points'"),
         ("studies:", "more: 1\nstudies:", "unknown key 'more'"),

@@ -1,5 +1,7 @@
 """Ours beside a published comparison of methods: verdicts by deltas of the rows, in table, figure and ledger."""
 
+import shutil
+
 import made_results
 import pytest
 from made_results import row
@@ -8,7 +10,7 @@ from scipy.stats import t as student
 from cl_repro.analysis.beside import COLOURS, draw, pairs_of
 from cl_repro.analysis.comparison import compared
 from cl_repro.analysis.ledger import entries
-from cl_repro.analysis.ledger_files import write_ledger
+from cl_repro.analysis.ledger_files import regressions, write_ledger
 from cl_repro.analysis.markup import MINUS
 from cl_repro.analysis.study import open_study
 from cl_repro.analysis.tables import tables_of
@@ -25,14 +27,18 @@ def rows_of(arm, mean, scenario, spread=0.001):
     return [{**one, "arm": arm} for one in made]
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def made(larger=95.6):
     """Adam 1 point above 93.46 ± 2.01 (its delta 3.0), SGD 2 points below 97.98 ± 0.09 (1), SI with a wide spread."""
-    root = tmp_path_factory.mktemp("results")
     rows = rows_of("finetune", 94.46, "task") + rows_of("finetune-sgd", 95.98, "task")
     rows += rows_of("si", 64.8, "domain", 0.5) + rows_of("l2", 66.1, "domain") + rows_of("rehearsal", 90.8, "class")
-    rows += rows_of("rehearsal-4400_images", 95.6, "class")
-    made_results.write(root / STUDY, rows)
+    return rows + rows_of("rehearsal-4400_images", larger, "class")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Their folder, and a ledger."""
+    root = tmp_path_factory.mktemp("results")
+    made_results.write(root / STUDY, made())
     write_ledger(root)
     return root
 
@@ -68,6 +74,13 @@ def test_the_ledger_tells_variants_apart_and_says_what_their_agreement_means(res
     assert list(verdict.values()).count("not yet run") == len(study) - 6 == 24
     text = (results / "LEDGER.md").read_text()
     assert text.count(SAID) == 1 and "| differs, δ = 1 |" in text
+
+
+def test_a_row_that_differs_now_is_told_from_those_of_other_variants_and_scenarios(results, tmp_path):
+    shutil.copy(results / "ledger.csv", tmp_path)
+    made_results.write(tmp_path / STUDY, made(larger=93.0))
+    name = f"{STUDY}, hsu-2018, split_mnist, class, rehearsal, 4400_images, 128, accuracy"
+    assert regressions(tmp_path) == [f"{name}: agrees in the ledger, now differs"]
 
 
 def test_the_figure_draws_each_difference_in_the_colour_of_its_verdict(results):

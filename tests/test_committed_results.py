@@ -10,6 +10,8 @@ from curves_of import curves, rises
 from cl_repro import grid
 from cl_repro.analysis.accuracy import accuracy_rows
 from cl_repro.analysis.collapse import collapse
+from cl_repro.analysis.ledger import entries
+from cl_repro.analysis.ledger_files import summary_line
 from cl_repro.analysis.read import read_runs
 from cl_repro.analysis.study import folders, mixed_seeds, open_study
 from cl_repro.analysis.tables import gap_table, log_traces, shapes
@@ -84,6 +86,12 @@ def test_the_readme_quotes_the_gaps_and_the_spread_of_the_tables() -> None:
     for shape in found:
         [row] = re.findall(rf"\| {re.escape(shape.arm.label)} \| [^|]*\| [^|]*\| ([\d.]+) \|", readme)
         assert row == f"{shape.rise.centre:.2f}"
+
+
+def test_the_readme_quotes_the_ledgers_line() -> None:
+    line = summary_line(entries(RESULTS))
+    assert f"\n- {line}\n" in (RESULTS / "LEDGER.md").read_text()
+    assert f"Its summary: {line} " in " ".join((cli.ROOT / "README.md").read_text().split())
 
 
 @pytest.mark.parametrize("name", folders(RESULTS))

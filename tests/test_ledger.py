@@ -3,6 +3,7 @@
 import csv
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cli
@@ -13,8 +14,9 @@ from made_results import row
 
 import cl_repro
 from cl_repro.analysis.ledger import VERDICTS, entries
-from cl_repro.analysis.ledger_files import regressions, write_ledger
+from cl_repro.analysis.ledger_files import regressions, summary_line, write_ledger
 from cl_repro.analysis.markup import TIMES
+from cl_repro.analysis.settings import load
 from cl_repro.errors import UserError
 
 ROOT = Path(cl_repro.__file__).resolve().parent.parent
@@ -188,6 +190,30 @@ def test_verdicts_are_counted_at_the_top(written):
     assert sum(map(int, everything[2:])) == len(published())
     # Of two sources each: exact and empirical agree, sample differs, None is undecided, the rest was not run.
     assert dict(zip(header, mnist, strict=True))["agrees"] == "4"
+
+
+def test_one_line_says_what_would_decide_the_rest(written, found):
+    [line] = [one for one in (written / "LEDGER.md").read_text().splitlines() if "published numbers: " in one]
+    assert line == f"- {summary_line(found)}"
+    counted, few, cost = line.removesuffix(".").split(". ")
+    counts = Counter(e.verdict for e in found)
+    assert counted.endswith(": " + ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS))
+    none = [int(e.remark.split()[2]) - len(SEEDS) for e in found if e.verdict == "too few seeds"]
+    assert few == f"Too few seeds: 2 for {min(none)} to {max(none)} more seeds if the differences stay"
+    minutes = [load(f"split_cifar10_{name}").estimated_minutes["one NVIDIA H200"] for name in ("fisher", "timing")]
+    rows, *others, unknown = cost.split(" (estimated), ")
+    assert rows == f"Not yet run: 12 for about {sum(minutes):,.0f} minutes of one NVIDIA H200"  # six and six rows
+    left = counts["not yet run"] - 12 - sum(int(other.split()[0]) for other in others)
+    assert unknown == f"{left} for which there is no estimate"
+
+
+def test_a_row_that_no_seeds_decide_is_none_that_they_do(found):
+    none = entry(found, MNIST, "finetune")
+    rows = [none._replace(remark=remark) for remark in ("not reachable: no SEM is published", "n = 11 needed")]
+    rows += [none._replace(ours=none.ours._replace(n=1), remark="an interval needs at least 2")]
+    said = "3 published numbers: too few seeds 3. Too few seeds: 2 for 1 to 3 more seeds if the differences stay, "
+    assert summary_line(rows) == f"{said}1 that no number of ours decides."
+    assert summary_line([entry(found, MNIST, "ewc", "exact")]) == "1 published numbers: agrees 1."
 
 
 def test_writing_again_gives_the_same_bytes(written, ledger):

@@ -164,7 +164,8 @@ def test_tables_on_the_page_are_those_of_the_analysis(results, reader):
         assert note in reader.texts
 
 
-def test_ledger_counts_every_published_row_and_colours_its_verdicts(reader):
+def test_ledger_counts_every_published_row_and_colours_its_verdicts(content, reader):
+    assert content[1].counts.notes[0] in reader.texts and "published numbers: agrees " in content[1].counts.notes[0]
     published = pd.read_csv(ROOT / "results" / "published" / "published.csv")
     header, total, *studies = reader.tables["ledger-counts"]
     assert total[:2] == ["all", str(len(published))]

@@ -70,6 +70,7 @@ class Entry(NamedTuple):
     remark: str  # why, or how many seeds would do
     made: Made
     settings: Settings | None = None  # by which it was judged
+    would: str = ""  # of a row that is not yet run: the study that would make our number, if there is one
 
 
 def entries(results_dir: Path, skipping: Skipping | None = None) -> list[Entry]:
@@ -160,7 +161,7 @@ def _theirs(row: pd.Series, published: pd.DataFrame) -> Estimate:
     return Estimate(float(ratio), math.nan, theirs.n)
 
 
-def _entry(row: pd.Series, theirs: Estimate, fitting: list[Ours], twins: int, recipe: Made) -> Entry:
+def _entry(row: pd.Series, theirs: Estimate, fitting: list[Ours], twins: int, would: str) -> Entry:
     """Judge one published row.
 
     Args:
@@ -168,13 +169,14 @@ def _entry(row: pd.Series, theirs: Estimate, fitting: list[Ours], twins: int, re
         theirs: its mean, or its ratio to None.
         fitting: our numbers that agree with it in every column of their identity.
         twins: how many published rows have this row's identity.
-        recipe: what would make our number.
+        would: the study that would make our number; empty where there is none.
 
     Returns:
         The entry.
     """
     if not fitting:
-        return Entry(row, twins, theirs, None, math.nan, NO_INTERVAL, NOT_RUN, "", recipe)
+        made = Made(_command(would, "paper") if would else "")
+        return Entry(row, twins, theirs, None, math.nan, NO_INTERVAL, NOT_RUN, "", made, would=would)
     if twins > 1 or len(fitting) > 1:
         remark = f"{twins} published and {len(fitting)} of our numbers fit"
         return Entry(row, twins, theirs, None, math.nan, NO_INTERVAL, NOT_UNIQUE, remark, Made(""))
@@ -204,13 +206,13 @@ def _made(study: Study, runs: pd.DataFrame) -> Made:
     )
 
 
-def _recipe(row: pd.Series, beside: dict[str, str]) -> Made:
-    """What would make our number: the study of that name (or of that and the benchmark's), of a time its companion."""
+def _recipe(row: pd.Series, beside: dict[str, str]) -> str:
+    """The study that would make our number: of that name (or of that and the benchmark's), of a time its companion."""
     timed = row["metric"] == TIME
     own = [row["study"], f"{row['study']}_{row['benchmark']}"]
     names = [name for name, study in beside.items() if study == row["study"]] if timed else own
     there = [name for name in names if (conf_dir() / "study" / f"{name}.yaml").is_file()]
-    return Made(_command(there[0], "paper") if there else "")
+    return there[0] if there else ""
 
 
 def _command(study: str, scale: str) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from cl_repro.analysis.ledger import (
 )
 from cl_repro.analysis.markup import MINUS, TIMES, Table, markdown
 from cl_repro.analysis.read import IDENTITY, read_ledger
+from cl_repro.analysis.settings import load
 from cl_repro.analysis.study import benchmark_name
 from cl_repro.records import write_atomically
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
+
+ENOUGH = re.compile(r"(?:n = |an interval needs at least )(\d+)")  # how many seeds of ours a remark asks for
 
 INTRODUCTION = f"""\
 # Ledger
@@ -147,7 +151,40 @@ def counts_table(found: list[Entry], groups: dict[str, list[Entry]]) -> Table:
     counts = {study: Counter(entry.verdict for entry in rows) for study, rows in {"all": found, **groups}.items()}
     there = [verdict for verdict in VERDICTS if counts["all"][verdict]]
     body = [(study, str(n.total()), *(str(n[verdict]) for verdict in there)) for study, n in counts.items()]
-    return Table("counts", "Verdicts", ("study", "rows", *there), tuple(body))
+    return Table("counts", "Verdicts", ("study", "rows", *there), tuple(body), (summary_line(found),))
+
+
+def summary_line(found: list[Entry]) -> str:
+    """How many rows have each verdict, and what would decide the rest: seeds, or minutes of a device."""
+    counts = Counter(entry.verdict for entry in found)
+    line = f"{len(found)} published numbers: {', '.join(f'{v} {counts[v]}' for v in VERDICTS if counts[v])}."
+    if counts[TOO_FEW]:
+        line += f" {TOO_FEW.capitalize()}: {', '.join(_seeds([one for one in found if one.verdict == TOO_FEW]))}."
+    if counts[NOT_RUN]:
+        line += f" {NOT_RUN.capitalize()}: {', '.join(_minutes([one for one in found if one.verdict == NOT_RUN]))}."
+    return line
+
+
+def _seeds(rows: list[Entry]) -> list[str]:
+    """How many rows how many more seeds would decide, and how many none would."""
+    needed = [(ENOUGH.match(entry.remark), entry.ours) for entry in rows]
+    more = sorted(int(match[1]) - ours.n for match, ours in needed if match and ours)
+    never = len(rows) - len(more)
+    found = [f"{len(more)} for {more[0]} to {more[-1]} more seeds if the differences stay"] if more else []
+    return found + ([f"{never} that no number of ours decides"] if never else [])
+
+
+def _minutes(rows: list[Entry]) -> list[str]:
+    """How many rows how many minutes of each device would make, all their studies together."""
+    cost = {entry.would: load(entry.would).estimated_minutes if entry.would else {} for entry in rows}
+    devices = dict.fromkeys(device for of in cost.values() for device in of)
+    found = []
+    for device in devices:
+        n = sum(device in cost[entry.would] for entry in rows)
+        minutes = sum(of.get(device, 0) for of in cost.values())
+        found.append(f"{n} for about {minutes:,.0f} minutes of {device} (estimated)")
+    unknown = sum(not cost[entry.would] for entry in rows)
+    return found + ([f"{unknown} for which there is no estimate"] if unknown else [])
 
 
 def _section(study: str, rows: list[Entry]) -> str:

@@ -1,5 +1,6 @@
 """The numbers of the analysis, from conf/analysis.yaml, for one study. Read with OmegaConf alone, without torch."""
 
+import math
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,7 @@ KEYS = (
     "at_least",
     "gaps",
     "verdict_scales",
+    "estimated_minutes",
     "published_study",
     "pairs",
     "chosen_on",
@@ -43,6 +45,7 @@ class Settings(NamedTuple):
     bootstrap_from: int  # seeds
     gaps: tuple[tuple[str, str], ...]  # (minuend, subtrahend), fishers
     verdict_scales: tuple[str, ...]
+    estimated_minutes: dict[str, float]  # by device, of the study at the paper's scale; empty: not known
     published_study: str
     pairs: tuple[tuple[str, str], ...]  # (minuend, subtrahend), labels of arms; empty: all pairs
     chosen_on: tuple[int, ...]  # seeds that choose lambda in a comparison, and are not reported
@@ -142,6 +145,7 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         bootstrap_from=int(tree["at_least"]["bootstrap"]),
         gaps=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["gaps"]),
         verdict_scales=tuple(str(scale) for scale in tree["verdict_scales"]),
+        estimated_minutes={str(device): float(minutes) for device, minutes in tree["estimated_minutes"].items()},
         published_study=str(tree["published_study"] or study),
         pairs=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["pairs"]),
         chosen_on=tuple(int(seed) for seed in tree["chosen_on"]),
@@ -151,6 +155,11 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
     rules: dict[str, tuple[Any, bool, str]] = {
         "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),
         "delta_points": (settings.delta_points, all(d > 0 for d in settings.delta_points.values()), "positive"),
+        "estimated_minutes": (
+            settings.estimated_minutes,
+            all(0 < m < math.inf for m in settings.estimated_minutes.values()),
+            "positive",
+        ),
         "width_points": (settings.width_points, settings.width_points > 0, "positive"),
         "trace_jump": (settings.trace_jump, settings.trace_jump > 1, "above 1"),
         "bootstrap.resamples": (settings.resamples, settings.resamples >= 1, "at least 1"),
