@@ -6,7 +6,6 @@ last method; paths are projected on it, and the accuracies on both tasks are mea
 Coordinates are Euclidean distances in the space of all parameters.
 """
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,7 +146,7 @@ def note(store: Store, overrides: Sequence[str], arms: Sequence[grid.Arm], exper
         "hardware": runtime.hardware(experiment.device),
     }
     invocation = {
-        "command": "python scripts/idea.py " + shlex.join(overrides),
+        "command": provenance.command(overrides, "scripts/idea.py"),
         "started": provenance.now(),
         **origin,
         "config_ids": [arm.config_id for arm in arms],

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+FOLDERS = ("data_dir", "results_dir")
+
 
 class Source(NamedTuple):
     """The code that runs."""
@@ -41,6 +43,10 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def command(overrides: Sequence[str]) -> str:
-    """The command line of one job, as one would type it (a launcher may start its process in another way)."""
-    return "python -m cl_repro " + shlex.join(overrides)
+def command(overrides: Sequence[str], program: str = "-m cl_repro") -> str:
+    """The command line of one job, as one would type it (a launcher may start its process in another way).
+
+    Without the folders of this machine, which change no result.
+    """
+    named = [text for text in overrides if text.lstrip("+").partition("=")[0] not in FOLDERS]
+    return shlex.join(["python", *shlex.split(program), *named])

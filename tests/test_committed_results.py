@@ -7,7 +7,7 @@ import cli
 import pytest
 from curves_of import curves, rises
 
-from cl_repro import grid
+from cl_repro import grid, provenance
 from cl_repro.analysis.accuracy import accuracy_rows
 from cl_repro.analysis.collapse import collapse
 from cl_repro.analysis.ledger import entries
@@ -35,7 +35,7 @@ def test_todays_configuration_would_recompute_nothing(name: str) -> None:
 def test_nothing_names_the_machine_it_was_made_on() -> None:
     for path in [*RESULTS.rglob("*.json"), *RESULTS.rglob("*.yaml")]:
         assert str(Path.home()) + "/" not in path.read_text()
-        assert "data_dir" not in path.read_text()
+        assert not any(folder in path.read_text() for folder in provenance.FOLDERS)
 
 
 def test_mnist_gaps_between_rises_are_as_the_traces_predict() -> None:

@@ -4,7 +4,6 @@ For each seed the engine trains the first task, or its weights are read from an 
 made as a run makes it, timed, and compared with the exact Fisher of all examples (`passes`).
 """
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def run(overrides: Sequence[str]) -> Path:
     earlier(store, key)
     store.create()
     origin = {**provenance.source()._asdict(), "torch": torch.__version__, "hardware": runtime.hardware(device)}
-    command = "python scripts/anatomy.py " + shlex.join(overrides)
+    command = provenance.command(overrides, "scripts/anatomy.py")
     invocation = {"command": command, "started": provenance.now(), **origin, "config_ids": [key]}
     store.note_invocation(invocation, {cfg["benchmark"]["name"]: experiment.benchmark.checksum}, {key: resolved(cfgs)})
     for seed in cfg["seeds"]:

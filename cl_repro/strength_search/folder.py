@@ -3,7 +3,6 @@
 A search is one arm and seed. Its rows are written when it ends; the same command skips those that are there.
 """
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +80,7 @@ def run(overrides: Sequence[str]) -> Path:
     origin = {**source, "torch": torch.__version__, "hardware": runtime.hardware(device)}
     store.note_invocation(
         {
-            "command": "python scripts/strength_search.py " + shlex.join(overrides),
+            "command": provenance.command(overrides, "scripts/strength_search.py"),
             "started": provenance.now(),
             **origin,
             "config_ids": [search.config_id for search in searches],

@@ -5,7 +5,6 @@ and seed of a folder is looked at in detail: it alone has the full gradient of t
 """
 
 import io
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +87,7 @@ def run(overrides: Sequence[str]) -> Path:
         "torch": torch.__version__,
         "hardware": runtime.hardware(experiment.device),
     }
-    command = "python scripts/unifying.py " + shlex.join(overrides)
+    command = provenance.command(overrides, "scripts/unifying.py")
     name = f"{group.shared}_{group.run}"
     store.note_invocation(
         {"command": command, "started": provenance.now(), **origin, "config_ids": [name]},
