@@ -145,7 +145,7 @@ def test_every_study_runs_two_steps(name: str, sets: Path, tmp_path: Path, monke
     rows = rows_of(planned, tmp_path)
     n_different = len({arm.config_id for arm in planned.arms})  # arms may differ in what has been cut
     assert [row["status"] for row in rows] == ["ok"] * n_different
-    assert {row["study"] for row in rows} == {name}
+    assert {row["study"] for row in rows} == {first["name"]}
     assert len({(row["arm"], row["scenario"]) for row in rows}) == n_different
     labels = {(arm.label, arm.cfg["scenario"]["name"]) for arm in planned.arms}
     assert len(labels) == len(planned.arms)
