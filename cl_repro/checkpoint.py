@@ -1,9 +1,11 @@
 """A chunk that was stopped between two tasks, as a file: with it, a study in slices gets on task by task.
 
-Nothing in the file can run code: it holds plain containers and tensors. The state of a method is a NamedTuple of
-tensors and trees, nested at will; its types are written as names, and looked up among the modules loaded anyway.
+The file begins with the SHA-256 of the rest, so that what a disk, a copy or a hand has changed is noticed. Nothing in
+it can run code: it holds plain containers and tensors. The state of a method is a NamedTuple of tensors and trees, nested
+at will; its types are written as names, and looked up among the modules loaded anyway.
 """
 
+import hashlib
 import io
 import pickle
 import sys
@@ -14,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_repro.engine import Experiment, Progress, Seconds, Stack
+from cl_repro.engine import Experiment, Progress, Seconds, Stack, start
+from cl_repro.types import Tree
 
 Origin = dict[str, str]
 """Code, libraries, machine and data: what must be the same when a run goes on."""
@@ -23,8 +26,11 @@ Origin = dict[str, str]
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError)
 
 
+SHA256 = hashlib.sha256().digest_size  # bytes
+
+
 class Unusable(Exception):
-    """Not a checkpoint of this chunk."""
+    """Not a checkpoint of this chunk; the text says why."""
 
 
 def dump(at: Progress, experiment: Experiment, origin: Origin) -> bytes:
@@ -55,7 +61,12 @@ def dump(at: Progress, experiment: Experiment, origin: Origin) -> bytes:
     }
     file = io.BytesIO()
     torch.save(content, file)  # tensors that share memory still do when they are loaded
-    return file.getvalue()
+    return sealed(file.getvalue())
+
+
+def sealed(content: bytes) -> bytes:
+    """What `load` opens: the content behind its checksum."""
+    return hashlib.sha256(content).digest() + content
 
 
 def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) -> Progress | None:
@@ -70,13 +81,16 @@ def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) 
     Raises:
         Unusable: truncated, edited, or of something else.
     """
+    content = data[SHA256:]
+    if sealed(content) != data:
+        raise Unusable("its content is not that of its checksum")
     try:
         place = partial(placed, device=experiment.device)
-        found = torch.load(io.BytesIO(data), map_location=place, weights_only=True)
+        found = torch.load(io.BytesIO(content), map_location=place, weights_only=True)
         if found["origin"] != origin:
             return None
-        if found["seeds"] != seeds:
-            raise Unusable
+        if wrong := misfits(found, experiment, seeds):
+            raise Unusable(f"its {', '.join(wrong)} are not of this chunk")
         params = found["params"]
         optimiser = experiment.optimiser(list(params.values()))
         for p, moments in zip(params.values(), found["moments"], strict=True):
@@ -88,7 +102,35 @@ def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) 
         accuracy = [a.numpy() for a in found["accuracy"]]
         return Progress(found["learned"], stack, restored(found["state"]), accuracy, found["traces"])
     except MALFORMED as error:
-        raise Unusable from error
+        raise Unusable("it has no such content") from error
+
+
+def misfits(found: dict[str, Any], experiment: Experiment, seeds: list[int]) -> list[str]:
+    """What does not fit these replicas and a position in their tasks, by name."""
+    k, n_tasks, learned = len(seeds), experiment.benchmark.n_tasks, found["learned"]
+    untrained = start(experiment, seeds[:1])
+    of_splits = (k, len(experiment.benchmark.splits), n_tasks)
+    fits = {
+        "seeds": found["seeds"] == seeds,
+        "tasks": type(learned) is int and 1 <= learned <= n_tasks,
+        "params": shapes(found["params"]) == shapes(untrained.params, k),
+        "buffers": shapes(found["buffers"]) == shapes(untrained.buffers, k),
+        "moments": len(found["moments"]) == len(found["params"])
+        and all(
+            value.shape in ((), p.shape)
+            for p, moments in zip(found["params"].values(), found["moments"], strict=True)
+            for value in moments.values()
+        ),
+        "accuracies": [(*a.shape, a.dtype) for a in found["accuracy"]] == (learned + 1) * [(*of_splits, torch.float64)],
+        "traces": len(found["traces"]) in (0, min(learned, n_tasks - 1))
+        and all(trace.shape == (k,) for trace in found["traces"]),
+    }
+    return [name for name, fit in fits.items() if not fit]
+
+
+def shapes(tree: Tree, k: int | None = None) -> dict[str, tuple[Any, ...]]:
+    """Shape and type of every tensor of a stacked tree, or of one of k replicas."""
+    return {name: (k or len(value), *value.shape[1:], value.dtype) for name, value in tree.items()}
 
 
 def placed(storage: Any, location: str, device: str) -> Any:

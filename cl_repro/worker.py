@@ -23,7 +23,7 @@ from cl_repro.config import build, per_task
 from cl_repro.errors import OutOfMemoryError, UserError
 from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest, estimator_name
 from cl_repro.metrics import summary
-from cl_repro.records import COLUMNS, LAUNCH, Row, Store, checkpoint_file, not_ours, read_bytes, write_atomically
+from cl_repro.records import COLUMNS, LAUNCH, Row, Store, checkpoint_file, read_bytes, write_atomically
 from cl_repro.types import Benchmark, Estimator, Method
 
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
@@ -217,13 +217,16 @@ class Workshop:
 def continued(
     path: Path, experiment: engine.Experiment, replicas: list[engine.Replica], origin: checkpoint.Origin
 ) -> engine.Progress | None:
-    """Where a chunk stopped; None if it has to begin, or to begin again because code, machine or data are others."""
+    """Where a chunk stopped; None if it has to begin, or to begin again: other code, machine, data, or a damaged file."""
     if not path.exists():
         return None
     try:
         found = checkpoint.load(read_bytes(path), experiment, [r.seed for r in replicas], origin)
-    except checkpoint.Unusable:
-        raise not_ours(path) from None
+    except checkpoint.Unusable as error:
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, its runs begin again\n")
+        return None
     if found is None:
         sys.stderr.write(f"{path}: of another commit, torch, machine or data: its runs begin again\n")
     return found

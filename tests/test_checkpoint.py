@@ -1,6 +1,7 @@
 """A chunk that stops between two tasks goes on as if it had not stopped; what is no checkpoint of it is refused."""
 
 import io
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ from made_trees import same
 from cl_repro import checkpoint, engine, provenance, study, worker
 from cl_repro.config import CONF
 from cl_repro.engine import Progress, Replica
-from cl_repro.errors import UserError
 from cl_repro.grid import chunk_id
 from cl_repro.methods.ewc import ewc
 from cl_repro.records import COLUMNS, checkpoint_file
@@ -141,9 +141,7 @@ def test_a_chunk_of_other_code_or_data_begins_again(
     with pytest.raises(worker.Stopped):
         worker.Workshop(lambda done, task, loss: learned.append(task)).rows(job)
     assert "of another commit, torch, machine or data: its runs begin again" in capsys.readouterr().err
-    path = checkpoint_file(tmp_path, chunk_id(job.chunk))
-    at = torch.load(path, weights_only=True)
-    assert at["learned"] == 1
+    assert content(checkpoint_file(tmp_path, chunk_id(job.chunk)).read_bytes())["learned"] == 1
 
 
 class Payload:
@@ -156,34 +154,101 @@ class Payload:
         return Path.touch, (self.path,)
 
 
-def damaged(content: bytes, executed: Path) -> dict[str, Callable[[Path], Any]]:
-    """Ways to write something else."""
-    found = torch.load(io.BytesIO(content), weights_only=True)
+def content(data: bytes) -> dict[str, Any]:
+    """Of a checkpoint."""
+    return torch.load(io.BytesIO(data[checkpoint.SHA256 :]), weights_only=True)
+
+
+def edited(data: bytes, **changed: Any) -> bytes:
+    """With other values, by someone who has made the checksum anew."""
+    file = io.BytesIO()
+    torch.save(content(data) | changed, file)
+    return checkpoint.sealed(file.getvalue())
+
+
+@pytest.fixture(scope="module")
+def stopped() -> tuple[engine.Experiment, bytes]:
+    """A checkpoint after the first of five tasks, of replicas with seeds 1 and 2."""
+    [job] = jobs(Path("nowhere"), "iterations=1", "seeds=[1,2]", "max_replicas=2")
+    experiment = fresh().experiment(job.arms[0], "cpu")
+    rows = [Replica(cell.seed, 10.0, fresh().estimator(job.arms[0].cfg)) for cell in job.chunk]
+    at = next(engine.stages(experiment, ewc(), rows, {}))
+    return experiment, checkpoint.dump(at, experiment, HERE)
+
+
+def test_no_bit_can_be_other_than_it_was_written(stopped: tuple[engine.Experiment, bytes]) -> None:
+    """At 200 random places, and at the end: a whole checkpoint loads, and none of these."""
+    experiment, data = stopped
+    assert checkpoint.load(data, experiment, [1, 2], HERE)
+    rng = random.Random(0)
+    for place in [rng.randrange(8 * len(data)) for _ in range(200)] + [0, 8 * len(data) - 1]:
+        other = bytearray(data)
+        other[place // 8] ^= 1 << place % 8
+        with pytest.raises(checkpoint.Unusable):
+            checkpoint.load(bytes(other), experiment, [1, 2], HERE)
+    for other in (data[:-1], data + b"\0", data[:10], b""):
+        with pytest.raises(checkpoint.Unusable, match="its content is not that of its checksum"):
+            checkpoint.load(other, experiment, [1, 2], HERE)
+
+
+def transposed(tree: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.mT for name, value in tree.items()}
+
+
+MISFITS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "seeds": lambda at: {"seeds": [2, 1]},
+    "tasks": lambda at: {"learned": 0},
+    "params": lambda at: {"params": transposed(at["params"])},
+    "params of another type": lambda at: {"params": {name: p.half() for name, p in at["params"].items()}},
+    "params of one replica": lambda at: {"params": {name: p[:1] for name, p in at["params"].items()}},
+    "buffers": lambda at: {"buffers": {"mean": torch.zeros(2, 3)}},
+    "moments": lambda at: {"moments": [{"exp_avg": torch.zeros(2, 3)}, *at["moments"][1:]]},
+    "accuracies": lambda at: {"accuracy": at["accuracy"][1:]},
+    "traces": lambda at: {"traces": [torch.zeros(3)]},
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_what_is_of_another_shape_or_place_is_named(what: str, stopped: tuple[engine.Experiment, bytes]) -> None:
+    experiment, data = stopped
+    with pytest.raises(checkpoint.Unusable, match=f"its {what.split(maxsplit=1)[0]}.* are not of this chunk"):
+        checkpoint.load(edited(data, **MISFITS[what](content(data))), experiment, [1, 2], HERE)
+    assert checkpoint.load(edited(data), experiment, [1, 2], HERE)
+
+
+def damaged(data: bytes, executed: Path) -> dict[str, bytes]:
+    """Something else in its place."""
     return {
-        "short": lambda path: path.write_bytes(content[: len(content) // 2]),
-        "empty": lambda path: path.write_bytes(b""),
-        "code": lambda path: torch.save(found | {"state": Payload(executed)}, path),
-        "list": lambda path: torch.save([torch.zeros(3)], path),
-        "seeds": lambda path: torch.save(found | {"seeds": [7]}, path),
-        "type": lambda path: torch.save(found | {"state": ("os", "system", ["true"])}, path),
-        "module": lambda path: torch.save(found | {"state": ("not.a.module", "State", [])}, path),
+        "short": data[: len(data) // 2],
+        "empty": b"",
+        "code": edited(data, state=Payload(executed)),
+        "seeds": edited(data, seeds=[7]),
+        "type": edited(data, state=("os", "system", ["true"])),
+        "module": edited(data, state=("not.a.module", "State", [])),
+        "before checksums": data[checkpoint.SHA256 :],
     }
 
 
-@pytest.mark.parametrize("how", ["short", "empty", "code", "list", "seeds", "type", "module"])
-def test_what_is_no_checkpoint_of_the_chunk_is_named_and_runs_nothing(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["short", "empty", "code", "seeds", "type", "module", "before checksums"])
+def test_what_is_no_checkpoint_of_the_chunk_is_named_and_set_aside_and_runs_nothing(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     [job] = jobs(tmp_path, deadline=0.0)
-    with pytest.raises(worker.Stopped):
-        fresh().rows(job)
     path = checkpoint_file(tmp_path, chunk_id(job.chunk))
-    damaged(path.read_bytes(), tmp_path / "executed")[how](path)
-    with pytest.raises(UserError, match=r"\.checkpoint: truncated or edited; remove it") as error:
-        fresh().rows(job)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "executed").exists()
-    path.unlink()
+    for learned in (1, 2):
+        with pytest.raises(worker.Stopped):
+            fresh().rows(job)
+        assert content(path.read_bytes())["learned"] == learned
+    bad = damaged(path.read_bytes(), tmp_path / "executed")[how]
+    path.write_bytes(bad)
     with pytest.raises(worker.Stopped):
         fresh().rows(job)
+    [line] = capsys.readouterr().err.splitlines()
+    aside = path.with_suffix(".damaged")
+    assert line.startswith(f"{path}: it") and line.endswith(f"; set aside as {aside.name}, its runs begin again")
+    assert aside.read_bytes() == bad
+    assert content(path.read_bytes())["learned"] == 1
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_state_that_no_file_could_hold_is_named() -> None:
