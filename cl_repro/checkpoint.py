@@ -1,8 +1,8 @@
 """A chunk that was stopped between two tasks, as a file: with it, a study in slices gets on task by task.
 
 The file begins with the SHA-256 of the rest, so that what a disk, a copy or a hand has changed is noticed. Nothing in
-it can run code: it holds plain containers and tensors. The state of a method is a NamedTuple of tensors and trees, nested
-at will; its types are written as names, and looked up among the modules loaded anyway.
+it can run code: it holds plain containers and tensors. The state of a method is a NamedTuple of tensors and trees,
+nested at will; its types are written as names, and looked up among the modules loaded anyway.
 """
 
 import hashlib

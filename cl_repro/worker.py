@@ -217,7 +217,7 @@ class Workshop:
 def continued(
     path: Path, experiment: engine.Experiment, replicas: list[engine.Replica], origin: checkpoint.Origin
 ) -> engine.Progress | None:
-    """Where a chunk stopped; None if it has to begin, or to begin again: other code, machine, data, or a damaged file."""
+    """Where a chunk stopped; None if it has to begin, or to begin again: other code, machine or data, or damaged."""
     if not path.exists():
         return None
     try:
