@@ -360,7 +360,13 @@ def compute_in_pool(
                 while True:
                     while queue and len(waiting) < n_processes and budget.allows():
                         number, wait_for_it = queue.popleft()
-                        future = pool.submit(worker.compute, number, jobs[number], wait_for_it)
+                        try:
+                            future = pool.submit(worker.compute, number, jobs[number], wait_for_it)
+                        except OSError as error:
+                            if not any(process.exitcode for process in workers):
+                                raise
+                            # One died while the next was being started, whose queue the pool had just closed.
+                            raise BrokenProcessPool from error
                         waiting[future] = number, time.monotonic()
                         workers.update(multiprocessing.active_children())
                     if not waiting:

@@ -1,6 +1,7 @@
 """A study as a user runs it: one command, run twice, run again, and what its terminal shows."""
 
 import csv
+import errno
 import fcntl
 import io
 import os
@@ -9,8 +10,11 @@ import re
 import signal
 import struct
 import termios
+import time
 from collections import Counter
+from multiprocessing import popen_spawn_posix
 from pathlib import Path
+from typing import Any
 
 import cli
 import processes
@@ -251,6 +255,36 @@ def test_a_worker_that_dies_is_named_by_signal_and_chunk_and_loses_nothing(how: 
     after = (store.folder / "runs.csv").read_text()
     assert len(after.splitlines()) == 3
     assert before.splitlines()[1] in after
+
+
+def test_a_worker_killed_while_the_next_is_started_is_a_dead_worker(
+    jobs: list[worker.Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool then closes the queue that the next would read: an OSError in the middle of its start."""
+    launch, started = popen_spawn_posix.Popen._launch, []
+
+    def killing(self: popen_spawn_posix.Popen, process: Any) -> None:
+        for pid in started:
+            os.kill(pid, signal.SIGKILL)
+            while not process._args[0]._reader.closed:
+                time.sleep(0.01)
+        launch(self, process)
+        started.append(self.pid)
+
+    monkeypatch.setattr(popen_spawn_posix.Popen, "_launch", killing)
+    with pytest.raises(UserError, match=r"^a worker process died before it had a chunk \(SIGKILL\)"):
+        study.compute_in_pool(jobs, 2, study.Budget(None, 0.0), lambda *_: None, lambda *_: None)
+
+
+def test_a_system_that_starts_no_process_is_no_dead_worker(
+    jobs: list[worker.Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: popen_spawn_posix.Popen, process: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(popen_spawn_posix.Popen, "_launch", refused)
+    with pytest.raises(BlockingIOError):
+        study.compute_in_pool(jobs, 2, study.Budget(None, 0.0), lambda *_: None, lambda *_: None)
 
 
 def test_of_several_dead_workers_the_one_that_the_pool_did_not_end_is_named(jobs: list[worker.Job]) -> None:
