@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import cli
 import pytest
+import yaml
 from curves_of import curves, rises
 
 from cl_repro import grid, provenance
@@ -16,6 +18,7 @@ from cl_repro.analysis.read import read_runs
 from cl_repro.analysis.study import folders, mixed_seeds, open_study
 from cl_repro.analysis.tables import gap_table, log_traces, shapes
 from cl_repro.analysis.timing import timings
+from cl_repro.anatomy.folder import first_task_id
 from cl_repro.records import Store
 from cl_repro.stats import DIFFERS
 
@@ -30,6 +33,27 @@ def test_todays_configuration_would_recompute_nothing(name: str) -> None:
     assert {cell.run_id for cell in cells} <= {row["run_id"] for row in rows}
     assert {row["dirty"] for row in rows} == {"False"}
     assert all((RESULTS / name / "configs" / f"{row['config_id']}.yaml").exists() for row in rows)
+
+
+def named_by(cfg: dict[str, Any]) -> str:
+    """The file that a program would write this to today; keys newer than it are at their default, null."""
+    cfg = dict.fromkeys((*grid.SCIENCE, *grid.SWITCHES, "label")) | cfg
+    if cfg["method"] is None:  # of an anatomy, which holds what comes before the method
+        return first_task_id(cfg, "cpu")
+    if "figures" not in cfg:
+        return grid.digest(grid.science(cfg), 4)
+    shared = grid.science(cfg) | {"reinit": None}
+    label = f"c{cfg['lam']:g}" + ("_reinit" if cfg["reinit"] else "")
+    return f"{grid.digest([shared, cfg['figures']['examples']], 4)}_{label}"
+
+
+def test_every_committed_configuration_still_has_its_id() -> None:
+    """Whatever is renamed, moved or added: the same science, the same name."""
+    paths = sorted(RESULTS.glob("*/configs/*.yaml"))
+    assert len(paths) >= 308
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    names = {path: named_by(yaml.load(path.read_bytes(), loader)) for path in paths}
+    assert {path: name for path, name in names.items() if name != path.stem} == {}
 
 
 def test_nothing_names_the_machine_it_was_made_on() -> None:
