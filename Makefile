@@ -67,8 +67,13 @@ tables: $(READY) ## write all tables again, from the CSVs alone
 report: $(READY) ## one page with all results: results/report/index.html
 	$(PY) scripts/report.py
 
-docs: $(READY) ## write docs/methods.md and docs/deviations.md from docstrings, comments and configuration files
-	$(PY) scripts/document.py
+$(VENV)/.docs: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	@touch $@
+
+docs: $(VENV)/.docs ## build the documentation, strictly and without a network: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "build/docs/index.html; with its search: $(PY) -m http.server --directory build/docs"
 
 notebooks: $(READY) ## execute the notebooks again and write their outputs (after new results)
 	$(PY) tests/test_notebooks.py

@@ -1,6 +1,10 @@
-"""The results in the repository: intact, made by today's configuration, and saying what the README says."""
+"""The results in the repository: intact, made by today's configuration, and saying what README and docs say."""
 
+# ruff: noqa: RUF001 - minus signs and dashes as the pages have them
+
+import csv
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from curves_of import curves, rises
 from cl_repro import grid, provenance
 from cl_repro.analysis.accuracy import accuracy_rows
 from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.ledger import entries
+from cl_repro.analysis.ledger import NOT_RUN, VERDICTS, entries
 from cl_repro.analysis.ledger_files import summary_line
 from cl_repro.analysis.read import read_runs
 from cl_repro.analysis.study import folders, mixed_seeds, open_study
@@ -20,9 +24,16 @@ from cl_repro.analysis.tables import gap_table, log_traces, shapes
 from cl_repro.analysis.timing import timings
 from cl_repro.anatomy.folder import first_task_id
 from cl_repro.records import Store
-from cl_repro.stats import DIFFERS
+from cl_repro.stats import DIFFERS, paired
 
 RESULTS = cli.ROOT / "results"
+README = (cli.ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {  # of the studies in the ledger
+    "fisher": {"split_mnist_fisher", "split_cifar10_fisher", "split_cifar10_fisher_draft"},
+    "unifying": {"unifying_table1", "unifying_table2", "unifying_appendix"},
+    "comparison": {"hsu2018_table2", "palliatives_split_mnist"},
+    "libraries": set(),
+}
 STUDIES = ["split_mnist_fisher", "split_mnist_timing"]
 
 
@@ -90,7 +101,7 @@ def test_the_published_order_of_times_is_there_one_sample_at_a_time_and_gone_in_
 
 def test_the_readme_quotes_the_gaps_and_the_spread_of_the_tables() -> None:
     study = open_study("split_mnist_fisher", RESULTS)
-    grid_, readme = curves("split_mnist_fisher", RESULTS), " ".join((cli.ROOT / "README.md").read_text().split())
+    grid_, readme = curves("split_mnist_fisher", RESULTS), " ".join(README.split())
     found, traces = shapes(study, grid_), log_traces(study, grid_)
     gaps = gap_table(study, found, traces)
     assert gaps
@@ -107,15 +118,77 @@ def test_the_readme_quotes_the_gaps_and_the_spread_of_the_tables() -> None:
     before, after = collapsed.spread, collapsed.rescaled_spread
     own, of_lambda = (f"{x.centre:.2f} decades [{x.low:.2f}, {x.high:.2f}]" for x in (after, before))
     assert f"within {own} instead of {of_lambda.replace(' decades', '')} (" in readme
-    for shape in found:
-        [row] = re.findall(rf"\| {re.escape(shape.arm.label)} \| [^|]*\| [^|]*\| ([\d.]+) \|", readme)
-        assert row == f"{shape.rise.centre:.2f}"
 
 
-def test_the_readme_quotes_the_ledgers_line() -> None:
-    line = summary_line(entries(RESULTS))
+def test_the_readme_quotes_accuracies_rises_and_times() -> None:
+    study, grid_ = open_study("split_mnist_fisher", RESULTS), curves("split_mnist_fisher", RESULTS)
+    rise = {shape.arm.label: f"{shape.rise.centre:.2f}" for shape in shapes(study, grid_)}
+    times = {row.fisher: row for row in timings(open_study("split_mnist_timing", RESULTS))}
+    none, body = times[""], []
+    rows = accuracy_rows(study, grid_)
+    for row in rows:
+        theirs, time = row.beside["blog-final"].theirs, times[row.arm.fisher]
+        ratios = [
+            f"{one.mean / none.ours.mean:.2f}" for one in (time.one_sample if time.fisher else time.ours, time.ours)
+        ]
+        means = [f"{one.mean:.2f} ± {one.sem:.2f}" for one in (row.ours, theirs)]
+        body.append([row.arm.label, *means, rise.get(row.arm.label, "–"), *ratios])
+    assert table(README, "Split MNIST, best λ")[1:] == body
+    best = [row.ours.mean for row in rows if row.arm.method == "ewc"]
+    assert f"they are within {max(best) - min(best):.2f} points" in README
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The cells of the table whose header begins so, without the line under it."""
+    lines = text[text.index(f"| {first}") :].partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if not line.startswith("|--")]
+
+
+def test_the_readme_quotes_what_a_study_costs() -> None:
+    with (RESULTS / "bench" / "whole_study.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["value_unit"] == "core-min"
+    for seeds in (5, 30):
+        assert re.search(rf"# {seeds} seeds.*: {float(row['value']) * seeds / 60:.0f} core-hours", README)
+
+
+def test_readme_and_documentation_quote_the_ledger() -> None:
+    found = entries(RESULTS)
+    line = summary_line(found)
     assert f"\n- {line}\n" in (RESULTS / "LEDGER.md").read_text()
-    assert f"Its summary: {line} " in " ".join((cli.ROOT / "README.md").read_text().split())
+    assert f"Its summary: {line}" in " ".join((cli.ROOT / "docs/results.md").read_text().split())
+    missing = sum(entry.verdict == NOT_RUN for entry in found)
+    assert f"Of {len(found)} published numbers {missing} have not been run" in README
+    verdicts = {row[1]: row[3] for row in table(README, "study")[1:]}
+    for page, studies in PAGES.items():
+        counted = Counter(entry.verdict for entry in found if entry.row.study in studies)
+        text = ", ".join(f"{verdict} {counted[verdict]}" for verdict in VERDICTS if counted[verdict])
+        assert verdicts.pop(f"[{page}](docs/studies/{page}.md)") == (text or "none was published")
+    assert not verdicts
+    assert {entry.row.study for entry in found} == set().union(*PAGES.values())
+
+
+CLAIMS = {  # of Benzing's Table 1: (method, its published lambda on Permuted MNIST), minus the same
+    "SIU − SI": (("siu", 2.0), ("si", 0.2)),
+    "SIB − SI": (("sib", 0.5), ("si", 0.2)),
+    "SI cost accuracy": (("si-large_batch", 1.0), ("si", 0.2)),
+    "and SOS none": (("sos-large_batch", 10.0), ("sos", 1.0)),
+    "AF − MAS": (("af", 200.0), ("mas", 500.0)),
+    "√Fisher − MAS": (("sqrt_fisher", 2.0), ("mas", 500.0)),
+}
+
+
+def test_the_page_quotes_the_differences_of_table_1_at_the_published_coefficients() -> None:
+    runs = read_runs(RESULTS / "unifying_table1_permuted_mnist_cpu")
+    rows = table((cli.ROOT / "docs/studies/unifying.md").read_text(), "claim")[1:]
+    for row, (one, other) in zip(rows, CLAIMS.values(), strict=True):
+        a, b = (
+            runs[(runs["arm"] == arm) & (runs["lambda"] == lam)].sort_values("seed")["accuracy"].to_numpy() * 100
+            for arm, lam in (one, other)
+        )
+        found = paired(a, b, 0.95)
+        text = f"{found.centre:+.1f} [{found.low:+.1f}, {found.high:+.1f}]".replace("-", "−")
+        assert row[4] == text
 
 
 @pytest.mark.parametrize("name", folders(RESULTS))

@@ -197,9 +197,11 @@ def test_two_commands_into_one_folder_are_listed_and_not_compared(tmp_path, monk
 # --- the frame -------------------------------------------------------------------------------------------------------
 
 
-def test_the_recipe_of_the_readme_counts_every_row_without_torch(tmp_path):
+def test_the_recipe_of_the_documentation_counts_every_row_without_torch(tmp_path):
     [recipe] = re.findall(
-        r"```python\n(from cl_repro.analysis import read_folder.*?)```", (cli.ROOT / "README.md").read_text(), re.S
+        r"```python\n(from cl_repro.analysis import read_folder.*?)```",
+        (cli.ROOT / "docs/results.md").read_text(),
+        re.S,
     )
     counted = recipe.replace("print(", "counts = (")
     assert counted != recipe

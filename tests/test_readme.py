@@ -1,33 +1,61 @@
-"""What the README tells a user to type exists and is accepted."""
+"""What the README and the pages of docs/ tell a user to type exists and is accepted; the README is short."""
 
 import re
 import shlex
 import subprocess
 from itertools import product
+from pathlib import Path
 
 import cli
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cl_repro.config import CONF
 
-README = (cli.ROOT / "README.md").read_text()
-LINES = [
-    line.split(" #")[0].strip()
-    for block in re.findall(r"```shell\n(.*?)```", README, flags=re.S)
-    for line in block.splitlines()
-    if line.strip()
-]
+BESIDE_HYDRA = tuple(f"python -m cl_repro {command} " for command in ("status", "plan", "translate"))
+
+README = (cli.ROOT / "README.md").read_text(encoding="utf-8")
+# What docs/extend.md says to type needs its files: `test_stranger.py` writes them and runs it.
+PAGES = [page for page in sorted((cli.ROOT / "docs").rglob("*.md")) if page.name != "extend.md"]
+
+
+def commands(text: str) -> list[str]:
+    """The lines of its shell blocks, without comments."""
+    blocks = re.findall(r"```shell\n(.*?)```", text, flags=re.DOTALL)
+    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+LINES = list(
+    dict.fromkeys([*commands(README), *(line for page in PAGES for line in commands(page.read_text("utf-8")))])
+)
 MAKE = [line for line in LINES if line.startswith("make ")]
-APPLICATION = [line for line in LINES if line.startswith("python -m cl_repro")]
+BESIDE = [line for line in LINES if line.startswith(BESIDE_HYDRA)]
+APPLICATION = [line for line in LINES if line.startswith("python -m cl_repro") and line not in BESIDE]
 
 
-def test_the_readme_has_commands() -> None:
-    assert "make reproduce" in MAKE
-    assert "make test" in MAKE
-    assert len(APPLICATION) >= 5
-    assert len(MAKE) + len(APPLICATION) + 1 == len(LINES)  # and the line for completion
+def test_the_readme_can_be_read() -> None:
+    assert len(README.splitlines()) <= 150
+    assert re.findall(r"^## (.*)", README, re.MULTILINE) == [
+        "What was found",
+        "Two commands",
+        "The published study",
+        "The shell",
+        "The Fisher in your own code",
+        "Where is what, and where yours goes",
+        "The studies",
+        "Limits",
+        "Links",
+    ]
+
+
+def test_every_command_is_one_that_is_tried_here() -> None:
+    of_readme = commands(README)
+    assert {"make reproduce", "make test"} <= set(of_readme)
+    assert len([line for line in of_readme if line in APPLICATION]) == 4
+    rest = set(LINES) - {*MAKE, *BESIDE, *APPLICATION}
+    assert rest == {". .venv/bin/activate", 'eval "$(cl-repro -sc install=bash)"'}
 
 
 @pytest.mark.parametrize("line", MAKE)
@@ -52,9 +80,42 @@ def expand(word: str) -> list[str]:
     return [f"{key}={value}" for value in values.split(",")]
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:scripts|cl_repro|conf)/[\w/.]+\.(?:py|yaml))`", README))))
-def test_the_files_it_names_exist(path: str) -> None:
-    assert (cli.ROOT / path).is_file()
+@pytest.mark.parametrize("line", BESIDE)
+def test_what_is_beside_hydra_accepts_it(
+    line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [] if " translate " in line else ["iterations=2", "seeds=[1]", "grid=one", "device=cpu", "workers=1"]
+    words = [word for word in shlex.split(line)[3:] if not word.startswith("grid=")]
+    assert cli.run(monkeypatch, tmp_path, *words, *small) == 0
+    assert capsys.readouterr().out
+
+
+def test_the_groups_and_their_choices_exist() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", README, re.MULTILINE)
+    assert {group for group, _ in rows} == {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra"}
+    for group, choices in rows:
+        assert [one for one in re.findall(r"`([^`]+)`", choices) if not (CONF / group / f"{one}.yaml").is_file()] == []
+
+
+def test_the_loop_of_the_readme_keeps_the_first_task_by_lambda() -> None:
+    """The further lambda holds, the nearer the weights end to where the first task ended."""
+    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(block.strip().splitlines()) <= 14
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    tasks = [(x, (x[:, 0] > 0).long()), (x, (x[:, 1] > 0).long())]
+
+    def ends(tasks: list[tuple[torch.Tensor, torch.Tensor]], lam: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        space = {"torch": torch, "model": model, "tasks": tasks, "iterations": 60, "lam": lam, "optimizer": optimizer}
+        exec(block, space)
+        assert set(space["importance"]) == {"weight", "bias"}
+        return space["anchor"]["weight"]
+
+    first = ends(tasks[:1], 0.0)
+    free, held, strongly = (float((ends(tasks, lam) - first).norm()) for lam in (0.0, 3.0, 30.0))
+    assert free > 1.5 * held > 2 * strongly > 0
 
 
 def test_completion_lists_the_choices(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
