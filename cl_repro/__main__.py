@@ -5,6 +5,7 @@ lambda in another code base's EWC.
 """
 
 import os
+import shlex
 import sys
 import traceback
 import uuid
@@ -18,10 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cl_repro import errors
-from cl_repro.compose import ConfigurationError, arms_of, from_command_line, of_composition, one_line
+from cl_repro.compose import ConfigurationError, arms_of, from_command_line, of_composition, one_line, permitted
 from cl_repro.config import CONF, register
 from cl_repro.errors import UserError
 from cl_repro.records import LAUNCH, Lock
+
+TYPED = "CL_REPRO_TYPED"  # environment variable: the command line, for all jobs of its sweep
 
 register()
 
@@ -45,7 +48,8 @@ def application(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> None:
     """Compute what is missing, then draw and print what there is."""
     overrides = list(HydraConfig.get().overrides.task)
-    arms = arms_of(cfg, overrides, str(HydraConfig.get().job.config_name))
+    # Not the overrides: a file can write `hydra.overrides.task` and `hydra.sweeper.params`, too.
+    arms = permitted(arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), shlex.split(os.environ[TYPED]))
     from cl_repro import provenance, runtime, study  # noqa: PLC0415 - torch is slow to import, and not needed above
 
     runtime.prepare()
@@ -114,6 +118,7 @@ def beside_hydra(command: str, overrides: list[str]) -> None:
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error, and exit status 2."""
     os.environ[LAUNCH] = uuid.uuid4().hex  # for all jobs and processes of this command
+    os.environ[TYPED] = shlex.join(sys.argv[1:])
     # Hydra then hands its exceptions to us instead of printing them on several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

@@ -3,7 +3,7 @@
 import re
 import traceback
 from argparse import ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +25,8 @@ CompositionError = (*ConfigurationError, OSError, ValueError)
 
 # What an arm cannot have of its own.
 OF_THE_STUDY = {
-    "arms", "copy", "device", "max_replicas", "name", "results_dir", "retry", "scale", "study", "suffix", "time_budget",
-    "workers",
+    "allow_targets", "arms", "copy", "data_dir", "device", "max_replicas", "name", "results_dir", "retry", "scale",
+    "study", "suffix", "time_budget", "workers",
 }  # fmt: skip
 # What a method brings: which choice of these groups it has at first, so that another can be made.
 NOT_BROUGHT = {
@@ -66,7 +66,7 @@ def from_command_line(arguments: Sequence[str]) -> list[dict[str, Any]]:
             loader.repository.initialize_sources(loader.get_search_path())
         try:
             cfg = hydra.compose(given.config_name, overrides=overrides)
-            return arms_of(cfg, overrides, given.config_name)
+            return permitted(arms_of(cfg, overrides, given.config_name), overrides)
         except UserError:
             raise
         except CompositionError as error:
@@ -102,11 +102,11 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str], name: str = "config") -> 
         raise UserError(
             f"arms={arms}: must be a list of choices such as [{{method: finetune}}, {{method: ewc, fisher: exact}}]"
         )
-    if taken := sorted(keys(overrides) & {key for arm in arms for key in arm}):
+    if taken := sorted(keys(overrides) & {key for arm in arms for key in keys(arm)}):
         raise UserError(
             f"{taken[0]}=: this study lists its arms, which choose it; set arms=[...] instead, or leave out study="
         )
-    if wide := sorted({key for arm in arms for key in arm if key in OF_THE_STUDY or key.startswith("hydra")}):
+    if wide := sorted({key for arm in arms for key in keys(arm) if key in OF_THE_STUDY or key.startswith("hydra")}):
         raise UserError(f"arms: {wide[0]} is one for all arms of a study: set it beside arms, not in one of them")
     result = []
     for arm in arms:
@@ -126,8 +126,16 @@ def used(arms: list[dict[str, Any]], overrides: Sequence[str]) -> list[dict[str,
     return arms
 
 
-def keys(overrides: Sequence[str]) -> set[str]:
-    """What a command line sets."""
+def permitted(arms: list[dict[str, Any]], typed: Iterable[str]) -> list[dict[str, Any]]:
+    """The arms, if it was typed which packages besides this one may run code: no file decides that."""
+    given = next((arm["allow_targets"] for arm in arms if arm.get("allow_targets")), None)
+    if given and "allow_targets" not in keys(typed):
+        raise UserError(f"allow_targets={given}: must be typed on the command line: no file may allow what code runs")
+    return arms
+
+
+def keys(overrides: Iterable[str]) -> set[str]:
+    """What a command line, or an arm, sets."""
     return {override.split("=")[0].lstrip("+~") for override in overrides}
 
 

@@ -6,7 +6,7 @@ Nobody below the entry point reads a configuration: `build` turns each group's n
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from pkgutil import resolve_name
@@ -25,6 +25,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "rows_per_pass", "uses_lambda"}
 # What a group's node must say besides `name` and `_target_`: true or false.
 FLAGS = {"benchmark": (), "scenario": (), "model": (), "optim": ("reset",), "method": ("uses_lambda",), "fisher": ()}
+FACTORIES = ("cl_repro", "torch.optim")  # where what a `_target_` names is defined
 LARGEST = {"float32": 3.4028234663852886e38, "float64": math.inf}  # beyond it a lambda is infinite
 DTYPES = tuple(LARGEST)
 RETRIES = ("all", "failed")
@@ -66,6 +67,7 @@ class Schema:
     fisher: Any = None
     grid: dict[str, Any] = field(default_factory=dict)
     arms: Any = None
+    allow_targets: list[str] = field(default_factory=list)
 
 
 def register() -> None:
@@ -137,7 +139,12 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
 
 
 def find(group: str, target: Any) -> Any:
-    """The factory that a node's `_target_` names."""
+    """The factory that a node's `_target_`, which `check_targets` has seen, names.
+
+    Raises:
+        UserError: there is none, or what is found there was defined elsewhere: `cl_repro.provenance.os.system` is no
+            factory of this package.
+    """
     try:
         factory = resolve_name(target)
     except (AttributeError, ImportError, TypeError, ValueError) as error:
@@ -145,7 +152,36 @@ def find(group: str, target: Any) -> Any:
         raise UserError(f"{group}._target_={target}: must be the dotted path of a factory ({text})") from error
     if not callable(factory):
         raise UserError(f"{group}._target_={target}: must be a factory, is a {type(factory).__name__}")
+    defined = str(getattr(factory, "__module__", None))
+    if not within(defined, FACTORIES if within(target, FACTORIES) else (*FACTORIES, re.split("[.:]", target)[0])):
+        raise UserError(f"{group}._target_={target}: must be defined in {' or '.join(FACTORIES)}, is of {defined}")
     return factory
+
+
+def within(path: str, packages: Collection[str]) -> bool:
+    """Whether a dotted path is that of one of these packages, or of something in one."""
+    return any(re.match(rf"{re.escape(package)}([.:]|$)", path) for package in packages)
+
+
+def check_targets(cfg: Mapping[str, Any]) -> None:
+    """Refuse, before anything of it is imported, what is of other packages than this one and those that are allowed."""
+    allowed = [*FACTORIES, *cfg["allow_targets"]]
+    for key, target in targets({group: cfg[group] for group in FLAGS}):
+        if not (isinstance(target, str) and within(target, allowed)):
+            raise UserError(
+                f"{key}={target}: must be the dotted path of a factory in {' or '.join(allowed)}; "
+                "allow_targets=[package] on the command line allows another package"
+            )
+
+
+def targets(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_` in a configuration, behind its key."""
+    if isinstance(value, Mapping | list):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            at = f"{key}.{name}" if key else str(name)
+            if name == "_target_":
+                yield at, inner
+            yield from targets(inner, at)
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -179,6 +215,7 @@ def check(cfg: Mapping[str, Any]) -> None:
         rule = f"unknown key; allowed: {', '.join(sorted(names))}" if key in cfg else "missing; every run has it"
         raise UserError(f"{key}: {rule}")
     check_nodes(cfg)
+    check_targets(cfg)
     check_folder(cfg)
     check_seeds(cfg["seeds"])
     check_counts(cfg)

@@ -174,7 +174,8 @@ def unfinished(planned: Plan, store: Store) -> str:
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the folders of this machine, and the same for every job that shares the work."""
-    return {key: value for key, value in cfg.items() if key not in (*provenance.FOLDERS, "copy", "time_budget")}
+    own = (*provenance.FOLDERS, "copy", "time_budget", "allow_targets")
+    return {key: value for key, value in cfg.items() if key not in own}
 
 
 def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cli
@@ -32,7 +34,7 @@ worker.run_row = noted
 with open(os.environ["PROBE"] + ".pids", "a") as file:
     file.write(f"{os.getpid()}\\n")
 """
-PROBED = "benchmark._target_=probe.split"
+PROBED = ("benchmark._target_=probe.split", "allow_targets=[probe]")
 
 
 def start(
@@ -50,6 +52,28 @@ def start(
         stderr=stderr,
         start_new_session=True,
     )
+
+
+@contextmanager
+def gone_afterwards(*started: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever happens, nothing of the groups of these processes is left."""
+    try:
+        yield
+    finally:
+        for process in started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def limit(seconds: float) -> float:
+    """Seconds to wait for what takes this long at most on an idle machine: more where others are at work, too."""
+    return min(1100.0, seconds * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1)))  # a slow test has 1200
+
+
+def complaints(err: str) -> list[str]:
+    """Lines of standard error but for warnings of libraries and the lines of code that these quote."""
+    return [line for line in err.splitlines() if "Warning:" not in line and not line.startswith("  ")]
 
 
 SCRIPTS = """

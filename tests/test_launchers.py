@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import signal
 import subprocess
 from collections import Counter
 from functools import lru_cache
@@ -36,12 +35,9 @@ def launch(folder: Path, *arguments: str, path: Path | None = None) -> subproces
         path: of commands that come before all others.
     """
     environment = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {}
-    with processes.start(folder, "-m", processes.PROBED, *arguments, environment=environment) as process:
-        try:
-            out, err = process.communicate(timeout=600)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its jobs too
-            raise
+    process = processes.start(folder, "-m", *processes.PROBED, *arguments, environment=environment)
+    with processes.gone_afterwards(process):
+        out, err = process.communicate(timeout=processes.limit(600))
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -66,7 +62,10 @@ def test_under_joblib_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) 
     process = launch(tmp_path, "hydra/launcher=workstation", "hydra.launcher.n_jobs=2", "lam=10,-1,100", *TINY)
     assert process.returncode == 2
     assert errors(process) == ["error: lambda=-1.0: must be a finite number of at least 0"]
-    assert "Error executing job with overrides: ['benchmark._target_=probe.split', 'lam=-1'" in process.stderr
+    assert (
+        "Error executing job with overrides: ['benchmark._target_=probe.split', 'allow_targets=[probe]', 'lam=-1'"
+        in process.stderr
+    )
     assert lambdas(tmp_path) == [10.0, 100.0]
     found = processes.notes(tmp_path)
     assert len(found) == 2
@@ -84,7 +83,8 @@ def test_under_submitit_a_job_that_fails_does_not_stop_the_others(tmp_path: Path
     assert len(processes.notes(tmp_path)) == 2
     commands = {entry["command"] for entry in Store(tmp_path / "results" / "runs").provenance()["invocations"]}
     assert commands == {  # that of the job, though its process was started by submitit
-        f"python -m cl_repro benchmark._target_=probe.split lam={lam} 'seeds=[1]' iterations=2" for lam in (10, 100)
+        f"python -m cl_repro benchmark._target_=probe.split 'allow_targets=[probe]' lam={lam} 'seeds=[1]' iterations=2"
+        for lam in (10, 100)
     }
 
 

@@ -35,6 +35,7 @@ SMALL = [
     "workers=2",
 ]
 CELLS = 2 * (1 + 2 * 2)
+THEIRS = ["allow_targets=[made_networks]"]
 MEASURED = ["accuracy", "forgetting", "bwt", "fwt", "status", "lambda", "seed", "arm"]
 
 
@@ -78,11 +79,13 @@ def test_the_same_command_again_recomputes_nothing(undisturbed: Path, monkeypatc
 def test_two_launches_at_once_compute_each_run_once(undisturbed: Path, tmp_path: Path) -> None:
     """One with a pool, one without; and what each of them prints."""
     commands = (SMALL, [*SMALL[:-1], "workers=1"])
-    for process in [processes.start(tmp_path, *command, processes.PROBED) for command in commands]:
-        out, err = process.communicate(timeout=240)
-        assert (process.returncode, err) == (0, "")  # nothing but results: this is no terminal
-        assert "BATCHED" in out
-        assert "results/figures/split_digits_fisher.png" in out
+    started = [processes.start(tmp_path, *command, *processes.PROBED) for command in commands]
+    with processes.gone_afterwards(*started):
+        for process in started:
+            out, err = process.communicate(timeout=processes.limit(240))
+            assert (process.returncode, processes.complaints(err)) == (0, [])  # only results: this is no terminal
+            assert "BATCHED" in out
+            assert "results/figures/split_digits_fisher.png" in out
     # the probe is another `_target_`: another name of the same runs
     assert sorted(table(tmp_path).values()) == sorted(table(undisturbed).values())
     computed = Counter(note["run"] for note in processes.notes(tmp_path))
@@ -198,7 +201,8 @@ def test_what_a_terminal_shows_of_a_pool(tmp_path: Path) -> None:
             break
         if not got:
             break
-    process.communicate(timeout=240)
+    with processes.gone_afterwards(process):
+        process.communicate(timeout=processes.limit(240))
     assert process.returncode == 0
     bars = shown(text.decode())
     assert bars[0].startswith(f"0/{CELLS} replicas:   0%")
@@ -210,7 +214,7 @@ def test_what_a_terminal_shows_of_a_pool(tmp_path: Path) -> None:
 
 def test_a_layer_that_an_estimator_cannot_measure_is_named_before_any_training(tmp_path: Path) -> None:
     """With what still measures it."""
-    network = ["model._target_=made_networks.with_slope", "model.hidden=[4]", "seeds=[1]", "iterations=2"]
+    network = [*THEIRS, "model._target_=made_networks.with_slope", "model.hidden=[4]", "seeds=[1]", "iterations=2"]
     place = f"results_dir={tmp_path / 'none'}"
     with pytest.raises(UserError) as error:
         study.run(cli.arms(*network, "fisher=exact", place), "test", cores=1)
@@ -234,7 +238,7 @@ ADVICE = {
 
 @pytest.mark.parametrize("how", [signal.SIGSEGV, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_worker_that_dies_is_named_by_signal_and_chunk_and_loses_nothing(how: signal.Signals, tmp_path: Path) -> None:
-    network = ["model._target_=made_networks.killer", "model.hidden=[4]", f"model.init={int(how)}"]
+    network = [*THEIRS, "model._target_=made_networks.killer", "model.hidden=[4]", f"model.init={int(how)}"]
     arms = cli.arms("method=l2", "lam=3", "iterations=2", "seeds=[1,2]", "max_replicas=1", *network)
     for arm in arms:
         arm["results_dir"] = str(tmp_path)
