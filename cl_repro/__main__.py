@@ -9,6 +9,7 @@ import shlex
 import sys
 import traceback
 import uuid
+from pathlib import Path
 from textwrap import shorten
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ from cl_repro import errors
 from cl_repro.compose import ConfigurationError, arms_of, from_command_line, of_composition, one_line, permitted
 from cl_repro.config import CONF, register
 from cl_repro.errors import UserError
-from cl_repro.records import LAUNCH, Lock
+from cl_repro.records import LAUNCH, Lock, check_place
 
 TYPED = "CL_REPRO_TYPED"  # environment variable: the command line, for all jobs of its sweep
 
@@ -50,8 +51,9 @@ def run(cfg: DictConfig) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     # Not the overrides: a file can write `hydra.overrides.task` and `hydra.sweeper.params`, too.
     arms = permitted(arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), shlex.split(os.environ[TYPED]))
-    from cl_repro import provenance, runtime, study  # noqa: PLC0415 - torch is slow to import, and not needed above
+    from cl_repro import provenance, runtime, study, worker  # noqa: PLC0415 - slow, as torch is, and not needed above
 
+    worker.end_with_parent()
     runtime.prepare()
     ended = study.run(arms, provenance.command(overrides), *share(HydraConfig.get(), runtime.cores()))
     if (ended.folder / "runs.csv").exists():
@@ -96,10 +98,12 @@ def refuse(error: Exception) -> NoReturn:
 def of_launcher(error: Exception) -> bool:
     """Whether a launcher plugin raised it: no such cluster, a setting it refuses, a job that died.
 
-    What a job raises is a value to its launcher, and is raised outside of it again.
+    What a job raises is a value to its launcher, and is raised outside of it again. So the last line of Hydra's or ours
+    that it went through tells.
     """
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(frame.f_globals.get("__name__", "").startswith("hydra_plugins.") for frame in frames)
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last = next((name for name in reversed(modules) if name.startswith(("hydra", "cl_repro", "__main__"))), "")
+    return last.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))
 
 
 def beside_hydra(command: str, overrides: list[str]) -> None:
@@ -138,6 +142,10 @@ def main() -> None:
             refuse(error)
         if not of_launcher(error):
             raise
+        if isinstance(error, OSError) and error.filename:  # the folder that the jobs of a sweep share
+            with errors.entry_point():
+                check_place(Path(error.filename))
+                raise UserError(f"{error.filename}: results cannot be written here: {error.strerror}") from error
         text = f"launcher: {type(error).__name__}: {shorten(str(error), 300)}"
         refuse(UserError(f"{text}; finished chunks are kept: the same command continues"))
     except KeyboardInterrupt:

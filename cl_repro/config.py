@@ -25,6 +25,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "rows_per_pass", "uses_lambda"}
 # What a group's node must say besides `name` and `_target_`: true or false.
 FLAGS = {"benchmark": (), "scenario": (), "model": (), "optim": ("reset",), "method": ("uses_lambda",), "fisher": ()}
+OUTPUTS = {"bench", "figures", "ledger.csv", "ledger.md", "multirun", "published", "report", "tables"}
 FACTORIES = ("cl_repro", "torch.optim")  # where what a `_target_` names is defined
 LARGEST = {"float32": 3.4028234663852886e38, "float64": math.inf}  # beyond it a lambda is infinite
 DTYPES = tuple(LARGEST)
@@ -283,6 +284,9 @@ def check_folder(cfg: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{key}={cfg[key]}: names a folder under results_dir, so it must be of letters, digits, _, - and ."
             )
+    whole = cfg["name"] + cfg["suffix"]
+    if whole.lower() in OUTPUTS:
+        raise UserError(f"name={whole}: must be none of {', '.join(sorted(OUTPUTS))}, which results_dir has of its own")
     if not cfg["results_dir"]:
         raise UserError("results_dir=: must name a folder")
 

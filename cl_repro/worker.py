@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -318,15 +318,22 @@ def start(progress: Any, taken: Any) -> None:
             progress[1], progress[2] = task, loss
 
     POOL.update(workshop=Workshop(report), taken=taken)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
+@cache
 def end_with_parent() -> None:
-    """Wait for the parent to die, then die: no orphan goes on computing."""
+    """From now on this process, of a pool or of joblib, ends when its parent does: no orphan goes on computing."""
     parent = parent_process()
     if parent is not None:
-        parent.join()
-        os._exit(1)
+        threading.Thread(target=wait_for_end, args=(parent.pid,), daemon=True).start()
+
+
+def wait_for_end(pid: int | None) -> None:
+    """End when this process has another parent than the one that started it: `join` does not know joblib's."""
+    while os.getppid() == pid:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def compute(number: int, job: Job, wait: bool = False) -> str:

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -114,6 +115,24 @@ def notes(folder: Path) -> list[dict]:
     found = [json.loads(line) for line in (folder / "probe.jsonl").read_text().splitlines()]
     assert {note["threads"] for note in found} == {1}
     assert {note["kept"] for note in found} == {0.0}  # the denormal was flushed
+    return found
+
+
+def until(condition: Callable[[], object], seconds: float = 240) -> None:
+    """Wait for it."""
+    end = time.monotonic() + limit(seconds)
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def group(pid: int) -> list[int]:
+    """Processes of a group that are alive (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, of_group = entry.read_text().rsplit(")", 1)[1].split()[:3]
+            found += [int(entry.parent.name)] if int(of_group) == pid and state != "Z" else []
     return found
 
 

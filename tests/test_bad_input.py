@@ -500,6 +500,12 @@ label={a:1} | Cannot convert 'dict' to string: '{'a': 1}'
 name= | name=: names a folder under results_dir, so it must be of letters, digits, _, - and .
 name=null | field 'name' is not Optional
 name=../x | name=../x: names a folder under results_dir, so it must be of letters, digits, _, - and .
+name=figures | name=figures: must be none of bench, figures, ledger.csv, ledger.md, multirun, published, report, tables,
+name=Tables | name=Tables: must be none of bench, figures, ledger.csv, ledger.md, multirun, published, report, tables,
+name=published | name=published: must be none of bench, figures, ledger.csv, ledger.md, multirun, published, report,
+name=multi suffix=run | name=multirun: must be none of bench, figures, ledger.csv, ledger.md, multirun, published,
+name=report | name=report: must be none of bench, figures, ledger.csv, ledger.md, multirun, published, report, tables,
+name=bench | name=bench: must be none of bench, figures, ledger.csv, ledger.md, multirun, published, report, tables,
 name=/abs | name=/abs: names a folder under results_dir, so it must be of letters, digits, _, - and .
 name=.hidden | name=.hidden: names a folder under results_dir, so it must be of letters, digits, _, - and .
 name=[a] | Cannot convert 'list' to string: '['a']'
@@ -611,6 +617,10 @@ arms=[{method:ewc,name:other}] | arms: name is one for all arms of a study: set 
 arms=[{method:ewc,results_dir:x}] | arms: results_dir is one for all arms of a study: set it beside arms, not in one
 arms=[{method:ewc,workers:2}] | arms: workers is one for all arms of a study: set it beside arms, not in one of them
 arms=[{method:ewc,time_budget:-1}] | arms: time_budget is one for all arms of a study: set it beside arms, not in one
+arms=[{method:ewc,data_dir:x}] | arms: data_dir is one for all arms of a study: set it beside arms, not in one of them
+arms=[{method:ewc,+workers:2}] | arms: workers is one for all arms of a study: set it beside arms, not in one of them
+arms=[{method:ewc,++name:x}] | arms: name is one for all arms of a study: set it beside arms, not in one of them
+arms=[{method:ewc,+hydra/launcher:slurm}] | arms: hydra/launcher is one for all arms of a study: set it beside arms,
 arms=[{method:ewc,retry:failed}] | arms: retry is one for all arms of a study: set it beside arms, not in one of them
 arms=[{method:ewc,copy:2}] | arms: copy is one for all arms of a study: set it beside arms, not in one of them
 arms=[{method:ewc,lam:-1}] | lambda=-1.0: must be a finite number of at least 0
@@ -673,6 +683,12 @@ CLI = [
     Case("folder", "cli", "below_a_file", ["results_dir=a_file/x"], ["a_file: must be a folder, is a file"]),
     Case("folder", "cli", "results_dir_not_writable", ["results_dir=/proc/none"],
          ["/proc/none/runs: results cannot be written here: "]),
+    Case("folder", "cli", "sweep_below_a_file", ["-m", "results_dir=a_file/x"], ["a_file: must be a folder"]),
+    Case("folder", "cli", "sweep_not_writable", ["-m", "results_dir=/proc/none"],
+         ["/proc/none", ": results cannot be written here: "]),
+    Case("folder", "cli", "sweep_too_long", ["-m", f"results_dir={LONG}"], ["cannot be a folder: File name too long"]),
+    Case("folder", "cli", "joblib_not_writable", ["-m", "hydra/launcher=workstation", "results_dir=/proc/none"],
+         ["/proc/none", ": results cannot be written here: "]),
     Case("folder", "cli", "results_dir_too_long", [f"results_dir={LONG}"], ["cannot be a folder: File name too long"]),
     Case("folder", "cli", "status_too_long", ["status", f"results_dir={LONG}"], ["File name too long"]),
     Case("folder", "cli", "data_dir_missing", ["benchmark=split_mnist", "data_dir=nowhere"],

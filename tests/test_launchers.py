@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import signal
 import subprocess
 from collections import Counter
 from functools import lru_cache
@@ -72,6 +73,21 @@ def test_under_joblib_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) 
     assert all(note["process"].startswith("Loky") for note in found)
     assert (tmp_path / "results" / "figures" / "runs.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     assert not list((tmp_path / "results").rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "workers"), [(signal.SIGTERM, 1), (signal.SIGKILL, 2)])
+def test_jobs_of_joblib_and_their_pools_end_with_the_command(how: int, workers: int, tmp_path: Path) -> None:
+    launcher = ["hydra/launcher=workstation", "hydra.launcher.n_jobs=2", "lam=10,100"]
+    process = processes.start(
+        tmp_path, "-m", *launcher, "seeds=[1,2]", "iterations=1000000", "max_replicas=1", f"workers={workers}"
+    )
+    with processes.gone_afterwards(process):
+        spool = tmp_path / "results" / "runs" / ".spool"
+        processes.until(lambda: len([*spool.glob("*.running")]) == 2 * workers)
+        os.kill(process.pid, how)
+        process.wait()
+        processes.until(lambda: not processes.group(process.pid), seconds=30)
 
 
 @pytest.mark.slow
@@ -240,12 +256,13 @@ def test_without_the_plugins_it_says_how_to_get_them(capfd: pytest.CaptureFixtur
     assert "pip install 'cl_repro[launchers]'" in capfd.readouterr().err
 
 
-def test_a_bug_in_a_job_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bug", [ZeroDivisionError("a bug"), FileNotFoundError(2, "a bug", "somewhere")])
+def test_a_bug_in_a_job_keeps_its_traceback(bug: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
-        raise ZeroDivisionError("a bug")
+        raise bug
 
     monkeypatch.setattr(study, "run", broken)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(type(bug)):
         cli.run(monkeypatch, tmp_path, "-m", "lam=1,2")
 
 
