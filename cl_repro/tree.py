@@ -20,6 +20,16 @@ def add(total: Tree, part: Tree) -> Tree:
     return {name: value + part[name] for name, value in total.items()}
 
 
+def add_(total: Tree, part: Tree) -> Tree:
+    """`total + part` in the memory of `total`, name by name of it."""
+    if at_once(values := list(total.values())):
+        torch._foreach_add_(values, [part[name] for name in total])
+        return total
+    for name, value in total.items():
+        value.add_(part[name])
+    return total
+
+
 def subtract(tree: Tree, other: Tree, alpha: float = 1.0) -> Tree:
     """`tree - alpha other`, name by name."""
     mine, its = list(tree.values()), [other[name] for name in tree]

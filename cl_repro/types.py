@@ -136,7 +136,8 @@ class Method(NamedTuple):
     """
 
     init: Callable[[Tree, Tensor], Any] | None = None  # (params, lam) -> state
-    penalty_grad: Callable[[Any, Tree], Tree] | None = None  # (state, params) -> added to the gradient, from task 2 on
+    penalty_grad: Callable[[Any, Tree], Tree] | None = None
+    """(state, params) -> new tensors, which the gradient is added to, from task 2 on"""
     end_task: Callable[[Any, Tree, Tree], Any] | None = None  # (state, params, importance or {}) -> state
     start_task: Callable[[Any, Tree], Any] | None = None  # (state, params) -> state, before the first step of a task
     observe: Callable[[Any, dict[str, Tree], Tree], Any] | None = None

@@ -103,7 +103,7 @@ def test_a_step_launches_as_much_as_is_written_down(network: str, method: str) -
 @pytest.mark.parametrize("network", ["mlp", "slim_resnet18"])
 def test_a_penalty_is_three_operators_whatever_the_network(network: str) -> None:
     more = watched(network, "ewc").computed - watched(network, "none").computed
-    assert more == {"_foreach_sub": 1, "_foreach_mul_": 1, "_foreach_add": 1}
+    assert more == {"_foreach_sub": 1, "_foreach_mul_": 1, "_foreach_add_": 1}
 
 
 def test_training_waits_for_the_device_only_where_it_reports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,17 @@ def test_state_shares_no_memory_with_weights_and_gradients(name, dtype):
     assert same(lived(wrapped(method, moving), 30.0, tasks), lived(method, 30.0, tasks))
 
 
+@pytest.mark.parametrize("name", PENALISING)
+def test_a_pull_is_in_memory_of_its_own(name):
+    """A training step adds the gradient to it in place."""
+    method, params = METHODS[name](), tree(1)
+    state = lived(method, 30.0, [(tree(seed), positive(2)) for seed in (3, 4)])
+    pull = method.penalty_grad(state, params)
+    memory = [t.untyped_storage().data_ptr() for t in (*tensors(pull), *tensors(state), *tensors(params))]
+    assert len(set(memory[: len(pull)])) == len(pull)
+    assert not {*memory[: len(pull)]} & {*memory[len(pull) :]}
+
+
 @pytest.mark.parametrize("name", [*PENALISING, *OF_LOSS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_state_has_the_same_shapes_and_dtypes_after_every_hook(name, dtype):

@@ -10,7 +10,7 @@ from made_trees import error, same
 
 from cl_repro import rng, runtime, scenarios
 from cl_repro.engine import Experiment, Replica, batches, replicas, training
-from cl_repro.engine.stack import start
+from cl_repro.engine.stack import gathered, start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.methods.baselines import finetune
@@ -36,6 +36,13 @@ def test_finetune_and_ewc_train_on_the_same_batches_whatever_estimator_lambda_an
     alone = drawn_by(experiment, ewc(), [Replica(2, 1.0, fisher.empirical())])
     for task in range(5):
         assert torch.equal(alone[task].rows[0], expected[task].rows[1])
+
+
+@pytest.mark.parametrize("shape", [(9,), (4, 9)])
+def test_examples_are_gathered_as_by_indexing(shape: tuple[int, ...]):
+    images = torch.randint(0, 256, (30, 3, 4, 4), dtype=torch.uint8)
+    rows = torch.randint(0, 30, shape)
+    assert torch.equal(gathered(images, rows), images[rows])
 
 
 def test_batches_are_the_streams_shuffles_of_the_tasks_own_rows():

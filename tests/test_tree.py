@@ -36,6 +36,9 @@ def test_all_tensors_at_once_have_the_bits_of_each(
             total = tree.add(*terms)
             assert same(total, {name: params[name] + expected[name] for name in some})
             assert all(value.stride() == terms[0][name].stride() for name, value in total.items())
+            mine = dict(zip(terms[0], (value.clone() for value in terms[0].values()), strict=True))
+            assert same(tree.add_(mine, terms[1]), total)
+            assert all(value.stride() == terms[0][name].stride() for name, value in mine.items())
     assert same((params, weight, *centre), before)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from cl_repro import rng
 from cl_repro.engine.batches import Batches, batches, labels_of
 from cl_repro.engine.recall import before, kept
-from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, groups, lift, look, lower
+from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, gathered, groups, lift, look, lower
 from cl_repro.memory import Contents
 from cl_repro.runtime import tf32
 from cl_repro.types import Curriculum, Method, Tree
@@ -139,7 +139,7 @@ def logits(experiment: Experiment, stack: Stack, task: int, method: Method) -> T
         for i in replicas.tolist():
             params, buffers = ({name: v[i] for name, v in of.items()} for of in (stack.params, stack.buffers))
             parts = [
-                experiment.net.apply(params, buffers, look(benchmark, benchmark.x[rows], of.pixels))[0]
+                experiment.net.apply(params, buffers, look(benchmark, gathered(benchmark.x, rows), of.pixels))[0]
                 for of in tasks
                 for rows in of.rows.split(experiment.rows_per_pass)
             ]

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from cl_repro import rng
-from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, look
+from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, gathered, look
 from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum
 
@@ -133,7 +133,7 @@ def minibatch(benchmark: Benchmark, drawn: Batches, take: int | Tensor, i: int) 
     pixels = None
     if drawn.pixels is not None:
         pixels = drawn.pixels[take if isinstance(take, int) else take[:, None], owner]
-    x = look(benchmark, benchmark.x[drawn.rows[take, i, :n]], pixels)
+    x = look(benchmark, gathered(benchmark.x, drawn.rows[take, i, :n]), pixels)
     return x, drawn.label[take, i, :n], drawn.masks[owner]
 
 

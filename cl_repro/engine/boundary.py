@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from cl_repro import rng, tree
-from cl_repro.engine.stack import Experiment, Stack, active_mask, groups, lift, look, lower, raise_axis
+from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, groups, lift, look, lower, raise_axis
 from cl_repro.errors import OutOfMemoryError, UserError
 from cl_repro.runtime import clock
 from cl_repro.types import Estimator, Tree
@@ -53,7 +53,7 @@ def estimate(experiment: Experiment, params: Tree, buffers: Tree, estimator: Est
 
     def of_examples(f: Callable[..., Any], at: Tensor, *weight: Tensor) -> Any:
         """`f` of the networks and of the examples at `at`: [B], which all networks see, or a row for each, [k, B]."""
-        x = look(experiment.benchmark, experiment.benchmark.x[own.rows[at]], own.pixels)
+        x = look(experiment.benchmark, gathered(experiment.benchmark.x, own.rows[at]), own.pixels)
         data = x, label[at], noise[at], *weight
         of_one = lambda p, b, x, y, u, *w: f(experiment.net, p, b, x, y, u, active, *w)  # noqa: E731
         of_all = lift(of_one, k, (0, 0, *(0 if at.dim() == 2 else None for _ in data)))
@@ -164,7 +164,7 @@ def accuracy(
     right = torch.zeros(k, dtype=torch.float64, device=images.device)
 
     def count(at: Tensor) -> None:
-        x = look(experiment.benchmark, images[at], pixels)
+        x = look(experiment.benchmark, gathered(images, at), pixels)
         z = raise_axis(logits(lower(state, k), lower(params, k), lower(buffers, k), x), k)
         guess = z.masked_fill(~active, float("-inf")).argmax(-1)
         right.add_((guess == label[at]).sum(1))

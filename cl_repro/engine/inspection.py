@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 from cl_repro import rng, tree
-from cl_repro.engine.stack import Experiment, Stack, active_mask, look, lower, raise_axis
+from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, look, lower, raise_axis
 from cl_repro.errors import UserError
 from cl_repro.runtime import clock
 from cl_repro.types import Method
@@ -36,7 +36,7 @@ def inspected(experiment: Experiment, stack: Stack, task: int, method: Method, s
                 experiment.net,
                 tree.at(stack.params, i),
                 tree.at(stack.buffers, i),
-                look(benchmark, benchmark.x[rows], own.pixels),
+                look(benchmark, gathered(benchmark.x, rows), own.pixels),
                 experiment.scenario.label(curriculum.y[rows], own),
                 active_mask(experiment, curriculum, task, task),
             )

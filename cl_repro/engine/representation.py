@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cl_repro import tree
 from cl_repro.engine.boundary import in_parts
-from cl_repro.engine.stack import Experiment, Stack, groups, lift, look, lower, raise_axis
+from cl_repro.engine.stack import Experiment, Stack, gathered, groups, lift, look, lower, raise_axis
 from cl_repro.runtime import clock
 from cl_repro.types import Layer, Tree
 
@@ -68,7 +68,7 @@ def read(experiment: Experiment, params: Tree, buffers: Tree, seed: int, task: i
     total: list[Tensor] = []
 
     def add(at: Tensor) -> None:
-        x = look(benchmark, benchmark.x_test[own.rows_test[at]], own.pixels)
+        x = look(benchmark, gathered(benchmark.x_test, own.rows_test[at]), own.pixels)
         seen = raise_axis(reads(lower(params, k), lower(buffers, k), x), k)
         if HEAD in seen:
             a = seen[HEAD].double()

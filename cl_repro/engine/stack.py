@@ -142,6 +142,11 @@ def groups(stack: Stack, kind: Sequence[Any]) -> list[tuple[int, Any, Tensor]]:
     ]
 
 
+def gathered(resident: Tensor, rows: Tensor) -> Tensor:
+    """`resident[rows]`, for rows [...] of at least 0; on a CPU it copies bytes row by row, not one by one."""
+    return resident.index_select(0, rows.flatten()).view(*rows.shape, *resident.shape[1:])
+
+
 def look(benchmark: Benchmark, images: Tensor, pixels: Tensor | None) -> Tensor:
     """What a network sees of images of the resident data.
 

@@ -125,9 +125,9 @@ def follow(
         stack.buffers = raise_axis(buffers, k)
         with torch.no_grad():
             if penalty:
-                # New tensors, because what a method observes is the task's own. The penalty comes first, because its
-                # layout is that of the parameters, and the sum's then: a stacked weight's gradient is transposed.
-                grads |= tree.add(penalty(state, mine), grads)
+                # In the penalty's memory, because what a method observes is the task's own, and because its layout is
+                # that of the parameters: a stacked weight's gradient is transposed.
+                grads |= tree.add_(penalty(state, mine), grads)
             if project:
                 grads |= project(state, {name: grads[name] for name in mine})
             for name, target in stack.params.items():

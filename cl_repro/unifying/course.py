@@ -13,7 +13,7 @@ from cl_repro.engine import Experiment, Stack
 from cl_repro.engine.aids import INDEPENDENT, Aids
 from cl_repro.engine.batches import Batches, batches, minibatch, part
 from cl_repro.engine.boundary import in_parts
-from cl_repro.engine.stack import active_mask, look, lower, redraw
+from cl_repro.engine.stack import active_mask, gathered, look, lower, redraw
 from cl_repro.engine.training import follow, loss_function
 from cl_repro.errors import UserError
 from cl_repro.runtime import tf32
@@ -141,7 +141,7 @@ def slope_of_task(course: Course) -> Slope:
 
     def add(at: Tensor) -> None:
         nonlocal loss
-        x = look(experiment.benchmark, experiment.benchmark.x[own.rows[at]], own.pixels)
+        x = look(experiment.benchmark, gathered(experiment.benchmark.x, own.rows[at]), own.pixels)
         part = _slope(course, x, label[at], active)
         loss += part.loss * len(at) / len(label)
         for name, g in part.gradient.items():
