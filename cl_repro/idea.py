@@ -20,15 +20,12 @@ from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.stack import fork, start
 from cl_repro.engine.training import learn
 from cl_repro.errors import UserError
-from cl_repro.records import Row, Store, to_csv
+from cl_repro.records import Folder, Row, to_csv
+from cl_repro.records.schema import IDEA
 from cl_repro.types import Estimator, Method, Tree
 from cl_repro.unifying.course import RUNS, advance, begin, check_runs
 from cl_repro.worker import Workshop
 
-COLUMNS = {
-    "paths.csv": ("arm", "lambda", "step", "x", "y", "off_plane", "accuracy_a", "accuracy_b"),
-    "plane.csv": ("x", "y", "accuracy_a", "accuracy_b"),
-}
 MARGIN = 0.35  # of the paths' extent, around them
 TOGETHER = 50  # networks evaluated as one stack
 
@@ -98,8 +95,8 @@ def run(overrides: Sequence[str]) -> Path:
             f"model={cfgs[0]['model']['name']}: a point of the plane is made of parameters alone, and this network has "
             "running statistics, too"
         )
-    store = Store(Path(cfgs[0]["results_dir"]) / (cfgs[0]["name"] + cfgs[0]["suffix"]))
-    store.unedited(COLUMNS)
+    store = Folder(Path(cfgs[0]["results_dir"]) / (cfgs[0]["name"] + cfgs[0]["suffix"]))
+    store.unedited(IDEA)
     store.create()
     note(store, overrides, arms, experiment)
     methods = [(workshop.method(cfg), workshop.estimator(cfg), float(cfg["lam"])) for cfg in cfgs]
@@ -116,7 +113,7 @@ def run(overrides: Sequence[str]) -> Path:
             for i in range(len(path))
         ]
     with store.lock:
-        store.replace({name: to_csv(columns, rows[name]) for name, columns in COLUMNS.items()})
+        store.replace({name: to_csv(columns, rows[name]) for name, columns in IDEA.items()})
     return store.folder
 
 
@@ -138,7 +135,7 @@ def check_arms(workshop: Workshop, arms: Sequence[grid.Arm]) -> None:
                 raise UserError(f"{key}: arms of the picture differ in method, fisher and lam alone, {arm.label} in it")
 
 
-def note(store: Store, overrides: Sequence[str], arms: Sequence[grid.Arm], experiment: Experiment) -> None:
+def note(store: Folder, overrides: Sequence[str], arms: Sequence[grid.Arm], experiment: Experiment) -> None:
     """Command, commit, hardware, data and configurations, for provenance.json."""
     cfg = arms[0].cfg
     origin = provenance.source()._asdict() | {

@@ -24,7 +24,7 @@ def plan(arms_cfg: list[dict[str, Any]]) -> None:
     runtime.prepare()
     planned = study.plan(arms_cfg)
     finished = Store(planned.folder).finished()
-    pending = [chunk for chunk in planned.chunks if not {cell.run_id for cell in chunk} <= finished]
+    pending = study.left(planned, finished)
     runs = {cell.run_id for chunk in planned.chunks for cell in chunk}
     n_pending = sum(map(len, pending))
     print(f"{planned.folder}: {len(runs)} runs in {len(planned.chunks)} chunks, {len(runs & finished)} finished")

@@ -1,6 +1,5 @@
 """How far a study is: its lambda x seed grid per arm, from the results folder alone. No torch."""
 
-import fcntl
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from cl_repro import grid, window
 from cl_repro.config import check
 from cl_repro.errors import UserError
 from cl_repro.records import Store, checkpoint_file
+from cl_repro.records.files import PATIENCE, holder
 
 LOOKS = {
     "done": ("●", "green"),
@@ -50,11 +50,14 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
     for cfg in arms_cfg:
         check(cfg)
     folder = Path(arms_cfg[0]["results_dir"]) / (arms_cfg[0]["name"] + arms_cfg[0]["suffix"])
-    Store(folder)  # refused, if it is not ours, before it is asked for windows
+    store = Store(folder)  # refused, if it is not ours, before it is asked for windows
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, window.known(folder))]
     cells = grid.cells(arms)
-    progress = progress_of(cells, folder)
-    tables = [table_of(arm, [c for c in cells if c.arm == i], progress.state) for i, arm in enumerate(arms)]
+    progress = progress_of(cells, store)
+    of_arm: dict[int, list[grid.Cell]] = {i: [] for i in range(len(arms))}
+    for cell in cells:
+        of_arm[cell.arm].append(cell)
+    tables = [table_of(arm, of_arm[i], progress.state) for i, arm in enumerate(arms)]
     console.print(Columns(tables, padding=(0, 3)))
     counts = Counter(progress.state.values())
     line = Text(f"{folder}: ")
@@ -64,28 +67,31 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
     console.print(line)
     if progress.remaining is not None and counts["done"] + counts["diverged"] < len(cells):
         console.print(f"elapsed {clock(progress.elapsed)}, about {clock(progress.remaining)} to go at this pace")
+    if held := holder(Path(store.lock.lock_file), PATIENCE):
+        console.print(f"{store.lock.lock_file}: {held}; no row is added meanwhile", markup=False, soft_wrap=True)
 
 
-def progress_of(cells: Sequence[grid.Cell], folder: Path) -> Progress:
+def progress_of(cells: Sequence[grid.Cell], store: Store) -> Progress:
     """What a results folder says about these cells; a folder that does not exist says that nothing is done."""
     state = {cell.run_id: "missing" for cell in cells}
-    store = Store(folder)
-    with store.still():
-        rows = [row for row in store.read(["runs.csv"]).get("runs.csv", []) if row["run_id"] in state]
+    finished = store.finished()
+    rows = {run_id: run for run_id, run in store.runs.items() if run_id in state}
     found = dict.fromkeys(run_id for failure in store.failed().values() for run_id in failure["run_ids"])
     running, stopped = begun(store)
-    marks = [(found, "failed"), (stopped, "stopped"), (running, "running"), (store.finished(), "done")]
-    marks.append(({row["run_id"] for row in rows if row["status"] == "diverged"}, "diverged"))
+    marks = [(set(found), "failed"), (stopped, "stopped"), (running, "running"), (finished, "done")]
+    marks.append(({run_id for run_id, run in rows.items() if run.status == "diverged"}, "diverged"))
     for run_ids, name in marks:
-        state |= dict.fromkeys(state.keys() & set(run_ids), name)
+        state |= dict.fromkeys(state.keys() & run_ids, name)
     invocations = store.provenance()["invocations"]
     if not rows or not invocations:
         return Progress(state, 0.0, None)
     try:
-        began, last = moment(invocations[-1]["started"]), max(moment(row["finished"]) for row in rows)
+        began, ended = moment(invocations[-1]["started"]), [moment(run.finished) for run in rows.values()]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}: a time that this program has not written ({error}); restore the folder") from error
-    fresh = sum(moment(row["finished"]) >= began for row in rows)
+        raise UserError(
+            f"{store.folder}: a time that this program has not written ({error}); restore the folder"
+        ) from error
+    fresh, last = sum(at >= began for at in ended), max(ended)
     left = sum(name not in ("done", "diverged") for name in state.values())
     elapsed = (last - began).total_seconds()
     return Progress(state, elapsed, elapsed / fresh * left if fresh else None)
@@ -100,16 +106,13 @@ def begun(store: Store) -> tuple[set[str], set[str]]:
     stopped: set[str] = set()
     for path in store.spool.glob("*.running"):
         try:
-            run_ids = json.loads(path.read_bytes())
-            with open(path.with_suffix(".lock")) as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    running |= set(run_ids)
-                else:
-                    stopped |= set(run_ids) if checkpoint_file(store.folder, path.stem).exists() else set()
+            run_ids = set(json.loads(path.read_bytes()))
         except FileNotFoundError:
             continue  # it ended meanwhile
+        if holder(path.with_suffix(".lock")):
+            running |= run_ids
+        elif checkpoint_file(store.folder, path.stem).exists():
+            stopped |= run_ids
     return running, stopped
 
 
@@ -130,7 +133,7 @@ def table_of(arm: grid.Arm, cells: Sequence[grid.Cell], state: dict[str, str]) -
 
 def moment(text: str) -> datetime:
     """A time as the results write it."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def clock(seconds: float) -> str:

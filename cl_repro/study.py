@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
@@ -128,14 +128,14 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     planned = plan(arms_cfg, index)
     store = Store(planned.folder)
     store.create()
+    store.merge()  # what a launch that was killed has left
     measured = {window.FILE: planned.traces, stacking.FILE: planned.stacks}
     if any(values and store.keep(file, values) != values for file, values in measured.items()):
         planned = plan(arms_cfg, index)  # another launch was first to measure: what it found holds for all
-    finished = store.finished()
-    pending = [chunk for chunk in planned.chunks if not {cell.run_id for cell in chunk} <= finished]
+    pending = left(planned, store.finished())
     if arms_cfg[0]["retry"] == "failed":
-        failed = store.failed()
-        pending = [chunk for chunk in pending if grid.chunk_id(chunk) in failed]
+        failed = {run_id for failure in store.failed().values() for run_id in failure["run_ids"]}
+        pending = [chunk for chunk in pending if any(cell.run_id in failed for cell in chunk)]
     if pending:
         source = provenance.source()
         invocation = {
@@ -155,13 +155,19 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     store.merge()
     missing = unfinished(planned, store)
     if not missing:
-        store.tidy([grid.chunk_id(chunk) for chunk in planned.chunks])
+        store.tidy()
     return Ended(store.folder, missing)
+
+
+def left(planned: Plan, finished: Collection[str]) -> list[list[Cell]]:
+    """What is not finished of every chunk, whatever other chunks the rest was part of."""
+    parts = ([cell for cell in chunk if cell.run_id not in finished] for chunk in planned.chunks)
+    return [part for part in parts if part]
 
 
 def unfinished(planned: Plan, store: Store) -> str:
     """Why a study is not complete, in one line; empty if it is."""
-    missing = {cell.run_id for chunk in planned.chunks for cell in chunk} - store.finished()
+    missing = store.missing(cell.run_id for chunk in planned.chunks for cell in chunk)
     if not missing:
         return ""
     text = f"{len(missing)} of {sum(map(len, planned.chunks))} runs are missing"

@@ -23,7 +23,8 @@ from cl_repro.config import build, per_task
 from cl_repro.errors import OutOfMemoryError, UserError
 from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest, estimator_name
 from cl_repro.metrics import summary
-from cl_repro.records import COLUMNS, LAUNCH, Row, Store, checkpoint_file, read_bytes, write_atomically
+from cl_repro.records import LAUNCH, Row, Store, checkpoint_file, read_bytes, write_atomically
+from cl_repro.records.schema import STUDY
 from cl_repro.types import Benchmark, Estimator, Method
 
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
@@ -55,6 +56,7 @@ class Workshop:
         self.benchmarks: dict[str, Benchmark] = {}
         self.estimators: dict[str, Estimator] = {}
         self.trunks: dict[str, engine.Trunk] = {}
+        self.stores: dict[Path, Store] = {}
 
     def benchmark(self, cfg: dict[str, Any], device: str) -> Benchmark:
         """The benchmark of a configuration, read once per process."""
@@ -103,7 +105,7 @@ class Workshop:
         )
 
     def compute(self, job: Job, wait: bool = False) -> str:
-        """Train a chunk and spool its rows, unless another process is at it or has done it.
+        """Train what is missing of a chunk and spool its rows, unless another process is at it or has done it.
 
         Args:
             job: the chunk.
@@ -114,42 +116,54 @@ class Workshop:
             `busy`: another process computes it. `failed`: it raised, here or in another job of this launch; the
             traceback is recorded. `stopped`: no time is left; the next launch goes on where it stopped.
         """
-        store, name = Store(job.folder), chunk_id(job.chunk)
+        store, name = self.store(job.folder), chunk_id(job.chunk)
         try:
             with store.chunk_lock(name).acquire(timeout=-1 if wait else 0):
-                return self.attempt(job, store, name)
+                left = store.missing(cell.run_id for cell in job.chunk)
+                if len(left) == len(job.chunk):
+                    outcome = self.attempt(job, store, name)
+                elif left:  # the others were part of another chunk: of other seeds, or another device's
+                    outcome = self.compute(job._replace(chunk=[c for c in job.chunk if c.run_id in left]), wait)
+                else:
+                    outcome = DONE
+                if outcome == DONE:
+                    store.forget_failures()
+                    store.forget(name)
+                return outcome
         except Timeout:
             return BUSY
 
-    def attempt(self, job: Job, store: Store, name: str) -> str:
-        """`compute`, by the holder of the chunk's lock."""
-        run_ids, launch = [cell.run_id for cell in job.chunk], os.environ.get(LAUNCH)
-        if not set(run_ids) <= store.finished():
-            # A launch tries a chunk once: copies of a study, whenever and wherever they start, count it as failed and
-            # go on. A new command is a new launch, and tries again. Clocks of several machines play no part in this.
-            if launch and store.failed().get(name, {}).get("launch") == launch:
-                return FAILED
-            halve = False
-            try:
-                with store.running(name, run_ids):
-                    store.put(name, self.rows(job))
-                    checkpoint_file(job.folder, name).unlink(missing_ok=True)
-            except Stopped:
-                return STOPPED
-            except Exception as error:
-                halve = isinstance(error, FULL) and len(job.chunk) > 1
-                if isinstance(error, UserError) and not halve:
-                    raise  # the whole study's mistake, or its folder's: one line, not one per chunk
-                if not halve:  # anything else is this chunk's: the rest go on
-                    store.note_failure(name, run_ids, traceback.format_exc(), launch)
-                    return FAILED
-            if halve and (outcome := self.halves(job, store)) != DONE:  # here, where the error holds no memory any more
-                return outcome
-        store.forget_failure(name)
-        return DONE
+    def store(self, folder: Path) -> Store:
+        """A study's, opened once per process."""
+        if folder not in self.stores:
+            self.stores[folder] = Store(folder)
+        return self.stores[folder]
 
-    def halves(self, job: Job, store: Store) -> str:
-        """`attempt` of one half of a chunk, then of the other."""
+    def attempt(self, job: Job, store: Store, name: str) -> str:
+        """`compute` of a chunk of which all is missing, by the holder of its lock."""
+        run_ids, launch = [cell.run_id for cell in job.chunk], os.environ.get(LAUNCH)
+        # A launch tries a chunk once: copies of a study, whenever and wherever they start, count it as failed and
+        # go on. A new command is a new launch, and tries again. Clocks of several machines play no part in this.
+        if launch and store.failed().get(name, {}).get("launch") == launch:
+            return FAILED
+        try:
+            with store.running(name, run_ids):
+                store.put(name, self.rows(job))
+                checkpoint_file(job.folder, name).unlink(missing_ok=True)
+            return DONE
+        except Stopped:
+            return STOPPED
+        except Exception as error:
+            halve = isinstance(error, FULL) and len(job.chunk) > 1
+            if isinstance(error, UserError) and not halve:
+                raise  # the whole study's mistake, or its folder's: one line, not one per chunk
+            if not halve:  # anything else is this chunk's: the rest go on
+                store.note_failure(name, run_ids, traceback.format_exc(), launch)
+                return FAILED
+        return self.halves(job)  # here, where the error holds no memory any more
+
+    def halves(self, job: Job) -> str:
+        """`compute` of one half of a chunk, then of the other."""
         middle = -(-len(job.chunk) // 2)
         sys.stderr.write(
             f"out of memory on {job.device}: going on with {middle} instead of {len(job.chunk)} replicas\n"
@@ -157,7 +171,7 @@ class Workshop:
         self.trunks.clear()
         torch.cuda.empty_cache()
         for part in (job.chunk[:middle], job.chunk[middle:]):
-            outcome = self.attempt(job._replace(chunk=part), store, chunk_id(part))
+            outcome = self.compute(job._replace(chunk=part))
             if outcome != DONE:
                 break
         return outcome
@@ -171,7 +185,7 @@ class Workshop:
         ]
         method = self.method(arm.cfg)
         outcomes = self.outcomes(job, experiment, method, replicas)
-        rows: dict[str, list[Row]] = {name: [] for name in COLUMNS}
+        rows: dict[str, list[Row]] = {name: [] for name in STUDY}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
             shared = experiment.share_first_task and not engine.watches(method)
             rows["runs.csv"].append(run_row(job, cell, experiment, outcome, shared))
@@ -264,7 +278,7 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
     arm = job.arms[cell.arm]
     cfg, seconds = arm.cfg, outcome.seconds
     result = summary(outcome.accuracy)
-    numbers = {key: f"{v:.6g}" for key, v in result._asdict().items() if outcome.finite and not math.isnan(v)}
+    numbers = {k: f"{v:.6g}" if outcome.finite and not math.isnan(v) else None for k, v in result._asdict().items()}
     return {
         "run_id": cell.run_id,
         "config_id": arm.config_id,

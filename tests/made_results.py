@@ -7,13 +7,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cl_repro.analysis.read import ACCURACY, IMPORTANCE, RUNS, SCHEMA_VERSION
+from cl_repro.grid import SCHEMA_VERSION
+from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, STUDY, TEXT
 
 LAMS = 10.0 ** np.arange(14)
 SEEDS = (1, 2, 3, 4, 5)
 RISES = {"exact": 1.5, "exact_500": 1.6, "sample": 4.4, "empirical": 4.5, "batched": 6.5}  # log10 lambda
 TRACES = {"exact": 1e-2, "exact_500": 6e-3, "sample": 1e-5, "empirical": 1e-5, "batched": 1e-7}
 FLOOR, BEST = 87.0, 99.1  # percent: None, and the top of every curve
+
+
+def any_row(run_id: str, **other) -> dict:
+    """A row of runs.csv of which only its types are right; `other` replaces any column."""
+    usual = {TEXT: "x", FLOAT: "0.5", INT: "1", BOOL: "True"}
+    return {name: usual[column.type] for name, column in RUNS.items()} | {"run_id": run_id} | other
 
 
 def row(arm: str, method: str, fisher: str, lam: float | None, seed: int, accuracy: float, **other) -> dict:
@@ -87,8 +94,8 @@ def write(
         for after in range(4)
     ]
     runs.to_csv(folder / "runs.csv", index=False)
-    pd.DataFrame(per_task, columns=list(ACCURACY)).to_csv(folder / "accuracy.csv", index=False)
-    pd.DataFrame(traces, columns=list(IMPORTANCE)).to_csv(folder / "importance.csv", index=False)
+    pd.DataFrame(per_task, columns=list(STUDY["accuracy.csv"])).to_csv(folder / "accuracy.csv", index=False)
+    pd.DataFrame(traces, columns=list(STUDY["importance.csv"])).to_csv(folder / "importance.csv", index=False)
     if provenance:
         write_provenance(folder, command=command)
     return folder

@@ -23,11 +23,12 @@ from cl_repro.analysis.collapse import collapse
 from cl_repro.analysis.collapse import table as collapse_table
 from cl_repro.analysis.curves import draw, plot_study
 from cl_repro.analysis.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
-from cl_repro.analysis.read import PUBLISHED, read_accuracy, read_importance, read_published, read_runs
+from cl_repro.analysis.read import read_accuracy, read_importance, read_published, read_runs
 from cl_repro.analysis.study import open_study, studies
 from cl_repro.analysis.tables import log_traces, shapes, tables_of, trace_text
 from cl_repro.analysis.timing import timing_table
 from cl_repro.errors import UserError
+from cl_repro.records.schema import PUBLISHED
 from cl_repro.stats import Interval
 
 ROOT = Path(cl_repro.__file__).resolve().parent.parent

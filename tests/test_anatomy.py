@@ -34,7 +34,7 @@ from cl_repro.anatomy.measures import confidence, distance, flat, layer_shares, 
 from cl_repro.anatomy.weights import after_first_task
 from cl_repro.config import CONF
 from cl_repro.errors import UserError
-from cl_repro.records import Store
+from cl_repro.records import Folder
 
 DIGITS = ("iterations=150", "model.hidden=[64]")  # some passes draw a wrong label, some do not
 
@@ -166,7 +166,7 @@ def test_an_estimate_is_that_of_a_run(rows: pd.DataFrame, tmp_path: Path) -> Non
     own = rows[(rows["seed"] == 2) & (rows["estimator"] == "sample") & (rows["repeat"] == 0) & rows["n"].isna()]
     assert own["trace"].item() == pytest.approx(run, rel=1e-5)
     with pytest.raises(UserError, match="folder of a study; set name="):
-        earlier(Store(folder), "made")
+        earlier(Folder(folder), "made")
 
 
 def test_what_is_drawn_by_size_is_nearer_to_exact_than_what_is_not(rows: pd.DataFrame) -> None:
@@ -249,11 +249,11 @@ def test_weights_of_something_else_are_refused(content: Any, message: str, tmp_p
 def test_another_configuration_and_an_edited_file_are_refused(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results / "anatomy_split_digits", tmp_path / "made")
     with pytest.raises(UserError, match="another configuration; set name="):
-        earlier(Store(tmp_path / "made"), "another")
+        earlier(Folder(tmp_path / "made"), "another")
     path = tmp_path / "made" / "anatomy.csv"
     path.write_text(path.read_text().replace(",exact,", ",exactly,", 1))
     with pytest.raises(UserError, match="edited since the run wrote it"):
-        earlier(Store(tmp_path / "made"), pd.read_csv(path)["config_id"][0])
+        earlier(Folder(tmp_path / "made"), pd.read_csv(path)["config_id"][0])
     with pytest.raises(UserError, match="edited since the run wrote it"):
         open_anatomy("made", tmp_path)
 

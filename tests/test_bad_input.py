@@ -32,7 +32,8 @@ from cl_repro.analysis import settings
 from cl_repro.config import CONF
 from cl_repro.data.arrays import CHECKSUMS, Arrays, checksum
 from cl_repro.errors import UserError
-from cl_repro.records import COLUMNS, Store, sha256, to_csv
+from cl_repro.records import Store, sha256
+from cl_repro.records.schema import STUDY as TABLES
 
 KINDS = ("key", "value", "file", "folder", "pair")
 PLACES = ("config", "cli", "data", "results")
@@ -188,16 +189,6 @@ def provenance(**changed: object) -> Spoil:
     return spoil
 
 
-def spool(content: str) -> Spoil:
-    """What a run that was killed leaves, with this in it."""
-
-    def spoil(work: Path) -> None:
-        for name, text in {"x.json": content, ".gitignore": "*\n", "store.lock": ""}.items():
-            write(f"results/{STUDY}/.spool/{name}", text)(work)
-
-    return spoil
-
-
 def exchange(name: str) -> Spoil:
     """A table of another study in this one's folder."""
     return lambda work: shutil.copy(work / "results/runs" / name, work / "results" / STUDY / name)
@@ -218,7 +209,6 @@ TABLE = ["table_accuracy.py", STUDY]
 PUBLIC = "# @package _global_\nname: mine\n"
 FACTORY = "name: mine\n_target_: cl_repro.importance.fisher.exact\n"
 LONG = "x" * 300  # longer than a file system allows
-SPOOLED = json.dumps({name: [] for name in COLUMNS})
 
 
 def own(path: str, content: str | bytes) -> Spoil:
@@ -756,8 +746,6 @@ RESULTS = [
          rewrite("runs.csv", "accuracy,forgetting", "acc,forgetting")),
     Case("key", "results", "provenance", STATUS, ["provenance.json: 'files' is missing or edited"],
          provenance(files=None)),
-    Case("key", "results", "spool", STATUS, [".spool/x.json: truncated or edited; remove it"],
-         spool("{}")),
     Case("key", "results", "ledger", ["ledger.py", "--check"], ["ledger.csv: column 'benchmark' is missing"],
          write("results/ledger.csv", "study,source\n")),
     Case("value", "results", "edited", [OURS], ["runs.csv: edited since the run wrote it"],
@@ -784,12 +772,10 @@ RESULTS = [
     Case("file", "results", "provenance_cut", [OURS], ["provenance.json: not readable as provenance"], cut(PROVENANCE)),
     Case("file", "results", "provenance_cut_table", TABLE, ["provenance.json: unreadable or cut short"],
          cut(PROVENANCE)),
-    Case("file", "results", "provenance_missing", STATUS, ["accuracy.csv: edited since the run wrote it"],
+    Case("file", "results", "provenance_missing", STATUS, ["has tables but no provenance.json"],
          remove(PROVENANCE)),
     Case("file", "results", "provenance_is_a_folder", TABLE, ["provenance.json: unreadable or cut short"],
          folder_in_the_place_of(PROVENANCE)),
-    Case("file", "results", "spool_cut", [OURS], [".spool/x.json: truncated or edited; remove it"],
-         spool(SPOOLED[:-1])),
     Case("file", "results", "failure_cut", STATUS, ["failed/x.json: truncated or edited; remove it"],
          write(f"results/{STUDY}/failed/x.json", "{")),
     Case("file", "results", "ledger_missing", ["ledger.py", "--check"], ["no ledger at", "with `make ledger` first"]),
@@ -830,7 +816,7 @@ TABLE_OF_CASES = CONFIG + CLI + DATA + RESULTS
 def put(folder: Path, rows: list[dict]) -> None:
     """Results as a run leaves them; without the spool, which belongs to one machine."""
     accuracy = [
-        dict(zip(COLUMNS["accuracy.csv"], (row["run_id"], "test", 4, k, row["accuracy"]), strict=True))
+        dict(zip(TABLES["accuracy.csv"], (row["run_id"], "test", 4, k, row["accuracy"]), strict=True))
         for row in rows
         for k in range(5)
     ]
@@ -1062,15 +1048,3 @@ def test_a_read_only_folder_is_refused_before_anything_is_computed(
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match="results cannot be written here: Permission denied"):
         Store(tmp_path / "study").create()
-
-
-def test_rows_that_are_no_rows_are_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.create()
-    for rows in (5, [5], [{"foreign": 1}]):
-        (store.spool / "x.json").write_text(json.dumps(dict.fromkeys(COLUMNS, rows)))
-        with pytest.raises(UserError, match=r"x\.json: truncated or edited"):
-            store.finished()
-    (store.spool / "x.json").write_text(SPOOLED)
-    assert store.finished() == set()
-    assert to_csv(["a"], []) == b"a\n"

@@ -274,7 +274,7 @@ def test_status_is_asked_about_a_study_that_looks_finished(tmp_path: Path) -> No
     command = [*TINY, "seeds=[1,2]"]
     assert sweep.pretend(tmp_path, command) == 4
     cells = grid.cells([grid.make_arm(cfg) for cfg in arms(*command)])
-    assert set(status.progress_of(cells, tmp_path / "split_digits_fisher").state.values()) == {"done"}
+    assert set(status.progress_of(cells, Store(tmp_path / "split_digits_fisher")).state.values()) == {"done"}
     assert len(Store(tmp_path / "split_digits_fisher").read()["accuracy.csv"]) == 4 * 6 * 5
     row = sweep.answer(rounds=1, overrides=command)
     assert row.name == "status of 4 runs"

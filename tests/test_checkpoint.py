@@ -17,7 +17,8 @@ from cl_repro.config import CONF
 from cl_repro.engine import Progress, Replica
 from cl_repro.grid import chunk_id
 from cl_repro.methods.ewc import ewc
-from cl_repro.records import COLUMNS, checkpoint_file
+from cl_repro.records import checkpoint_file
+from cl_repro.records.schema import STUDY
 from cl_repro.types import Method
 
 HERE = {"git_sha": "abc", "torch": "2"}
@@ -116,7 +117,7 @@ def test_a_chunk_stops_after_the_task_at_which_the_time_is_over(tmp_path: Path) 
     assert not path.exists()
     [whole] = jobs(tmp_path / "other")
     rows, expected = fresh().rows(job._replace(deadline=None)), fresh().rows(whole)
-    for name in COLUMNS.keys() - {"runs.csv"}:
+    for name in STUDY.keys() - {"runs.csv"}:
         assert rows[name] == expected[name]
 
 

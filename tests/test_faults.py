@@ -20,10 +20,12 @@ import cli
 import processes
 import pytest
 import torch
+from filelock import Timeout
 
-from cl_repro import grid, records, study, worker
+from cl_repro import grid, study, worker
 from cl_repro.errors import UserError
-from cl_repro.records import COLUMNS, RUNS, Store
+from cl_repro.records import LAUNCH, Store, files
+from cl_repro.records.schema import RUNS, STUDY
 
 torch.set_num_threads(1)  # as the application does
 ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact},{method: ewc,fisher: batched}]"
@@ -37,14 +39,14 @@ def science(folder: Path) -> dict[str, list[tuple[str, ...]]]:
     """All rows of the tables as text, sorted, without circumstances; every run there once."""
     Store(folder)  # opens: the tables are those that provenance.json knows
     found = {}
-    for name, columns in COLUMNS.items():
+    for name, columns in STUDY.items():
         with open(folder / name, newline="") as file:
             rows = list(csv.DictReader(file))
         found[name] = sorted(tuple(row[c] for c in columns if c not in CIRCUMSTANCES) for row in rows)
         assert len(set(found[name])) == len(rows)
     run_ids = Counter(row[0] for row in found["runs.csv"])
     assert set(run_ids.values()) == {1}
-    assert {row[0] for name in COLUMNS for row in found[name]} == set(run_ids)
+    assert {row[0] for name in STUDY for row in found[name]} == set(run_ids)
     return found
 
 
@@ -198,7 +200,7 @@ def assert_nothing_lost(killed: Sweep, undisturbed: Sweep, seeds: int) -> None:
     assert science(killed.results) == science(undisturbed.results)
     assert len(science(killed.results)["runs.csv"]) == seeds * CELLS_A_SEED
     left = {path.name for path in killed.results.iterdir()}
-    assert left == {*COLUMNS, "provenance.json", "configs", ".spool"}
+    assert left == {*STUDY, "provenance.json", "configs", ".spool"}
     assert {path.name for path in (killed.results / ".spool").iterdir()} == {".gitignore", "store.lock", "report.lock"}
 
 
@@ -362,14 +364,12 @@ def test_a_truncated_table_is_one_line_and_stays_as_it_is(
     assert len(computed) == 2  # by the first command
 
 
-@pytest.mark.parametrize("name", [".spool/one.json", "failed/one.json"])
-def test_a_truncated_file_of_a_chunk_is_named(tmp_path: Path, name: str) -> None:
+def test_a_truncated_note_of_a_failure_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.create()
     store.failures.mkdir()
-    (tmp_path / name).write_text('{"runs.csv": [')
-    with pytest.raises(UserError, match=f"{name}: truncated or edited; remove it") as error:
-        store.finished()
+    (store.failures / "one.json").write_text('{"run_ids": [')
+    with pytest.raises(UserError, match=r"failed/one\.json: truncated or edited; remove it") as error:
         store.failed()
     assert "\n" not in str(error.value)
 
@@ -402,13 +402,13 @@ def test_processes_of_one_number_on_two_machines_do_not_share_a_temporary_file(
     def other_machine_writes(descriptor: int) -> None:
         fsync(descriptor)
         with monkeypatch.context() as there:
-            there.setattr(records.os, "fsync", fsync)
-            there.setattr(records.platform, "node", lambda: "other")
-            records.write_atomically(path, b"theirs")
+            there.setattr(files.os, "fsync", fsync)
+            there.setattr(files.platform, "node", lambda: "other")
+            files.write_atomically(path, b"theirs")
         assert path.read_bytes() == b"theirs"
 
-    monkeypatch.setattr(records.os, "fsync", other_machine_writes)
-    records.write_atomically(path, b"ours")
+    monkeypatch.setattr(files.os, "fsync", other_machine_writes)
+    files.write_atomically(path, b"ours")
     assert path.read_bytes() == b"ours"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -424,15 +424,15 @@ def test_a_chunk_that_fails_is_tried_once_by_all_copies_of_a_launch(
         raise RuntimeError("made to fail")
 
     monkeypatch.setattr(worker.Workshop, "rows", broken)
-    monkeypatch.setenv(records.LAUNCH, "one")
+    monkeypatch.setenv(LAUNCH, "one")
     for _ in range(3):  # one copy after the other
         assert "2 chunks failed" in run().unfinished
     assert len(tried) == 2
-    monkeypatch.setenv(records.LAUNCH, "two")  # a new command
+    monkeypatch.setenv(LAUNCH, "two")  # a new command
     assert run().unfinished
     assert len(tried) == 4
     assert {failure["launch"] for failure in Store(folder).failed().values()} == {"two"}
-    monkeypatch.delenv(records.LAUNCH)
+    monkeypatch.delenv(LAUNCH)
     assert run().unfinished
     assert run().unfinished
     assert len(tried) == 8
@@ -448,7 +448,7 @@ def test_a_copy_that_waits_for_a_chunk_counts_its_failure(tiny: Tiny, monkeypatc
         note(self, chunk, *others)
         try:
             self.chunk_lock(chunk).acquire(timeout=0)
-        except records.Timeout:
+        except Timeout:
             free_at_record.append(False)
         else:
             free_at_record.append(True)
@@ -464,6 +464,9 @@ def test_a_complete_study_leaves_no_locks_and_marks_of_its_chunks(tiny: Tiny) ->
     folder, run = tiny("study")
     store = Store(folder)
     store.create()
-    (store.spool / "other.lock").touch()  # of another study in this folder
-    run()
-    assert {path.name for path in store.spool.iterdir()} == {".gitignore", "store.lock", "other.lock"}
+    (store.spool / "other.lock").touch()  # of a chunk that was killed, cut as no chunk is now
+    with store.chunk_lock("held"):
+        run()
+        assert (store.spool / "held.lock").exists()
+    store.tidy()
+    assert {path.name for path in store.spool.iterdir()} == {".gitignore", "store.lock"}

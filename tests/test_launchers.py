@@ -15,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from made_results import any_row
 from omegaconf import DictConfig, OmegaConf
 
 from cl_repro import grid, study
@@ -23,6 +24,7 @@ from cl_repro.analysis import read
 from cl_repro.config import CONF
 from cl_repro.errors import UserError
 from cl_repro.records import Store
+from cl_repro.records.schema import STUDY as FILES
 
 TINY = ["seeds=[1]", "iterations=2"]
 
@@ -269,21 +271,21 @@ def test_a_bug_in_a_job_keeps_its_traceback(bug: Exception, tmp_path: Path, monk
 def test_a_table_that_a_run_replaces_while_it_is_read_is_not_called_edited(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "runs"
     store = Store(folder)
-    rows = [dict.fromkeys(read.IMPORTANCE, "0") | {"run_id": f"{i}"} for i in range(3)]
+    rows = [dict.fromkeys(FILES["importance.csv"], "0") | {"run_id": f"{i}"} for i in range(3)]
 
     def merge(i: int) -> None:
-        store.put(f"{i}", {"runs.csv": [], "accuracy.csv": [], "importance.csv": [rows[i]]})
+        store.put(f"{i}", {"runs.csv": [any_row(f"{i}")], "importance.csv": [rows[i]]})
         store.merge()
 
     merge(0)
     before = store.provenance()
     merge(1)
     merge(2)  # now `before` does not even know it as the previous one
-    assert len(read.read_table(folder / "importance.csv", read.IMPORTANCE, before)) == 3
+    assert len(read.read_table(folder / "importance.csv", FILES["importance.csv"], before)) == 3
     with open(folder / "importance.csv", "a") as file:
         file.write("x,0,0\n")
     with pytest.raises(UserError, match="edited"):
-        read.read_table(folder / "importance.csv", read.IMPORTANCE, before)
+        read.read_table(folder / "importance.csv", FILES["importance.csv"], before)
 
 
 # --- SLURM, without one -----------------------------------------------------------------------------------------------

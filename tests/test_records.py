@@ -4,16 +4,22 @@ import json
 import os
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cli import ROOT
 from filelock import Timeout
+from hypothesis import given
+from hypothesis import strategies as st
+from made_results import any_row
 
-from cl_repro import records
+from cl_repro.analysis.read import rows_of
 from cl_repro.errors import UserError
-from cl_repro.records import COLUMNS, RUNS, Store
+from cl_repro.records import Folder, Store, files, folder, from_csv, to_csv
+from cl_repro.records import store as store_module
+from cl_repro.records.schema import STUDY
 
 Rows = dict[str, list[dict]]
 
@@ -21,7 +27,7 @@ Rows = dict[str, list[dict]]
 def rows(*names: str) -> Rows:
     """Made rows of some runs: two accuracies and one importance each."""
     return {
-        "runs.csv": [dict.fromkeys(RUNS, "x") | {"run_id": name, "hardware": "a, b", "arm": 'q"q'} for name in names],
+        "runs.csv": [any_row(name, hardware="a, b", arm='q"q') for name in names],
         "accuracy.csv": [
             {"run_id": name, "split": "test", "after_task": 0, "task": k, "accuracy": 0.5}
             for name in names
@@ -32,7 +38,7 @@ def rows(*names: str) -> Rows:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in COLUMNS}
+    return {name: (folder / name).read_bytes() for name in STUDY}
 
 
 def run_ids(folder: Path) -> list[str]:
@@ -69,43 +75,72 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
-@pytest.mark.parametrize("moment", range(8))
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_killed_at_any_rename_of_a_merge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, before: bool
-) -> None:
-    store = Store(tmp_path)
-    store.put("one", rows("a"))
-    store.merge()
-    undisturbed = Store(tmp_path.parent / "undisturbed")
+class Death:
+    """Comes at the n-th change of a file: before a rename or after it, or in the middle of what is appended."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, moment: int, when: str) -> None:
+        self.left, self.when = moment, when
+        replace, append = os.replace, store_module.append
+        monkeypatch.setattr(files.os, "replace", lambda *given: self.at(replace, replace, *given))
+        monkeypatch.setattr(store_module, "append", lambda *given: self.at(append, self.half(append), *given))
+
+    @staticmethod
+    def half(append: Callable) -> Callable:
+        """What a kill leaves of an append: the beginning."""
+        return lambda path, size, data: append(path, size, data[: len(data) // 2])
+
+    def at(self, whole: Callable, part: Callable, *given: object) -> None:
+        self.left -= 1
+        if self.left == -1 and self.when == "before":
+            raise Killed
+        (part if self.left == -1 and self.when == "inside" else whole)(*given)
+        if self.left == -1:
+            raise Killed
+
+
+STEPS = 2 + len(STUDY)  # provenance.json, the tables, provenance.json
+
+
+@pytest.mark.parametrize("moment", range(STEPS + 1))
+@pytest.mark.parametrize("when", ["before", "inside", "after"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_killed_at_any_step_of_a_merge(tmp_path: Path, first: bool, when: str, moment: int) -> None:
+    undisturbed, store = Store(tmp_path / "undisturbed"), Store(tmp_path / "killed")
     for at in (undisturbed, store):
-        if at is undisturbed:
+        if not first:
             at.put("one", rows("a"))
             at.merge()
         at.put("two", rows("b"))
     undisturbed.merge()
-    replace, count = os.replace, iter(range(100))
-
-    def dying(source: Path, target: Path) -> None:
-        now = next(count)
-        if now == moment and before:
-            raise Killed
-        replace(source, target)
-        if now == moment:
-            raise Killed
-
-    monkeypatch.setattr(records.os, "replace", dying)
-    try:
-        store.merge()
-    except Killed:
-        assert moment < 1 + len(COLUMNS)  # provenance and the tables
-    else:
-        assert moment >= 1 + len(COLUMNS)
-    monkeypatch.setattr(records.os, "replace", replace)
-    again = Store(tmp_path)
-    assert again.finished() == {"a", "b"}
+    with pytest.MonkeyPatch.context() as patched:
+        Death(patched, moment, when)
+        if moment < STEPS:
+            with pytest.raises(Killed):
+                store.merge()
+        else:
+            store.merge()
+    again = Store(store.folder)
+    assert again.finished() == undisturbed.finished()
+    merged = (moment, when) in ((STEPS - 1, "after"), (STEPS - 1, "inside")) or moment == STEPS
+    assert set(again.runs) == undisturbed.finished() - (set() if merged else {"b"})  # all of a merge counts, or nothing
     again.merge()
-    assert content(tmp_path) == content(tmp_path.parent / "undisturbed")
+    assert content(store.folder) == content(undisturbed.folder)
+    assert store.provenance() == undisturbed.provenance()
+    assert Store(store.folder).read() == undisturbed.read()
+
+
+def test_a_kill_during_a_merge_hides_no_edit(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("one", rows("a"))
+    store.merge()
+    store.put("two", rows("b"))
+    with pytest.MonkeyPatch.context() as patched:
+        Death(patched, 3, "inside")
+        with pytest.raises(Killed):
+            store.merge()
+    edit(tmp_path / "accuracy.csv")
+    with pytest.raises(UserError, match=r"accuracy\.csv: edited"):
+        Store(tmp_path)
 
 
 def truncate(path: Path) -> None:
@@ -113,7 +148,7 @@ def truncate(path: Path) -> None:
 
 
 def edit(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.9").replace(b"x", b"y"))
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.9"))
 
 
 def append(path: Path) -> None:
@@ -158,7 +193,7 @@ def test_a_half_written_spool_file_does_not_exist(tmp_path: Path, monkeypatch: p
     def killed(_: int) -> None:
         raise Killed
 
-    monkeypatch.setattr(records.os, "fsync", killed)
+    monkeypatch.setattr(files.os, "fsync", killed)
     with pytest.raises(Killed):
         store.put("one", rows("a"))
     assert store.finished() == set()
@@ -170,7 +205,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_partial_file(tmp_path: Path, monk
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         store.put("one", rows("a"))
     assert not list(store.spool.glob("*one*"))
@@ -188,18 +223,18 @@ def test_files_that_were_replaced_in_vain_twice_are_still_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between provenance.json and the file, twice: what lies there is what was written last."""
-    store = Store(tmp_path / "own")
+    store = Folder(tmp_path / "own")
     store.create()
     store.replace({"a.csv": b"1\n"})
     with monkeypatch.context() as killed:
-        write = records.write_atomically
+        write = folder.write_atomically
 
         def until_the_file(path: Path, data: bytes) -> None:
             if path.name == "a.csv":
                 raise KeyboardInterrupt
             write(path, data)
 
-        killed.setattr(records, "write_atomically", until_the_file)
+        killed.setattr(folder, "write_atomically", until_the_file)
         for data in (b"2\n", b"3\n"):
             with pytest.raises(KeyboardInterrupt):
                 store.replace({"a.csv": data})
@@ -246,3 +281,81 @@ def test_git_converts_no_line_endings(tmp_path: Path) -> None:
     assert len(list((tmp_path / "here").glob("a.*"))) == 7
     for path in (tmp_path / "here").glob("a.*"):
         assert path.read_bytes() == b"1,2\n3,4\n"
+
+
+# --- what is spooled --------------------------------------------------------------------------------------------------
+
+
+def spoiled(change: Callable[[Rows], object]) -> str:
+    """What is spooled of one run, changed."""
+    found = {name: [] for name in STUDY} | rows("a")
+    change(found)
+    return json.dumps(found)
+
+
+SPOILED = {
+    "half": spoiled(lambda found: None)[:200],
+    "no object": "5",
+    "no file": "{}",
+    "no rows": json.dumps(dict.fromkeys(STUDY, 5)),
+    "no row": json.dumps({name: [5] for name in STUDY}),
+    "other files": spoiled(lambda found: found.update(other=[])),
+    "half a row": spoiled(lambda found: found["accuracy.csv"][0].pop("accuracy")),
+    "a column too many": spoiled(lambda found: found["accuracy.csv"][0].update(other=1)),
+    "no run_id": spoiled(lambda found: found["runs.csv"][0].update(run_id="")),
+    "of no run": spoiled(lambda found: found["accuracy.csv"][0].update(run_id="b")),
+    "no number": spoiled(lambda found: found["accuracy.csv"][0].update(accuracy="half")),
+    "no integer": spoiled(lambda found: found["runs.csv"][0].update(seed="1.5")),
+    "empty integer": spoiled(lambda found: found["runs.csv"][0].update(seed=None)),
+    "no boolean": spoiled(lambda found: found["runs.csv"][0].update(dirty=0)),
+    "carriage return": spoiled(lambda found: found["runs.csv"][0].update(arm="a\rb")),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_a_spool_file_that_is_not_as_the_schema_says_is_set_aside(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    store.put("good", rows("b"))
+    path = store.spool / "bad.json"
+    path.write_text(SPOILED[kind])
+    assert store.missing(["a", "b"]) == {"a"}
+    store.merge()
+    assert run_ids(tmp_path) == ["b"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: ")
+    assert line.endswith("; set aside as bad.set_aside, and its runs are computed again")
+    assert path.with_suffix(".set_aside").read_text() == SPOILED[kind]
+    assert not path.exists()
+    store.put("bad", rows("a"))
+    store.merge()
+    assert run_ids(tmp_path) == ["b", "a"]
+
+
+def test_rows_that_the_schema_does_not_allow_are_not_spooled(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("accuracy.csv", "runs.csv"):
+        bad = rows("a")
+        del bad[name][0]["accuracy"]
+        with pytest.raises(ValueError, match=f"row 0 of {name}: column 'accuracy' is missing"):
+            store.put("one", bad)
+    assert not store.spool.exists()
+
+
+TEXTS = st.text(st.characters(exclude_categories=[]))  # halves of surrogate pairs too
+CELLS = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
+
+
+@given(st.lists(st.fixed_dictionaries({"a": CELLS, "b": TEXTS}), max_size=4), st.booleans())
+def test_whatever_the_writer_accepts_comes_back(table: list[dict], header: bool) -> None:
+    told = {str(value) for row in table for value in row.values()}
+    try:
+        data = to_csv(("a", "b"), table, header)
+    except UserError:
+        assert any(unicodedata.category(c) in ("Cc", "Cs") for text in told for c in text)
+        return
+    expected = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table]
+    assert list(from_csv(Path("x.csv"), ("a", "b"), data, header)) == expected
+    if header and table:  # the other reader, of figures and tables
+        assert rows_of(Path("x.csv"), data).to_dict("records") == expected

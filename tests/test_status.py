@@ -7,12 +7,13 @@ from pathlib import Path
 
 import cli
 import pytest
+from made_results import any_row
 from rich.console import Console
 
 from cl_repro import grid, status
 from cl_repro.config import CONF
 from cl_repro.errors import UserError
-from cl_repro.records import RUNS, Store, checkpoint_file
+from cl_repro.records import Store, checkpoint_file
 
 STUDY = ["study=split_digits_fisher", "arms=[{method: finetune},{method: ewc,fisher: exact}]", "seeds=[1,2]"]
 GRID = "grid.lambdas=[10,1000]"
@@ -32,10 +33,7 @@ def study(tmp_path: Path) -> tuple[list[dict], list[grid.Cell], Store]:
     started = {"command": "c", "started": text(T0), "config_ids": []}
     store.note_invocation(started, {}, {})
     finished = zip(cells[:3], ("ok", "ok", "diverged"), (60, 120, 180), strict=True)
-    rows = [
-        dict.fromkeys(RUNS, "") | {"run_id": c.run_id, "status": s, "finished": text(T0 + timedelta(seconds=t))}
-        for c, s, t in finished
-    ]
+    rows = [any_row(c.run_id, status=s, finished=text(T0 + timedelta(seconds=t))) for c, s, t in finished]
     store.put("one", {"runs.csv": rows, "accuracy.csv": [], "importance.csv": []})
     store.merge()
     store.note_failure("two", [cells[3].run_id], "Traceback")
@@ -45,7 +43,7 @@ def study(tmp_path: Path) -> tuple[list[dict], list[grid.Cell], Store]:
 def test_every_state_is_told(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
     _, cells, store = study
     with store.chunk_lock("three"), store.running("three", [cells[4].run_id]):
-        states = status.progress_of(cells, store.folder).state
+        states = status.progress_of(cells, store).state
     assert [states[c.run_id] for c in cells] == ["done", "done", "diverged", "failed", "running", "missing"]
 
 
@@ -58,7 +56,7 @@ def test_a_dead_process_is_not_running(study: tuple[list[dict], list[grid.Cell],
     )
     subprocess.run([sys.executable, "-c", script, str(store.folder), cells[4].run_id], cwd=cli.ROOT, check=False)
     assert (store.spool / "three.running").exists()
-    assert status.progress_of(cells, store.folder).state[cells[4].run_id] == "missing"
+    assert status.progress_of(cells, store).state[cells[4].run_id] == "missing"
 
 
 def test_a_stopped_chunk_is_told_until_it_is_done(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
@@ -66,17 +64,17 @@ def test_a_stopped_chunk_is_told_until_it_is_done(study: tuple[list[dict], list[
     run_id, checkpoint = cells[4].run_id, checkpoint_file(store.folder, "three")
     with store.chunk_lock("three"), store.running("three", [run_id]):
         checkpoint.write_bytes(b"")
-        assert status.progress_of(cells, store.folder).state[run_id] == "running"
-    assert status.progress_of(cells, store.folder).state[run_id] == "stopped"
+        assert status.progress_of(cells, store).state[run_id] == "running"
+    assert status.progress_of(cells, store).state[run_id] == "stopped"
     with store.chunk_lock("three"), store.running("three", [run_id]):
         checkpoint.unlink()
-    assert status.progress_of(cells, store.folder).state[run_id] == "missing"
+    assert status.progress_of(cells, store).state[run_id] == "missing"
     assert not (store.spool / "three.running").exists()
 
 
 def test_time_to_go_is_at_the_pace_of_the_last_command(study: tuple[list[dict], list[grid.Cell], Store]) -> None:
     _, cells, store = study
-    progress = status.progress_of(cells, store.folder)
+    progress = status.progress_of(cells, store)
     assert progress.elapsed == 180
     assert progress.remaining == 180  # three cells in 180 s, three to go
 
@@ -88,7 +86,7 @@ def test_a_time_that_this_program_has_not_written_is_one_line(
     for invocation in ({"started": "yesterday"}, {}):
         store.note_invocation(invocation, {}, {})
         with pytest.raises(UserError, match="a time that this program has not written") as error:
-            status.progress_of(cells, store.folder)
+            status.progress_of(cells, store)
         assert "\n" not in str(error.value)
 
 
@@ -106,7 +104,7 @@ def test_the_grid_is_printed(
 
 def test_a_study_that_never_ran_is_all_missing(tmp_path: Path) -> None:
     cells = grid.cells([grid.make_arm(cfg) for cfg in cli.arms(*STUDY, GRID)])
-    assert set(status.progress_of(cells, tmp_path / "none").state.values()) == {"missing"}
+    assert set(status.progress_of(cells, Store(tmp_path / "none")).state.values()) == {"missing"}
     assert not (tmp_path / "none").exists()
 
 

@@ -30,8 +30,9 @@ from cl_repro.methods.l2 import l2, magnitude
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
+from cl_repro.records.schema import SEARCH
 from cl_repro.strength_search import training
-from cl_repro.strength_search.folder import COLUMNS, searched
+from cl_repro.strength_search.folder import searched
 from cl_repro.strength_search.procedure import Attempt, Found, Patience, Rules, Trial, search, until_stalled
 from cl_repro.strength_search.training import Learner, scaled, stack_of, trained
 from cl_repro.types import Method
@@ -362,7 +363,7 @@ def read(folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in COLUMNS}
+    return {name: (folder / name).read_bytes() for name in SEARCH}
 
 
 def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path):

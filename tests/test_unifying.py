@@ -27,10 +27,11 @@ from cl_repro.methods.ewc import ewc
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import omega, si, sib, siu
 from cl_repro.records import to_csv
+from cl_repro.records.schema import UNIFYING
 from cl_repro.types import Method, Net, Tree
 from cl_repro.unifying import measures
 from cl_repro.unifying.course import Course, advance, begin, loss_of_batch, slope_of_batch, slope_of_task
-from cl_repro.unifying.folder import COLUMNS, npz
+from cl_repro.unifying.folder import npz
 from cl_repro.unifying.observed import observed
 from cl_repro.unifying.path import schedule
 from cl_repro.unifying.watch import Settings, drawn, shortened, watch
@@ -417,7 +418,7 @@ def written(folder: Path, *overrides: str) -> Path:
 
 def contents(folder: Path) -> dict[str, str]:
     """What does not change between two calls: all but networks.csv."""
-    return {name: (folder / name).read_text() for name in COLUMNS if name != "networks.csv"}
+    return {name: (folder / name).read_text() for name in UNIFYING if name != "networks.csv"}
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from cl_repro.analysis.unifying import (
     seeds,
 )
 from cl_repro.errors import Skipping, UserError
-from cl_repro.records import Store, sha256
+from cl_repro.records import Folder, sha256
 from cl_repro.stats import Interval
 from cl_repro.unifying import measures
 from cl_repro.unifying.folder import Group, add
@@ -84,7 +84,7 @@ def invented(benchmark: str, seed: int, kind: str, in_detail: bool) -> Found:
 
 def write(results: Path, benchmark: str, suffix: str, runs: list[tuple[float, bool, list[int]]]) -> None:
     """A folder of (lam, reinit, seeds); the first seed of the first run is the one in detail."""
-    store = Store(results / f"unifying_figures_{benchmark}{suffix}")
+    store = Folder(results / f"unifying_figures_{benchmark}{suffix}")
     store.create()
     first = (runs[0][0], runs[0][1], runs[0][2][0])
     for lam, reinit, those in runs:

@@ -9,27 +9,10 @@ from numpy.typing import ArrayLike
 
 from cl_repro.analysis.accuracy import NOTHING
 from cl_repro.analysis.arms import LOOKS, label, setting
-from cl_repro.analysis.read import BOOL, FLOAT, INT, TEXT, read_provenance, read_table
+from cl_repro.analysis.read import read_provenance, read_table
 from cl_repro.analysis.study import benchmark_name, commits
 from cl_repro.errors import UserError
-
-NETWORK = {"config_id": TEXT, "benchmark": TEXT, "model": TEXT, "seed": INT}
-CELL = {**NETWORK, "estimator": TEXT, "n": FLOAT, "repeat": INT}
-STAMP = {
-    "dtype": TEXT, "device": TEXT, "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL, "finished": TEXT,
-    "schema_version": INT,
-}  # fmt: skip
-PASSES = {
-    **CELL, "examples": INT, "unit": INT, "trace": FLOAT, "error": FLOAT, "shape_error": FLOAT,
-    "rank_correlation": FLOAT, "backward_passes": INT, "seconds": FLOAT, "epoch_seconds": FLOAT, "wrong_drawn": FLOAT,
-    "equals_empirical": TEXT, **STAMP,
-}  # fmt: skip
-CONFIDENCE = {
-    **NETWORK, "examples": INT, "cross_entropy": FLOAT, "errors": INT, "wrong_median": FLOAT, "wrong_mean": FLOAT,
-    "wrong_max": FLOAT, "wrong_expected": FLOAT, "top_ten_share": FLOAT, "exact_weight": FLOAT,
-    "empirical_weight": FLOAT, "test_accuracy": FLOAT, "epoch_seconds": FLOAT, **STAMP,
-}  # fmt: skip
-LAYERS = {**CELL, "layer": TEXT, "share": FLOAT}
+from cl_repro.records.schema import ANATOMY
 
 
 class Anatomy(NamedTuple):
@@ -70,8 +53,7 @@ def open_anatomy(name: str, results_dir: Path) -> Anatomy:
     folder = results_dir / name
     known = read_provenance(folder)
     passes, layers, confidence = (
-        read_table(folder / file, columns, known)
-        for file, columns in (("anatomy.csv", PASSES), ("layers.csv", LAYERS), ("confidence.csv", CONFIDENCE))
+        read_table(folder / file, ANATOMY[file], known) for file in ("anatomy.csv", "layers.csv", "confidence.csv")
     )
     if passes.empty or confidence.empty:
         raise UserError(f"{folder / 'anatomy.csv'} has no rows: run scripts/anatomy.py first")

@@ -12,13 +12,10 @@ from matplotlib.patches import Patch
 
 from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.figures import save
-from cl_repro.analysis.read import FLOAT, INT, TEXT, read_provenance, read_table
+from cl_repro.analysis.read import read_provenance, read_table
 from cl_repro.errors import UserError
+from cl_repro.records.schema import IDEA
 
-PATHS = {"arm": TEXT, "lambda": FLOAT, "step": INT} | dict.fromkeys(
-    ("x", "y", "off_plane", "accuracy_a", "accuracy_b"), FLOAT
-)
-PLANE = dict.fromkeys(("x", "y", "accuracy_a", "accuracy_b"), FLOAT)
 WITHIN = (2.0, 5.0)  # points of the best accuracy on a task: dark and light region
 COLOURS = {"accuracy_a": "#7A8CA3", "accuracy_b": "#E9B44C"}
 LINES = ("#009E73", "#B5121B", "#0072B2", "#000000")  # the last method's is black
@@ -34,8 +31,7 @@ def plot_idea(folder: Path, out: Path) -> list[Path]:
     if not (folder / "paths.csv").is_file():
         raise UserError(f"no results of scripts/idea.py at {folder}: run it first")
     provenance = read_provenance(folder)
-    paths = read_table(folder / "paths.csv", PATHS, provenance)
-    plane = read_table(folder / "plane.csv", PLANE, provenance)
+    paths, plane = (read_table(folder / file, IDEA[file], provenance) for file in ("paths.csv", "plane.csv"))
     style: Any = {**STYLE, "svg.hashsalt": folder.name, "axes.grid": False}
     with mpl.rc_context(style):
         commits = {one.get("git_sha", "")[:7] for one in provenance.get("invocations", [])}

@@ -15,7 +15,7 @@ import pandas as pd
 from cl_repro.analysis.accuracy import OTHER_PROTOCOL, at_best, judge
 from cl_repro.analysis.arms import ONE_SAMPLE, grid_of, setting, variant
 from cl_repro.analysis.comparison import compared
-from cl_repro.analysis.read import IDENTITY, read_provenance
+from cl_repro.analysis.read import read_provenance
 from cl_repro.analysis.settings import COMPARISON, Settings, companions, conf_dir, load
 from cl_repro.analysis.study import (
     PLACE,
@@ -29,6 +29,7 @@ from cl_repro.analysis.study import (
 )
 from cl_repro.analysis.timing import timings
 from cl_repro.errors import Skipping, UserError
+from cl_repro.records.schema import IDENTITY
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW, Estimate, Interval, estimate
 
 SHOWN, NOT_RUN, NOT_UNIQUE, NO_VERDICT = "shown", "not yet run", "not unique", "no verdict"
@@ -95,7 +96,7 @@ def entries(results_dir: Path, skipping: Skipping | None = None) -> list[Entry]:
     # A smoke run, or a copy of a folder, is not the study whose name it bears.
     own = [study for study in studies if study.name == study.runs["study"].iloc[0]]
     ours = [one for study in own for one in _numbers(study)]
-    twins = published.groupby(IDENTITY, dropna=False)["value"].transform("size")
+    twins = published.groupby(list(IDENTITY), dropna=False)["value"].transform("size")
     beside = companions()
     found = []
     for (_, row), n in zip(published.iterrows(), twins, strict=True):

@@ -1,7 +1,5 @@
 """The ledger as files: results/LEDGER.md to read, results/ledger.csv to compare with."""
 
-import csv
-import io
 import math
 import re
 from collections import Counter
@@ -22,10 +20,11 @@ from cl_repro.analysis.ledger import (
     entries,
 )
 from cl_repro.analysis.markup import MINUS, TIMES, Table, markdown
-from cl_repro.analysis.read import IDENTITY, read_ledger
+from cl_repro.analysis.read import read_ledger
 from cl_repro.analysis.settings import load
 from cl_repro.analysis.study import benchmark_name
-from cl_repro.records import write_atomically
+from cl_repro.records import to_csv, write_atomically
+from cl_repro.records.schema import IDENTITY, LEDGER
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
 
 ENOUGH = re.compile(r"(?:n = |an interval needs at least )(\d+)")  # how many seeds of ours a remark asks for
@@ -58,14 +57,10 @@ def write_ledger(results_dir: Path) -> list[Path]:
         UserError: as `entries`.
     """
     found = entries(results_dir)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(_record(found[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(_record, found))
-    texts = {results_dir / "LEDGER.md": _document(found), results_dir / "ledger.csv": table.getvalue()}
-    for path, text in texts.items():
-        write_atomically(path, text.encode())
-    return list(texts)
+    files = {"LEDGER.md": _document(found).encode(), "ledger.csv": to_csv(LEDGER, map(_record, found))}
+    for name, data in files.items():
+        write_atomically(results_dir / name, data)
+    return [results_dir / name for name in files]
 
 
 def regressions(results_dir: Path) -> list[str]:
@@ -118,7 +113,7 @@ def _record(entry: Entry) -> dict[str, str]:
         "high": entry.difference.high,
     }
     return {
-        **row[IDENTITY],
+        **row[list(IDENTITY)],
         "batch_size": _number(row["batch_size"]),
         **row[["note", "unit", "spread_kind"]],
         **{name: _number(value) for name, value in numbers.items()},

@@ -7,44 +7,25 @@ since the run wrote it; `previous` holds the hashes from before a write that was
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
-from cl_repro.records import as_written, edited, not_comma_separated, read_bytes
+from cl_repro.records import read_bytes, verified
+from cl_repro.records.files import not_comma_separated
+from cl_repro.records.schema import BOOL, FLOAT, INT, LEDGER, PUBLISHED, RUNS, STUDY, TEXT, Table
 
-FLOAT, INT, BOOL, TEXT = "number", "integer", "boolean", "text"
 STATUS = ("ok", "diverged", "failed")
-
-RUNS = {
-    "run_id": TEXT, "config_id": TEXT, "study": TEXT, "scale": TEXT, "arm": TEXT, "benchmark": TEXT,
-    "scenario": TEXT, "model": TEXT, "method": TEXT, "fisher": TEXT, "lambda": FLOAT, "seed": INT,
-    "batch_size": INT, "iterations": INT, "n_tasks": INT, "accuracy": FLOAT, "forgetting": FLOAT, "bwt": FLOAT,
-    "fwt": FLOAT, "status": TEXT, "seconds_train": FLOAT, "seconds_fisher": FLOAT, "seconds_eval": FLOAT,
-    "seconds_total": FLOAT, "replicas_in_chunk": INT, "shared_first_task": BOOL, "peak_memory": FLOAT, "dtype": TEXT,
-    "device": TEXT, "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL, "finished": TEXT,
-    "schema_version": INT,
-}  # fmt: skip
-ACCURACY = {"run_id": TEXT, "split": TEXT, "after_task": INT, "task": INT, "accuracy": FLOAT}
-IMPORTANCE = {"run_id": TEXT, "after_task": INT, "trace": FLOAT}
-REPRESENTATION = {"run_id": TEXT, "measure": TEXT, "value": FLOAT}
-STORAGE = {"run_id": TEXT, "kind": TEXT, "bytes": INT}
-PUBLISHED = {
-    "study": TEXT, "source": TEXT, "benchmark": TEXT, "scenario": TEXT, "method": TEXT, "fisher": TEXT,
-    "variant": TEXT, "batch_size": FLOAT, "metric": TEXT, "value": FLOAT, "unit": TEXT, "spread": FLOAT,
-    "spread_kind": TEXT, "n_seeds": FLOAT, "delta": FLOAT, "comparable": TEXT, "note": TEXT,
-}  # fmt: skip
-
-IDENTITY = ["study", "source", "benchmark", "scenario", "method", "fisher", "variant", "batch_size", "metric"]
-LEDGER = dict.fromkeys(IDENTITY, TEXT)
-LEDGER["verdict"] = TEXT  # what `make check` needs of it
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """runs.csv of a results folder, one row per replica, columns typed as in `RUNS`.
+    """runs.csv of a results folder, one row per replica, columns typed as in `records.schema`.
 
     Args:
         folder: results/<name>.
@@ -71,7 +52,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
 
 def read_accuracy(folder: Path) -> pd.DataFrame:
     """accuracy.csv: one row per (run_id, split, after_task, task). Raises UserError like `read_runs`."""
-    return read_table(folder / "accuracy.csv", ACCURACY, read_provenance(folder))
+    return read_table(folder / "accuracy.csv", STUDY["accuracy.csv"], read_provenance(folder))
 
 
 def read_importance(folder: Path) -> pd.DataFrame:
@@ -79,7 +60,7 @@ def read_importance(folder: Path) -> pd.DataFrame:
 
     No rows if there is no such file and provenance.json lists none: no arm had an importance.
     """
-    return read_optional(folder / "importance.csv", IMPORTANCE)
+    return read_optional(folder / "importance.csv", STUDY["importance.csv"])
 
 
 def read_storage(folder: Path) -> pd.DataFrame:
@@ -87,15 +68,15 @@ def read_storage(folder: Path) -> pd.DataFrame:
 
     No rows if there is no such file and provenance.json lists none: the runs were made before it was written.
     """
-    return read_optional(folder / "storage.csv", STORAGE)
+    return read_optional(folder / "storage.csv", STUDY["storage.csv"])
 
 
 def read_representation(folder: Path) -> pd.DataFrame:
     """representation.csv: one row per (run_id, measure). No rows and errors as of `read_storage`."""
-    return read_optional(folder / "representation.csv", REPRESENTATION)
+    return read_optional(folder / "representation.csv", STUDY["representation.csv"])
 
 
-def read_optional(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+def read_optional(path: Path, columns: Table) -> pd.DataFrame:
     """As `read_table`; no rows if there is no such file and provenance.json lists none."""
     provenance = read_provenance(path.parent)
     if not path.is_file() and path.name not in provenance.get("files", {}):
@@ -105,14 +86,14 @@ def read_optional(path: Path, columns: dict[str, str]) -> pd.DataFrame:
 
 def read_published(path: Path) -> pd.DataFrame:
     """published.csv: one row per published number; accuracies in percent. Raises UserError like `read_runs`."""
-    return read_table(path, PUBLISHED, {})
+    return read_table(path, PUBLISHED)
 
 
 def read_ledger(path: Path) -> pd.DataFrame:
     """ledger.csv as text, one row per published number. Raises UserError where there is none, or it is damaged."""
     if not path.is_file():
         raise UserError(f"no ledger at {path}: write it with `make ledger` first")
-    return read_table(path, LEDGER, {})
+    return read_table(path, LEDGER)
 
 
 def read_provenance(folder: Path) -> dict:
@@ -130,36 +111,34 @@ def read_provenance(folder: Path) -> dict:
     return provenance
 
 
-def read_table(path: Path, columns: dict[str, str], provenance: dict) -> pd.DataFrame:
-    """A CSV with these columns, typed; refused if it is not as `provenance` knows it."""
+def read_table(path: Path, columns: Table, provenance: Mapping[str, Any] = MappingProxyType({})) -> pd.DataFrame:
+    """A CSV with these columns, typed; refused if it is not as `provenance` knows it. Empty: there is no checksum."""
     if not path.is_file():
         raise UserError(f"no {path.name} in {path.parent}: run the study first, or name another folder")
-    content = read_bytes(path)
-    if provenance and not as_written(path, content, provenance):
-        if (newer := read_provenance(path.parent)) != provenance:  # a run has replaced both since
-            return read_table(path, columns, newer)
-        raise edited(path, content, provenance)
-    text = _rows(path, content)
+    content = verified(path, provenance, lambda: read_provenance(path.parent)) if provenance else read_bytes(path)
+    text = rows_of(path, content)
     if "schema_version" in text:
         _refuse_version(path, text["schema_version"])
     missing = [name for name in columns if name not in text]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(columns)})")
-    return pd.DataFrame({name: _typed(path, text[name], kind) for name, kind in columns.items()})
+    return pd.DataFrame({name: _typed(path, text[name], column.type) for name, column in columns.items()})
 
 
-def _rows(path: Path, content: bytes) -> pd.DataFrame:
-    """The file as strings. Raises UserError where a row has not as many fields as the header."""
+def rows_of(path: Path, content: bytes) -> pd.DataFrame:
+    """A CSV as strings. Raises UserError where a row has not as many fields as the header."""
     if reason := not_comma_separated(content):
         raise UserError(f"{path}: {reason}")
     try:
-        header, *rows = csv.reader(io.StringIO(content.decode("utf-8")), strict=True)
-    except (ValueError, csv.Error) as error:
+        rows = csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline=""), strict=True)
+        n = len(next(rows))
+        for line, row in enumerate(rows, start=2):
+            if len(row) != n:
+                raise UserError(f"{path}: line {line} has {len(row)} fields, not {n}: cut short or edited")
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise UserError(f"{path}: line {line} has {len(row)} fields, not {len(header)}: cut short or edited")
-    return pd.DataFrame(rows, columns=header, dtype=str)
+    # pandas alone would fill up a row that is too short.
+    return pd.read_csv(io.BytesIO(content), dtype=str, na_filter=False, skip_blank_lines=False, index_col=False)
 
 
 def _typed(path: Path, text: pd.Series, kind: str) -> pd.Series:

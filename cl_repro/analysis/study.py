@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from cl_repro.analysis.arms import ONE_SAMPLE, Arm, variant
-from cl_repro.analysis.read import PUBLISHED, read_published, read_runs
+from cl_repro.analysis.read import read_published, read_runs
 from cl_repro.analysis.settings import PACKAGE, Settings, load
 from cl_repro.errors import Skipping, UserError
+from cl_repro.records.schema import PUBLISHED
 from cl_repro.stats import Estimate
 
 AD_HOC = "runs"  # the folder of runs that belong to no study, and what their rows call it

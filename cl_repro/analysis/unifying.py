@@ -11,29 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_repro.analysis.arms import setting
-from cl_repro.analysis.read import BOOL, FLOAT, INT, TEXT, read_optional, read_provenance, read_table
+from cl_repro.analysis.read import read_optional, read_provenance, read_table
 from cl_repro.analysis.settings import PACKAGE
 from cl_repro.analysis.study import benchmark_name, commits
 from cl_repro.errors import UserError
-from cl_repro.records import as_written, edited, read_bytes
+from cl_repro.records import read_bytes, verified
+from cl_repro.records.schema import REFERENCE, UNIFYING
 from cl_repro.stats import Estimate, estimate
 
-KEY = {"run": TEXT, "seed": INT}
-NETWORKS = {
-    **KEY, "config_id": TEXT, "benchmark": TEXT, "model": TEXT, "lam": FLOAT, "reinit": BOOL, "weights": INT,
-    "examples": FLOAT, "many": FLOAT, "accuracy": FLOAT, "status": TEXT, "seconds": FLOAT, "dtype": TEXT,
-    "device": TEXT, "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL, "finished": TEXT,
-    "schema_version": INT,
-}  # fmt: skip
-CORRELATIONS = {**KEY, "task": INT, "x": TEXT, "y": TEXT, "dropped": FLOAT, "r": FLOAT}
-TRIMMED = CORRELATIONS | {"by": TEXT}  # by another rule than the largest x; not in folders from before it was written
-MEASURES = {**KEY, "task": INT, "measure": TEXT, "total": FLOAT, "largest": FLOAT, "negative": FLOAT}
-SUMMED = {
-    **KEY, "task": INT, "iteration": INT, "si": FLOAT, "siu": FLOAT, "full": FLOAT, "full_every": FLOAT, "loss": FLOAT,
-}  # fmt: skip
-NOISE = {**KEY, "iteration": INT, "noise": FLOAT, "signal": FLOAT}
-PUBLISHED = {"figure": TEXT, "benchmark": TEXT, "quantity": TEXT, "task": FLOAT, "value": FLOAT, "note": TEXT}
-
+TRIMMED = "trimmed.csv"  # correlations by another rule than the largest x; folders from before it was written lack it
 BY_X = "x"  # weights that are left out of a correlation: those of the largest x
 MAIN, NO_INIT, NO_PENALTY = "main", "no re-init", "c = 0"  # what a run is for
 # In words, by the suffix of the folder; others are named by it.
@@ -146,11 +132,11 @@ def open_figures(name: str, results_dir: Path) -> Figures:
             f"no results of scripts/unifying.py at {folder} (there: {', '.join(folders(results_dir)) or 'none'})"
         )
     known = read_provenance(folder)
-    files = {"networks": NETWORKS, "correlations": CORRELATIONS, "measures": MEASURES, "summed": SUMMED, "noise": NOISE}
-    tables = {file: read_table(folder / f"{file}.csv", columns, known) for file, columns in files.items()}
+    files = [file for file in UNIFYING if file != TRIMMED]
+    tables = {Path(file).stem: read_table(folder / file, UNIFYING[file], known) for file in files}
     if tables["networks"].empty:
         raise UserError(f"{folder / 'networks.csv'} has no rows: run scripts/unifying.py first")
-    trimmed = read_optional(folder / "trimmed.csv", TRIMMED)
+    trimmed = read_optional(folder / TRIMMED, UNIFYING[TRIMMED])
     tables["correlations"] = pd.concat([tables["correlations"].assign(by=BY_X), *([trimmed] if len(trimmed) else [])])
     kinds = kind_of_runs(tables["networks"])
     tables = {file: rows.assign(kind=rows["run"].map(kinds)) for file, rows in tables.items()}
@@ -186,9 +172,7 @@ def read_scatter(path: Path, known: dict) -> Scatter | None:
     """The weights of scatter plots; None if there are none. Raises UserError if the file is not as it was written."""
     if not path.exists() and path.name not in known.get("files", {}):
         return None
-    data = read_bytes(path)
-    if known and not as_written(path, data, known):
-        raise edited(path, data, known)
+    data = verified(path, known, lambda: read_provenance(path.parent)) if known else read_bytes(path)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
@@ -202,7 +186,7 @@ def all_published(results_dir: Path) -> pd.DataFrame:
     """unifying_reference.csv, from published/ in the results folder, else beside the package; else no rows."""
     paths = [root / "published" / "unifying_reference.csv" for root in (results_dir, PACKAGE.parent / "results")]
     found = [path for path in paths if path.is_file()]
-    return read_table(found[0], PUBLISHED, {}) if found else pd.DataFrame(columns=list(PUBLISHED))
+    return read_table(found[0], REFERENCE) if found else pd.DataFrame(columns=list(REFERENCE))
 
 
 def folders(results_dir: Path) -> list[str]:

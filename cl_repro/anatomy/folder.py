@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from cl_repro import compose, config, grid, provenance, runtime, study
-from cl_repro.anatomy.measures import Confidence, Distance
 from cl_repro.anatomy.passes import NS, Subject, cells, measured
 from cl_repro.anatomy.weights import after_first_task
 from cl_repro.errors import UserError
-from cl_repro.records import Row, Store, from_csv, to_csv
+from cl_repro.records import Folder, Row, to_csv
+from cl_repro.records.schema import ANATOMY
 from cl_repro.types import Estimator
 from cl_repro.worker import Workshop
 
@@ -24,16 +24,6 @@ ESTIMATORS = (
     "exact", "empirical", "sample", "predicted", "batched", "importance_sample", "exact_by_score",
     "importance_sample_by_score",
 )  # fmt: skip
-
-STAMP = ("dtype", "device", "hardware", "torch", "git_sha", "dirty", "finished", "schema_version")
-NETWORK = ("config_id", "benchmark", "model", "seed")
-CELL = (*NETWORK, "estimator", "n", "repeat")
-COLUMNS = {
-    "layers.csv": (*CELL, "layer", "share"),
-    "confidence.csv": (*NETWORK, *Confidence._fields, "test_accuracy", "epoch_seconds", *STAMP),
-    "anatomy.csv": (*CELL, "examples", "unit", "trace", *Distance._fields, "backward_passes", "seconds",
-                    "epoch_seconds", "wrong_drawn", "equals_empirical", *STAMP),
-}  # fmt: skip
 
 
 def run(overrides: Sequence[str]) -> Path:
@@ -54,7 +44,7 @@ def run(overrides: Sequence[str]) -> Path:
     arms = [grid.make_arm(each) for each in cfgs]
     study.check_sizes(workshop, arms, device)
     experiment, key = workshop.experiment(arms[0], device), first_task_id(cfg, device)
-    store = Store(Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"]))
+    store = Folder(Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"]))
     earlier(store, key)
     store.create()
     origin = {**provenance.source()._asdict(), "torch": torch.__version__, "hardware": runtime.hardware(device)}
@@ -110,25 +100,23 @@ def resolved(cfgs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 # --- the files -------------------------------------------------------------------------------------------------------
 
 
-def earlier(store: Store, key: str) -> dict[str, list[Row]]:
+def earlier(store: Folder, key: str) -> dict[str, list[Row]]:
     """The rows that are there already, by file.
 
     Raises:
         UserError: the folder is a study's, or of another configuration, or edited.
     """
-    rows = {}
-    for name, data in store.unedited(COLUMNS).items():
-        rows[name] = from_csv(store.folder / name, COLUMNS[name], data)
-        if any(row["config_id"] != key for row in rows[name]):
-            raise UserError(f"{store.folder}: holds the anatomy of another configuration; set name= to another")
+    rows = store.rows(ANATOMY)
+    if any(row["config_id"] != key for of_file in rows.values() for row in of_file):
+        raise UserError(f"{store.folder}: holds the anatomy of another configuration; set name= to another")
     return rows
 
 
-def add(store: Store, key: str, seed: int, new: dict[str, list[Row]]) -> None:
+def add(store: Folder, key: str, seed: int, new: dict[str, list[Row]]) -> None:
     """Replace the rows of a seed; those of the others may have been written by another process meanwhile."""
     with store.lock:
         old, files = earlier(store, key), {}
-        for name, columns in COLUMNS.items():
+        for name, columns in ANATOMY.items():
             rows = [row for row in old.get(name, []) if int(row["seed"]) != seed]
             rows += [{column: row.get(column) for column in columns} for row in new[name]]
             files[name] = to_csv(columns, sorted(rows, key=lambda row: int(row["seed"])))

@@ -8,6 +8,7 @@ from cl_repro import provenance, runtime
 from cl_repro.analysis.markup import Table, plain
 from cl_repro.bench.measure import AT_LEAST, Row, Setting, verdict
 from cl_repro.records import to_csv, write_atomically
+from cl_repro.records.schema import BENCH
 
 SI = ((1.0, ""), (1e-3, "m"), (1e-6, "u"))
 
@@ -70,5 +71,5 @@ def write(group: str, rows: list[Row], setting: Setting, out: Path) -> Path | No
     for row in rows:
         cells = {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row._asdict().items()}
         lines.append({**cells, "verdict": verdict(row), **common})
-    write_atomically(path, to_csv([*Row._fields, "verdict", *common], lines))
+    write_atomically(path, to_csv(BENCH, lines))
     return path

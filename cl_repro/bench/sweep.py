@@ -21,7 +21,8 @@ from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, spee
 from cl_repro.compose import from_command_line
 from cl_repro.config import PACKAGE, register
 from cl_repro.grid import cells, chunk_id, make_arm
-from cl_repro.records import RUNS, Store
+from cl_repro.records import Store
+from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, TEXT
 
 DIGITS = ("study=split_digits_fisher", "scale=cpu", "device=cpu", "workers=1")
 JOBS = ("fisher=exact", "lam=1,10,100,1000,10000,100000", "seeds=[1]", "iterations=3000", "workers=1", "device=cpu")
@@ -138,12 +139,13 @@ def pretend(results: Path, overrides: Sequence[str]) -> int:
     cfg, planned = arms[0].cfg, cells(arms)
     n_tasks = cfg["benchmark"]["n_tasks"]
     run_ids = [cell.run_id for cell in planned]
-    known = {"status": "ok", "accuracy": "0.991234", "finished": provenance.now()}
+    usual = {TEXT: "eightlet", FLOAT: "0.991234", INT: "12345", BOOL: "True"}
+    known = {name: usual[column.type] for name, column in RUNS.items()} | {"status": "ok", "finished": provenance.now()}
     store = Store(results / (cfg["name"] + cfg["suffix"]))
     store.put(
         "pretended",
         {
-            "runs.csv": [dict.fromkeys(RUNS, "eightlet") | known | {"run_id": run_id} for run_id in run_ids],
+            "runs.csv": [known | {"run_id": run_id} for run_id in run_ids],
             "accuracy.csv": [
                 {"run_id": run_id, "split": "test", "after_task": k - 1, "task": j, "accuracy": "0.991234"}
                 for run_id in run_ids

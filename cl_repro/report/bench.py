@@ -7,19 +7,15 @@ import pandas as pd
 
 from cl_repro.analysis.accuracy import NOTHING
 from cl_repro.analysis.markup import Table
-from cl_repro.analysis.read import BOOL, FLOAT, TEXT, read_table
+from cl_repro.analysis.read import read_table
 from cl_repro.analysis.study import commits
+from cl_repro.records.schema import BENCH as COLUMNS
 from cl_repro.report.section import BENCH, Place, Section
-
-MEASURED = {
-    "name": TEXT, "value": FLOAT, "value_unit": TEXT, "target": FLOAT, "better": TEXT, "note": TEXT, "verdict": TEXT,
-    "git_sha": TEXT, "dirty": BOOL, "hardware": TEXT, "torch": TEXT,
-}  # fmt: skip
 
 
 def section(paths: Sequence[Path], place: Place) -> Section:
     """What `make bench` measured, from its CSVs."""
-    found = {path: read_table(path, MEASURED, {}) for path in paths}
+    found = {path: read_table(path, COLUMNS) for path in paths}
     rows = pd.concat(found.values())
     where = "; ".join(sorted(rows["hardware"].unique()))
     origins = f"Measured at commit {commits(rows)}, torch {', '.join(sorted(rows['torch'].unique()))}, {where}."

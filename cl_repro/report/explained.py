@@ -5,10 +5,11 @@ import pandas as pd
 from PIL import Image
 
 from cl_repro.analysis.accuracy import lambda_text
-from cl_repro.analysis.idea import NAMES, PATHS
+from cl_repro.analysis.idea import NAMES
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.read import read_provenance, read_table
 from cl_repro.analysis.study import benchmark_name
+from cl_repro.records.schema import IDEA as FILES
 from cl_repro.report.section import IDEA, KINDS, SURVIVAL, Place, Section, commands
 
 FILE = "paths.csv"  # of scripts/idea.py
@@ -23,7 +24,7 @@ def idea(name: str, place: Place) -> Section:
     """
     folder = place.results / name
     provenance = read_provenance(folder)
-    paths = read_table(folder / FILE, PATHS, provenance)
+    paths = read_table(folder / FILE, FILES[FILE], provenance)
     runs, data = provenance.get("invocations", []), [benchmark_name(one) for one in provenance.get("data", {})]
     shas = sorted({one["git_sha"][:7] + "-dirty" * one["dirty"] for one in runs})
     machines = "; ".join(dict.fromkeys(f"torch {one['torch']}, {one['hardware']}" for one in runs))

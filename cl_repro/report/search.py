@@ -5,21 +5,13 @@ import pandas as pd
 from cl_repro.analysis.accuracy import NOTHING, estimate_text
 from cl_repro.analysis.arms import Arm, arms_of
 from cl_repro.analysis.markup import Table
-from cl_repro.analysis.read import BOOL, FLOAT, INT, TEXT, read_provenance, read_table
+from cl_repro.analysis.read import read_provenance, read_table
 from cl_repro.analysis.study import benchmark_name, commits, origin
+from cl_repro.records.schema import SEARCH as FILES
 from cl_repro.report.section import KINDS, SEARCH, Place, Section, commands, one
 from cl_repro.stats import estimate
 
 FILE = "attempts.csv"
-KEY = {"config_id": TEXT, "arm": TEXT, "seed": INT}
-ATTEMPTS = {
-    **KEY, "task": INT, "phase": INT, "attempt": INT, "lr": FLOAT, "strength": FLOAT, "epochs": INT, "accuracy": FLOAT,
-    "kept": BOOL,
-}  # fmt: skip
-FINAL = {
-    **KEY, "benchmark": TEXT, "model": TEXT, "method": TEXT, "fisher": TEXT, "task": TEXT, "accuracy": FLOAT,
-    "status": TEXT, "seconds": FLOAT, "device": TEXT, "hardware": TEXT, "torch": TEXT, "git_sha": TEXT, "dirty": BOOL,
-}  # fmt: skip
 AVERAGE = "average"  # the row of final.csv that is the mean over tasks
 
 
@@ -31,9 +23,7 @@ def section(name: str, place: Place) -> Section:
     """
     folder = place.results / name
     provenance = read_provenance(folder)
-    attempts, final = (
-        read_table(folder / file, columns, provenance) for file, columns in ((FILE, ATTEMPTS), ("final.csv", FINAL))
-    )
+    attempts, final = (read_table(folder / file, FILES[file], provenance) for file in (FILE, "final.csv"))
     searches, arms = final[final["task"] == AVERAGE], arms_of(final, folder)
     benchmarks, n, seeds = sorted(final["benchmark"].unique()), len(attempts), searches["seed"].nunique()
     cost = searches.groupby("device")["seconds"].sum() / 60

@@ -13,20 +13,13 @@ from tqdm import tqdm
 from cl_repro import compose, config, grid, provenance, runtime, study
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm
-from cl_repro.records import Row, Store, from_csv, to_csv
+from cl_repro.records import Folder, Row, to_csv
+from cl_repro.records.schema import SEARCH
 from cl_repro.strength_search.procedure import Patience, Rules
 from cl_repro.strength_search.training import Outcome
 from cl_repro.strength_search.training import run as through_all_tasks
 from cl_repro.unifying.course import check_runs
 from cl_repro.worker import Workshop
-
-KEY = ("config_id", "arm", "seed")
-STAMP = ("status", "seconds", "dtype", "device", "hardware", "torch", "git_sha", "dirty", "finished", "schema_version")
-COLUMNS = {
-    "attempts.csv": (*KEY, "task", "phase", "attempt", "lr", "strength", "epochs", "accuracy", "kept"),
-    # task "average" is the mean of the others; last: its rows say which searches are there
-    "final.csv": (*KEY, "benchmark", "model", "method", "fisher", "task", "accuracy", *STAMP),
-}
 
 
 class Search(NamedTuple):
@@ -69,8 +62,8 @@ def run(overrides: Sequence[str]) -> Path:
             )
     study.check_sizes(workshop, arms, device)
     study.check_networks(workshop, arms, device)
-    store = Store(Path(common["results_dir"]) / (common["name"] + common["suffix"]))
-    done = {(row["config_id"], row["seed"]) for row in earlier(store).get("final.csv", [])}
+    store = Folder(Path(common["results_dir"]) / (common["name"] + common["suffix"]))
+    done = {(row["config_id"], row["seed"]) for row in store.rows(SEARCH).get("final.csv", [])}
     todo = [(search, seed) for search in searches for seed in search.arm.cfg["seeds"]]
     todo = [(search, seed) for search, seed in todo if (search.config_id, str(seed)) not in done]
     if not todo:
@@ -181,22 +174,12 @@ def rows_of(search: Search, outcome: Outcome, stamp: Row) -> dict[str, list[Row]
     }  # fmt: skip
 
 
-def earlier(store: Store) -> dict[str, list[Row]]:
-    """The rows that are there already, by file.
-
-    Raises:
-        UserError: the folder is a study's, or edited.
-    """
-    found = store.unedited(COLUMNS)
-    return {name: from_csv(store.folder / name, COLUMNS[name], data) for name, data in found.items()}
-
-
-def add(store: Store, search: Search, seed: int, new: dict[str, list[Row]]) -> None:
+def add(store: Folder, search: Search, seed: int, new: dict[str, list[Row]]) -> None:
     """Add the rows of a search; those of others may have been written by another process meanwhile."""
     key = {"config_id": search.config_id, "arm": search.arm.label, "seed": str(seed)}
     with store.lock:
-        old, files = earlier(store), {}
-        for name, columns in COLUMNS.items():
+        old, files = store.rows(SEARCH), {}
+        for name, columns in SEARCH.items():
             rows = [
                 row for row in old.get(name, []) if (row["config_id"], row["seed"]) != (search.config_id, str(seed))
             ]

@@ -17,34 +17,12 @@ from tqdm import tqdm
 from cl_repro import compose, config, grid, provenance, runtime, study
 from cl_repro.engine import Experiment
 from cl_repro.errors import UserError
-from cl_repro.records import Row, Store, from_csv, to_csv
+from cl_repro.records import Folder, Row, to_csv
+from cl_repro.records.schema import UNIFYING
 from cl_repro.unifying.path import text
 from cl_repro.unifying.watch import Found, Settings, watch
 from cl_repro.worker import Workshop
 
-KEY = ("run", "seed")
-NETWORK = (
-    *KEY,
-    "config_id",
-    "benchmark",
-    "model",
-    "lam",
-    "reinit",
-    "weights",
-    "examples",
-    "many",
-    "accuracy",
-    "status",
-)
-STAMP = ("seconds", "dtype", "device", "hardware", "torch", "git_sha", "dirty", "finished", "schema_version")
-COLUMNS = {
-    "correlations.csv": (*KEY, "task", "x", "y", "dropped", "r"),
-    "trimmed.csv": (*KEY, "task", "x", "y", "dropped", "by", "r"),
-    "measures.csv": (*KEY, "task", "measure", "total", "largest", "negative"),
-    "summed.csv": (*KEY, "task", "iteration", "si", "siu", "full", "full_every", "loss"),
-    "noise.csv": (*KEY, "iteration", "noise", "signal"),
-    "networks.csv": (*NETWORK, *STAMP),  # last: its rows are of runs whose others are there
-}
 SCATTER = "scatter.npz"
 
 
@@ -79,7 +57,7 @@ def run(overrides: Sequence[str]) -> Path:
     """
     group, experiment, workshop = prepared(overrides)
     cfg = group.cfg
-    store = Store(Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"]))
+    store = Folder(Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"]))
     earlier(store, group.shared)
     store.create()
     origin = {
@@ -159,34 +137,32 @@ def settings_of(cfg: dict[str, Any]) -> Settings:
 # --- the files -------------------------------------------------------------------------------------------------------
 
 
-def earlier(store: Store, shared: str) -> dict[str, list[Row]]:
+def earlier(store: Folder, shared: str) -> dict[str, list[Row]]:
     """The rows that are there already, by file.
 
     Raises:
         UserError: the folder is a study's, or of another configuration, or edited.
     """
-    rows = {}
-    for name, data in store.unedited((*COLUMNS, SCATTER)).items():
-        if name in COLUMNS:
-            rows[name] = from_csv(store.folder / name, COLUMNS[name], data)
+    store.unedited([SCATTER])
+    rows = store.rows(UNIFYING)
     if any(row["config_id"] != shared for row in rows.get("networks.csv", [])):
         raise UserError(f"{store.folder}: holds the figures of another configuration; set name= to another")
     return rows
 
 
-def detailed(store: Store, group: Group, seed: int) -> bool:
+def detailed(store: Folder, group: Group, seed: int) -> bool:
     """Whether this run and seed is the one that is looked at in detail: the first of the folder."""
     there = earlier(store, group.shared).get("networks.csv", [])
     return not there or (there[0]["run"], int(there[0]["seed"])) == (group.run, seed)
 
 
-def add(store: Store, group: Group, seed: int, found: Found, network: Row) -> None:
+def add(store: Folder, group: Group, seed: int, found: Found, network: Row) -> None:
     """Replace the rows of a run and seed; those of the others may have been written by another process meanwhile."""
     with store.lock:
         old, files = earlier(store, group.shared), {}
         order = [(row["run"], row["seed"]) for row in old.get("networks.csv", [])] + [(group.run, str(seed))]
         place = {key: i for i, key in reversed(list(enumerate(order)))}  # as they came: the first stays the first
-        for name, columns in COLUMNS.items():
+        for name, columns in UNIFYING.items():
             rows = [row for row in old.get(name, []) if (row["run"], row["seed"]) != (group.run, str(seed))]
             common = {"run": group.run, "seed": str(seed)} | (network if name == "networks.csv" else {})
             new = [common | row for row in found.rows[name.removesuffix(".csv")]]

@@ -1,0 +1,28 @@
+"""The room of results: what every CSV holds, files that survive anything, and the folder of a study. No torch.
+
+`schema` states the columns; `csvs` writes and reads rows; `files` has atomic writes, locks and checksums; `folder` is a
+results folder that a measurement replaces as a whole, `store` that of a study, which grows chunk by chunk.
+"""
+
+from cl_repro.records.csvs import Row, from_csv, to_csv
+from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verified, write_atomically
+from cl_repro.records.folder import Folder
+from cl_repro.records.store import Store, checkpoint_file
+
+LAUNCH = "CL_REPRO_LAUNCH"  # environment variable: names a command as typed once, for all jobs of its sweep
+
+__all__ = [
+    "LAUNCH",
+    "Folder",
+    "Lock",
+    "Row",
+    "Store",
+    "check_place",
+    "checkpoint_file",
+    "from_csv",
+    "read_bytes",
+    "sha256",
+    "to_csv",
+    "verified",
+    "write_atomically",
+]

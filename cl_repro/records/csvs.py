@@ -1,0 +1,92 @@
+"""Rows as CSV text and back. What the writer accepts, a reader gets back as it was."""
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cl_repro.errors import UserError
+from cl_repro.records.schema import BOOL, FLOAT, INT, TEXT, Table
+
+Row = dict[str, Any]
+# Control characters and halves of surrogate pairs: no CSV holds them, so that a row is a line, in every program.
+CONTROL = "\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff"
+UNWRITABLE = re.compile(f"[{CONTROL}]")
+LOOKS = {  # of a value in a CSV, by its type
+    TEXT: re.compile(f"[^{CONTROL}]*"),
+    FLOAT: re.compile(r"(nan|[-+]?(inf|(\d+\.?\d*|\.\d+)(e[-+]?\d+)?))?", re.ASCII),
+    INT: re.compile(r"-?\d+", re.ASCII),
+    BOOL: re.compile("True|False"),
+}
+
+
+def to_csv(columns: Collection[str], rows: Iterable[Row], header: bool = True) -> bytes:
+    """Rows as CSV text; None is empty.
+
+    Args:
+        columns: of the file; a row may lack some, which are then empty.
+        rows: their values.
+        header: whether the names of the columns come first.
+
+    Returns:
+        A line for each row, in UTF-8.
+
+    Raises:
+        UserError: a value holds a control character.
+    """
+    text, n, rows = io.StringIO(), int(header), list(rows)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    found, n = text.getvalue(), n + len(rows)
+    if found.count("\n") != n or UNWRITABLE.search(found.replace("\n", "")):
+        name, value = next((k, v) for row in rows for k, v in row.items() if UNWRITABLE.search(str(v)))
+        raise UserError(f"{name}={value!r}: must have no control characters")
+    return found.encode()
+
+
+def from_csv(path: Path, columns: Collection[str], data: bytes, header: bool = True) -> Iterator[Row]:
+    """The rows of a CSV that has exactly these columns, as text.
+
+    Args:
+        path: of the file, for messages.
+        columns: of the file.
+        data: its content, or the lines that follow its header.
+        header: whether it begins with the header.
+
+    Yields:
+        A row of every line.
+
+    Raises:
+        UserError: another header, or a line with another number of fields.
+    """
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace", newline=""))
+    if header and next(reader, None) != list(columns):
+        raise UserError(
+            f"{path}: its header is not the one this version writes; move the folder away or restore the file"
+        )
+    for values in reader:
+        if len(values) != len(columns):
+            raise UserError(
+                f"{path}: line {reader.line_num} has {len(values)} fields instead of {len(columns)}: truncated?"
+            )
+        yield dict(zip(columns, values, strict=True))
+
+
+def as_text(columns: Table, row: Mapping[str, Any]) -> Row:
+    """A row as the CSV will have it, in the order of its columns.
+
+    Raises:
+        ValueError: it has not exactly these columns, or a value is not of its column's type.
+    """
+    if row.keys() != columns.keys():
+        name = min(row.keys() ^ columns.keys(), key=str)
+        raise ValueError(f"column {name!r} is {'missing' if name in columns else 'unknown'}")
+    found = {name: "" if row[name] is None else str(row[name]) for name in columns}
+    for name, column in columns.items():
+        if not LOOKS[column.type].fullmatch(found[name]):
+            raise ValueError(f"{name}={found[name]!r} is not a {column.type}, or has control characters")
+    return found

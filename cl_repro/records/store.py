@@ -1,0 +1,355 @@
+"""The results store of a study: five CSVs that grow, and the rows that wait to be added to them.
+
+A row of runs.csv whose run_id matches IS the finished cell. Workers write one spool file per chunk (temporary name,
+then rename); whoever holds the folder's lock appends spooled rows to the CSVs: provenance.json first says the sizes
+before and the checksums after (`appending`), then the rows are written, then provenance.json says that they count, and
+the spool files go. Until it says so, what is behind the sizes is nothing, and is written again: a kill at any moment
+loses nothing and doubles nothing. Whatever else differs from the checksums is an edit from outside, and is refused.
+
+A merge costs what its rows cost, whatever is there already: the store knows how far it has read, and its checksums go
+on from there. Reading takes no lock, so that a folder may be read-only, and its writer stopped.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import Timeout
+
+from cl_repro.errors import UserError
+from cl_repro.records.csvs import Row, as_text, from_csv, to_csv
+from cl_repro.records.files import Lock, append, checksums, edited, read_bytes, verified, write_atomically
+from cl_repro.records.folder import Folder, missing
+from cl_repro.records.schema import STUDY
+
+FAILURE = ("run_ids", "traceback")
+LAST = "runs.csv"
+OWN = ("store.lock", "report.lock")  # locks that stay
+TEMPORARY = (".*.tmp", "configs/.*.tmp", ".spool/.stacks.*.tmp")  # of writers under the store's lock that were killed
+BLOCK = 1 << 20  # bytes read at a time
+
+
+class Run(NamedTuple):
+    """What is remembered of a row of runs.csv."""
+
+    status: str
+    finished: str  # UTC
+
+
+class Seen:
+    """The beginning of a CSV that has been read: how long it is, and its checksum, which can go on."""
+
+    def __init__(self, size: int = 0, checksum: Any = None) -> None:
+        """Of nothing, by default."""
+        self.size, self.checksum = size, checksum or hashlib.sha256()
+
+    def further(self, data: bytes) -> "Seen":
+        """With what follows."""
+        checksum = self.checksum.copy()
+        checksum.update(data)
+        return Seen(self.size + len(data), checksum)
+
+    def up_to(self, path: Path, size: int) -> "Seen":
+        """With what follows in the file, as far as it goes."""
+        now = self
+        with open(path, "rb") as file:
+            file.seek(self.size)
+            while now.size < size and (data := file.read(min(BLOCK, size - now.size))):
+                now = now.further(data)
+        return now
+
+
+class Store(Folder):
+    """The results folder of one study."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it, and refuse what another version or another hand has written. Nothing is made yet: see `create`.
+
+        Args:
+            folder: results_dir / name; it need not exist.
+
+        Raises:
+            UserError: it is no folder, or its content is not what provenance.json says.
+        """
+        super().__init__(folder)
+        self.failures = folder / "failed"
+        self.seen = {name: Seen() for name in STUDY}
+        self.runs: dict[str, Run] = {}  # those of runs.csv, by run_id
+        self.waiting: dict[str, set[str]] = {}  # run_ids by name of their spool file
+        self.look()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def look(self) -> dict[str, Any]:
+        """Take in what the tables hold by now; what has been read before is not read again.
+
+        Returns:
+            What provenance.json says.
+        """
+        known = self.provenance()
+        while True:
+            try:
+                seen = {name: self.grown(name, known) for name in STUDY}
+                break
+            except UserError:
+                if (newer := self.provenance()) == known:
+                    raise
+                known = newer  # another process has merged since
+        self.remember(self.seen[LAST], seen[LAST])
+        self.seen = seen
+        return known
+
+    def grown(self, name: str, known: dict[str, Any]) -> Seen:
+        """A table as far as it counts, on from where it was seen last."""
+        path, counts = self.folder / name, known.get("appending", {}).get(name)
+        if counts == 0:
+            return Seen()
+        if not path.exists():
+            first = name not in known["previous"] and any(self.spool.glob("*.json"))  # an earlier version's, killed
+            if name in known["files"] and not first:
+                raise missing(path)
+            return Seen()
+        if not (self.folder / "provenance.json").exists():
+            raise UserError(
+                f"{self.folder}: has tables but no provenance.json, which says whether they are as they were written; "
+                "restore it, or move the folder away"
+            )
+        try:
+            size = path.stat().st_size if counts is None else counts
+            for start in (self.seen[name], Seen()):
+                now = start.up_to(path, size)
+                if now.size == size and now.checksum.hexdigest() in checksums(path, known):
+                    return now
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise edited(path, read_bytes(path), known)
+
+    def remember(self, before: Seen, now: Seen) -> None:
+        """Take in the runs of a part of runs.csv."""
+        if now.size < before.size:
+            before, self.runs = Seen(), {}
+        if now.size == before.size:
+            return
+        with open(self.folder / LAST, "rb") as file:
+            file.seek(before.size)
+            data = file.read(now.size - before.size)
+        for row in from_csv(self.folder / LAST, STUDY[LAST], data, header=not before.size):
+            self.runs[row["run_id"]] = Run(row["status"], row["finished"])
+
+    def read(self, names: Collection[str] = tuple(STUDY)) -> dict[str, list[Row]]:
+        """All rows of these files, by file name; {} for files that do not exist yet."""
+        known = self.look()
+        return {
+            name: list(from_csv(path, STUDY[name], verified(path, known, self.provenance)))
+            for name in names
+            if self.seen[name].size
+            for path in [self.folder / name]
+        }
+
+    def refresh(self) -> None:
+        """Take in which runs have a row, or wait in the spool to get one."""
+        # The spool first: what a merge by another process takes away from it is in the tables afterwards.
+        now = {}
+        for path in self.spool.glob("*.json"):
+            with suppress(FileNotFoundError, ValueError):  # merged meanwhile; not ours: `merge` says so
+                now[path.name] = self.waiting.get(path.name) or {row["run_id"] for row in spooled(path)[LAST]}
+        self.waiting = now
+        self.look()
+
+    def missing(self, run_ids: Iterable[str]) -> set[str]:
+        """Those that neither have a row nor wait in the spool to get one."""
+        self.refresh()
+        return set(run_ids) - self.runs.keys() - set().union(*self.waiting.values())
+
+    def finished(self) -> set[str]:
+        """run_ids that have a row or wait in the spool to get one."""
+        self.refresh()
+        return set(self.runs).union(*self.waiting.values())
+
+    # --- chunks -------------------------------------------------------------------------------------------------------
+
+    def chunk_lock(self, chunk: str) -> Lock:
+        """Held by the process that computes a chunk; the kernel frees it when that process dies."""
+        return Lock(self.spool / f"{chunk}.lock")
+
+    @contextmanager
+    def running(self, chunk: str, run_ids: list[str]) -> Iterator[None]:
+        """Say, while it lasts, which runs the holder of the chunk's lock computes; after it, which a checkpoint has."""
+        path = self.spool / f"{chunk}.running"
+        write_atomically(path, json.dumps(run_ids).encode())
+        try:
+            yield
+        finally:
+            if not checkpoint_file(self.folder, chunk).exists():
+                path.unlink(missing_ok=True)
+
+    def note_failure(self, chunk: str, run_ids: list[str], text: str, launch: str | None = None) -> None:
+        """Record the traceback of a chunk that failed, and the launch (the command as typed once) that tried it."""
+        content = {"run_ids": run_ids, "traceback": text, "launch": launch}
+        write_atomically(self.failures / f"{chunk}.json", json.dumps(content).encode())
+
+    def forget_failures(self) -> None:
+        """Those of chunks that are done now, by whatever chunk their runs were."""
+        for chunk, failure in self.failed().items():
+            if not self.missing(failure["run_ids"]):
+                (self.failures / f"{chunk}.json").unlink(missing_ok=True)
+
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """Chunks that failed and have not been done since, with run_ids and traceback."""
+        found = {}
+        for path in sorted(self.failures.glob("*.json")):
+            with suppress(FileNotFoundError):  # done meanwhile
+                found[path.stem] = from_json(path)
+        return found
+
+    def put(self, chunk: str, rows: dict[str, list[Row]]) -> None:
+        """Spool the rows of a finished chunk; files that are not named get none."""
+        complete = checked({name: rows.get(name, []) for name in STUDY})
+        write_atomically(self.spool / f"{chunk}.json", json.dumps(complete).encode())
+
+    # --- merging ------------------------------------------------------------------------------------------------------
+
+    def merge(self) -> None:
+        """Append all spooled rows to the CSVs; rows of runs that are there already are not doubled.
+
+        A spool file that is not as `put` writes it is named, set aside, and its runs are computed again.
+        """
+        with self.lock:
+            spool = sorted(self.spool.glob("*.json"))
+            known = self.look()
+            if not spool and "appending" not in known:
+                return
+            now = self.seen[LAST].checksum.hexdigest()
+            if "appending" not in known and known["files"].get(LAST, now) != now:
+                self.mend()
+                known = self.look()
+            new: dict[str, list[Row]] = {name: [] for name in STUDY}
+            for path in spool:
+                try:
+                    part = spooled(path)
+                except ValueError as error:
+                    aside = path.with_suffix(".set_aside")
+                    path.replace(aside)
+                    sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, and its runs are computed again\n")
+                    continue
+                there = self.runs.keys() | {row["run_id"] for row in new[LAST]}
+                for name, rows in part.items():
+                    new[name] += [row for row in rows if row["run_id"] not in there]
+            self.append(new, known)
+            left = (path for place in TEMPORARY for path in self.folder.glob(place))
+            for path in (*spool, *left):
+                path.unlink(missing_ok=True)
+
+    def append(self, new: dict[str, list[Row]], known: dict[str, Any]) -> None:
+        """Append rows, under `lock`, to tables that are as `known` says."""
+        texts = {name: to_csv(STUDY[name], rows, header=not self.seen[name].size) for name, rows in new.items()}
+        after = {name: self.seen[name].further(text) for name, text in texts.items()}
+        known["previous"] = {name: seen.checksum.hexdigest() for name, seen in self.seen.items() if seen.size}
+        known["files"] = {name: seen.checksum.hexdigest() for name, seen in after.items()}
+        known["appending"] = {name: seen.size for name, seen in self.seen.items()}
+        self.write_provenance(known)
+        for name, text in texts.items():
+            append(self.folder / name, self.seen[name].size, text)
+        del known["appending"]
+        known["previous"] = {}
+        self.write_provenance(known)
+        self.seen = after
+        self.runs |= {row["run_id"]: Run(row["status"], row["finished"]) for row in new[LAST]}
+
+    def mend(self) -> None:
+        """After a merge of an earlier version that was killed between two tables, under `lock`.
+
+        The tables that are ahead of runs.csv lose what it lacks; the spool still has it.
+        """
+        rows = self.read()
+        kept = {name: [row for row in rows.get(name, []) if row["run_id"] in self.runs] for name in STUDY}
+        self.replace({name: to_csv(STUDY[name], of_file) for name, of_file in kept.items()})
+
+    def tidy(self) -> None:
+        """Remove what chunks that nobody computes leave in the spool: locks, and marks of processes that were killed.
+
+        A process that still waits for one of these locks, or makes it anew, finds its chunk finished and writes
+        nothing; so nothing is computed twice, or missed, when a lock's file goes. Of a chunk that was stopped
+        everything stays.
+        """
+        for path in self.spool.glob("*.lock"):
+            if path.name in OWN or checkpoint_file(self.folder, path.stem).exists():
+                continue
+            with suppress(Timeout), Lock(path).acquire(timeout=0):
+                self.forget(path.stem)
+
+    def forget(self, chunk: str) -> None:
+        """Remove what a chunk that is done has left besides its rows, under its lock, which goes last."""
+        for name in (f"{chunk}.running", f".{chunk}.*.tmp", f"{chunk}.lock"):
+            for path in self.spool.glob(name):
+                path.unlink(missing_ok=True)
+
+
+# --- files of a chunk -------------------------------------------------------------------------------------------------
+
+
+def checkpoint_file(folder: Path, chunk: str) -> Path:
+    """Of a chunk that was stopped between two tasks: see `checkpoint`."""
+    return folder / ".spool" / f"{chunk}.checkpoint"
+
+
+def checked(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """The rows of a chunk as text.
+
+    Raises:
+        ValueError: a file too many or too few, a row that is not as the schema says, or of no run of the chunk.
+    """
+    if rows.keys() != STUDY.keys():
+        raise ValueError(f"must have the rows of {', '.join(STUDY)}")
+    result: dict[str, list[Row]] = {}
+    for name, columns in STUDY.items():
+        result[name] = []
+        for i, row in enumerate(rows[name]):
+            try:
+                result[name].append(as_text(columns, row))
+            except (ValueError, AttributeError) as error:  # AttributeError: no row at all
+                raise ValueError(f"row {i} of {name}: {error}") from None
+    run_ids = {row["run_id"] for row in result[LAST]}
+    for name, of_file in result.items():
+        for i, row in enumerate(of_file):
+            if not row["run_id"] or row["run_id"] not in run_ids:
+                raise ValueError(f"row {i} of {name}: run_id={row['run_id']!r} is of no run of the chunk")
+    return result
+
+
+def spooled(path: Path) -> dict[str, list[Row]]:
+    """The rows of one spool file.
+
+    Raises:
+        FileNotFoundError: it has been merged.
+        ValueError: it is not as `Store.put` writes it.
+    """
+    try:
+        return checked(json.loads(path.read_bytes()))
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"is not the rows of a chunk ({error})") from None
+
+
+def from_json(path: Path) -> dict[str, Any]:
+    """What this program noted about a chunk that failed.
+
+    Raises:
+        FileNotFoundError: it is done.
+        UserError: truncated or edited.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        raise not_ours(path) from None
+    if not isinstance(found, dict) or not found.keys() >= set(FAILURE):
+        raise not_ours(path)
+    return found
+
+
+def not_ours(path: Path) -> UserError:
+    """The error for what this program has not written about a chunk."""
+    return UserError(f"{path}: truncated or edited; remove it, and its runs are computed again")
