@@ -1,7 +1,7 @@
-"""`python -m cl_repro`, also installed as `cl-repro`: the Hydra application, and three commands beside it.
+"""`python -m cl_repro`, also installed as `cl-repro`: the Hydra application, and four commands beside it.
 
 The first word `status` or `plan` is not Hydra's: it says how far a study is, or what it would cost. `translate` is a
-lambda in another code base's EWC.
+lambda in another code base's EWC, `export` sends finished runs to other tools.
 """
 
 import os
@@ -9,6 +9,7 @@ import shlex
 import sys
 import traceback
 import uuid
+from importlib import import_module
 from pathlib import Path
 from textwrap import shorten
 from typing import NoReturn
@@ -129,10 +130,8 @@ def main() -> None:
         with errors.entry_point():
             if sys.argv[1:2] in (["status"], ["plan"]):
                 beside_hydra(sys.argv[1], sys.argv[2:])
-            elif sys.argv[1:2] == ["translate"]:
-                from cl_repro import translate  # noqa: PLC0415
-
-                translate.main(sys.argv[2:])
+            elif sys.argv[1:2] in (["translate"], ["export"]):
+                import_module(f"cl_repro.{sys.argv[1]}").main(sys.argv[2:])
             else:
                 application()
     except ConfigurationError as error:

@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from cl_repro import export
 from cl_repro.config import CONF
 
 BESIDE_HYDRA = tuple(f"python -m cl_repro {command} " for command in ("status", "plan", "translate"))
@@ -32,7 +33,8 @@ LINES = list(
 )
 MAKE = [line for line in LINES if line.startswith("make ")]
 BESIDE = [line for line in LINES if line.startswith(BESIDE_HYDRA)]
-APPLICATION = [line for line in LINES if line.startswith("python -m cl_repro") and line not in BESIDE]
+EXPORT = [line for line in LINES if "python -m cl_repro export " in line]
+APPLICATION = [line for line in LINES if line.startswith("python -m cl_repro") and line not in (*BESIDE, *EXPORT)]
 
 
 def test_the_readme_can_be_read() -> None:
@@ -54,7 +56,7 @@ def test_every_command_is_one_that_is_tried_here() -> None:
     of_readme = commands(README)
     assert {"make reproduce", "make test"} <= set(of_readme)
     assert len([line for line in of_readme if line in APPLICATION]) == 4
-    rest = set(LINES) - {*MAKE, *BESIDE, *APPLICATION}
+    rest = set(LINES) - {*MAKE, *BESIDE, *EXPORT, *APPLICATION}
     assert rest == {". .venv/bin/activate", 'eval "$(cl-repro -sc install=bash)"'}
 
 
@@ -88,6 +90,12 @@ def test_what_is_beside_hydra_accepts_it(
     words = [word for word in shlex.split(line)[3:] if not word.startswith("grid=")]
     assert cli.run(monkeypatch, tmp_path, *words, *small) == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", EXPORT)
+def test_export_takes_it_for_a_study_that_is_there(line: str) -> None:
+    given = export.parser().parse_args(shlex.split(line.partition(" export ")[2]))
+    assert all((cli.ROOT / "results" / name / "runs.csv").is_file() for name in given.names)
 
 
 def test_the_groups_and_their_choices_exist() -> None:
