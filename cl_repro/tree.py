@@ -41,12 +41,15 @@ def subtract(tree: Tree, other: Tree, alpha: float = 1.0) -> Tree:
 def add_products(total: Tree, one: Tree, other: Tree, value: float, scale: float = 1.0) -> Tree:
     """`scale total + value one other`, name by name."""
     if at_once(values := list(total.values())):
-        values = list(torch._foreach_mul(values, scale)) if scale != 1 else values
         factors = [one[name] for name in total], [other[name] for name in total]
-        return dict(zip(total, torch._foreach_addcmul(values, *factors, value), strict=True))
-    return {
-        name: (scale * v if scale != 1 else v).addcmul(one[name], other[name], value=value) for name, v in total.items()
-    }
+        if scale == 1:
+            return dict(zip(total, torch._foreach_addcmul(values, *factors, value), strict=True))
+        scaled = torch._foreach_mul(values, scale)
+        torch._foreach_addcmul_(scaled, *factors, value)
+        return dict(zip(total, scaled, strict=True))
+    if scale == 1:
+        return {name: v.addcmul(one[name], other[name], value=value) for name, v in total.items()}
+    return {name: (scale * v).addcmul_(one[name], other[name], value=value) for name, v in total.items()}
 
 
 def copied(tree: Tree) -> Tree:
