@@ -3,4 +3,4 @@
 Importing the package imports nothing else, so that figures and tables can be rebuilt without torch.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

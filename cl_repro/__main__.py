@@ -20,11 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cl_repro import errors
+from cl_repro import errors, sweep
 from cl_repro.compose import ConfigurationError, arms_of, from_command_line, of_composition, one_line, permitted
 from cl_repro.config import CONF, register
 from cl_repro.errors import UserError
-from cl_repro.records import LAUNCH, Lock, check_place
+from cl_repro.records import LAUNCH, check_place
 
 TYPED = "CL_REPRO_TYPED"  # environment variable: the command line, for all jobs of its sweep
 
@@ -48,7 +48,7 @@ def application(cfg: DictConfig) -> None:
 
 
 def run(cfg: DictConfig) -> None:
-    """Compute what is missing, then draw and print what there is."""
+    """Compute what is missing, then draw and print what there is; of a sweep the command that started it does."""
     overrides = list(HydraConfig.get().overrides.task)
     # Not the overrides: a file can write `hydra.overrides.task` and `hydra.sweeper.params`, too.
     arms = permitted(arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), shlex.split(os.environ[TYPED]))
@@ -57,12 +57,10 @@ def run(cfg: DictConfig) -> None:
     worker.end_with_parent()
     runtime.prepare()
     ended = study.run(arms, provenance.command(overrides), *share(HydraConfig.get(), runtime.cores()))
-    if (ended.folder / "runs.csv").exists():
-        from cl_repro.analysis import report  # noqa: PLC0415
-
-        # Jobs of a sweep may end together: the last to get the lock draws what all have written.
-        with Lock(ended.folder / ".spool" / "report.lock"):
-            print(report(ended.folder.name, ended.folder.parent))
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        sweep.note(ended.folder)
+    else:
+        sweep.draw(ended.folder)
     if ended.unfinished:
         raise UserError(ended.unfinished)
 
@@ -133,7 +131,10 @@ def main() -> None:
             elif sys.argv[1:2] in (["translate"], ["export"]):
                 import_module(f"cl_repro.{sys.argv[1]}").main(sys.argv[2:])
             else:
-                application()
+                try:
+                    application()
+                finally:  # what the jobs of a sweep have done is shown, whether one has failed or not
+                    sweep.show()
     except ConfigurationError as error:
         refuse(error)
     except Exception as error:

@@ -50,8 +50,8 @@ def from_command_line(arguments: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         UserError: what Hydra refuses, a launcher, which starts the jobs of a sweep alone, and as `arms_of`.
     """
-    parser = Parser(prog="cl-repro", allow_abbrev=False, add_help=False)
-    parser.add_argument("overrides", nargs="*")
+    parser = Parser(allow_abbrev=False, epilog="`cl-repro --help` says what every key means")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--config-dir", "-cd", type=folder)
     parser.add_argument("--config-path", "-cp", type=folder, default=CONF)
     parser.add_argument("--config-name", "-cn", default="config")

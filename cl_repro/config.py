@@ -90,6 +90,14 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "label", lambda *parts: "_".join(str(p) for p in parts if p is not None), replace=True
     )
+    OmegaConf.register_new_resolver("meanings", meanings, replace=True)
+
+
+def meanings() -> str:
+    """What each group and key means, a line each, for `--help`: the comments of the files that have them."""
+    texts = [(CONF / name).read_text(encoding="utf-8") for name in ("config.yaml", "scale/cpu.yaml")]
+    found = re.findall(r"^(?:  - )?(\w+): \S.*?\s# (.*)$", "\n".join(texts), re.MULTILINE)
+    return "\n".join(f"  {key:<16}  {meaning}" for key, meaning in found)
 
 
 def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:

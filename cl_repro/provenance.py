@@ -8,18 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from cl_repro import __version__
+
 FOLDERS = ("data_dir", "results_dir")
 
 
 class Source(NamedTuple):
     """The code that runs."""
 
-    git_sha: str  # `unknown` outside a checkout, unless CL_REPRO_COMMIT says
+    git_sha: str  # outside a checkout what CL_REPRO_COMMIT says, else the version, as v0.2.0
     dirty: bool  # tracked files outside results/ differ from the commit
 
 
 def source() -> Source:
-    """The commit of this code: from git, else from $CL_REPRO_COMMIT, else unknown."""
+    """The commit of this code: from git, else from $CL_REPRO_COMMIT; else its version, as of a wheel."""
     here = Path(__file__).resolve().parent
     try:
         inside = git(here, "rev-parse", "--show-toplevel")
@@ -30,7 +32,7 @@ def source() -> Source:
         dirty = bool(git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"))
         return Source(sha, dirty)
     except (OSError, subprocess.CalledProcessError):
-        return Source(os.environ.get("CL_REPRO_COMMIT", "unknown"), dirty=False)
+        return Source(os.environ.get("CL_REPRO_COMMIT", f"v{__version__}"), dirty=False)
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from cl_repro import engine, grid, provenance, runtime, stacking, tree, window, worker
 from cl_repro.config import check, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
+from cl_repro.progress import progress_bar
 from cl_repro.records import Store
 from cl_repro.types import Method
 
@@ -300,13 +300,12 @@ def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None) 
 def compute(store: Store, jobs: list[worker.Job], n_processes: int, budget: Budget) -> None:
     """Compute chunks, in this process if one is enough, while the budget lasts; merge each as it finishes.
 
-    One bar on standard error: replicas done, iterations, time to go, current task and its loss; nothing if that is no
-    terminal.
+    One bar on standard error: replicas done, iterations, time to go, current task and its loss.
     """
     measure = worker.Workshop(lambda *_: None)
     total, replicas, finished = sum(iterations(job, measure) for job in jobs), sum(len(job.chunk) for job in jobs), 0
     text = f"0/{replicas} replicas"
-    with tqdm(desc=text, total=total, unit="it", unit_scale=True, disable=None, smoothing=0.05) as bar:
+    with progress_bar(desc=text, total=total, unit="it", unit_scale=True, smoothing=0.05) as bar:
 
         def show(done: float, task: float, loss: float) -> None:
             if done:

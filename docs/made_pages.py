@@ -28,6 +28,7 @@ ALONG = (
     "LICENSE",
 )
 GROUPS = {"method": "Methods", "fisher": "Estimators of importances", "memory": "Memories"}
+OPTIONS = "      show_root_heading: false\n      show_root_toc_entry: false\n      heading_level: 3\n"
 TAG = "DEVIATES"
 
 
@@ -43,8 +44,7 @@ def methods() -> str:
             parts.append(f"### {', '.join(f'`{name}`' for name in choices)}\n")
             parts.append(f"`{module.replace('.', '/')}.py`\n")
             factories = "".join(f"        - {name}\n" for name in dict.fromkeys(of for of, _ in choices.values()))
-            options = "      show_root_heading: false\n      heading_level: 3\n      members:\n"
-            parts.append(f"::: {module}\n    options:\n{options}{factories}")
+            parts.append(f"::: {module}\n    options:\n{OPTIONS}      members:\n{factories}")
             parts += [f"```yaml\n# {group}={name}\n{text.strip()}\n```\n" for name, (_, text) in choices.items()]
     return "\n".join(parts)
 

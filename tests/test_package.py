@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
+from cl_repro import __version__
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # imported where a comparison with it or a target of `export` is asked for, and said so
@@ -154,6 +156,7 @@ def test_the_wheel_runs_a_study_in_an_empty_folder(built: Built, tmp_path: Path)
         rows = list(csv.DictReader(file))
     assert {row["status"] for row in rows} == {"ok"} and {row["study"] for row in rows} == {"split_digits_fisher"}
     assert {row["fisher"] for row in rows} >= {"exact", "sample", "empirical", "batched"}
+    assert {row["git_sha"] for row in rows} == {f"v{__version__}"}
     assert (here / "results" / "figures" / "split_digits_fisher_smoke.png").is_file()
     assert "EXACT" in said
     assert [path.name for path in here.iterdir()] == ["results"]

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cl_repro import export
-from cl_repro.config import CONF
+from cl_repro.config import CONF, Schema
 
 BESIDE_HYDRA = tuple(f"python -m cl_repro {command} " for command in ("status", "plan", "translate"))
 
@@ -130,3 +131,15 @@ def test_completion_lists_the_choices(monkeypatch: pytest.MonkeyPatch, capfd: py
     monkeypatch.setenv("COMP_LINE", "cl-repro fisher=")
     assert cli.run(monkeypatch, cli.ROOT, "-sc", "query=bash") == 0
     assert {"fisher=exact", "fisher=sample", "fisher=batched"} <= set(capfd.readouterr().out.split())
+
+
+def test_help_names_every_command_and_says_what_every_key_means(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(monkeypatch, cli.ROOT, "--help") == 0
+    said = capfd.readouterr().out
+    assert all(f"\n  cl-repro {command} " in said for command in ("status", "plan", "translate", "export", "-m"))
+    keys = {field.name for field in fields(Schema)} | {path.name for path in CONF.iterdir() if path.is_dir()}
+    meanings = dict(re.findall(r"^  (\w+) {2,}(\S.*)$", said, re.MULTILINE))
+    assert keys - {"hydra", "memory", "fisher"} == set(meanings)  # a method brings the other two
+    assert "fisher=" in meanings["method"] and "fisher: af, batched" in said and "memory: class_balanced" in said

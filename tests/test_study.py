@@ -103,7 +103,20 @@ def test_a_sweep_from_the_shell_fills_one_folder(
     assert {(row["fisher"], float(row["lambda"])) for row in rows} == {
         (fisher, 10.0) for fisher in ("exact", "empirical")
     }
-    assert "EMPIRICAL" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert out.count("results/tables/runs.md") == 1  # one table, of all jobs
+    assert re.search(r"^EXACT .*\nEMPIRICAL ", out, re.MULTILINE)
+    assert not list((tmp_path / "results" / "multirun").glob("*-*"))
+
+
+def test_a_sweep_of_which_a_job_is_refused_shows_what_the_others_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-m", "fisher=exact", "lam=10", "seeds=[1]", "iterations=5,-1", "workers=1"]
+    assert cli.run(monkeypatch, tmp_path, *arguments) == 2
+    said = capfd.readouterr()
+    assert said.out.count("results/tables/runs.md") == 1
+    assert said.err.strip().splitlines()[-1].startswith("error: iterations=-1: ")
 
 
 def test_a_chunk_that_fails_is_recorded_and_the_rest_go_on(
@@ -165,7 +178,7 @@ def jobs(tmp_path: Path) -> list[worker.Job]:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_for_a_terminal_only(
+def test_a_bar_in_a_terminal_and_no_line_of_what_is_short_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[worker.Job], terminal: bool
 ) -> None:
     def compute(self: worker.Workshop, job: worker.Job, wait: bool) -> str:

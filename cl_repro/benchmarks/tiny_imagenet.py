@@ -27,6 +27,7 @@ from cl_repro.benchmarks.inputs import check_scale, to_input
 from cl_repro.data.arrays import Arrays, checksum
 from cl_repro.data.files import UNREADABLE, MissingDataError, read_npz
 from cl_repro.errors import UserError
+from cl_repro.progress import progress_bar
 from cl_repro.types import Benchmark, Curriculum, Task
 
 FOLDER, NPZ = "tiny-imagenet-200", "tiny-imagenet-200.npz"
@@ -161,7 +162,7 @@ def load(data_dir: Path) -> Arrays:
         train, test = listed(folder)
     except OSError as error:
         raise UserError(f"{error.filename or data_dir}: cannot be read: {error.strerror}") from error
-    bar = tqdm(desc=FOLDER, total=len(train) + len(test), unit="image", disable=None)
+    bar = progress_bar(desc=FOLDER, total=len(train) + len(test), unit="image")
     with bar:
         arrays = Arrays(decoded(train, bar), labels(COUNTS.train), decoded(test, bar), labels(COUNTS.test))
     keep(npz, arrays)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from cl_repro import compose, config, grid, provenance, runtime, study
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm
+from cl_repro.progress import progress_bar
 from cl_repro.records import Folder, Row, to_csv
 from cl_repro.records.schema import SEARCH
 from cl_repro.strength_search.procedure import Patience, Rules
@@ -84,8 +84,8 @@ def run(overrides: Sequence[str]) -> Path:
     for search, seed in todo:
         cfg, experiment = search.arm.cfg, workshop.experiment(search.arm, device)
         began = runtime.clock(device)
-        with tqdm(
-            desc=f"{search.arm.label}, seed {seed}", total=experiment.benchmark.n_tasks, unit="task", disable=None
+        with progress_bar(
+            desc=f"{search.arm.label}, seed {seed}", total=experiment.benchmark.n_tasks, unit="task"
         ) as bar:
             outcome = through_all_tasks(
                 experiment,

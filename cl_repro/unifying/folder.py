@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cl_repro import compose, config, grid, provenance, runtime, study
 from cl_repro.engine import Experiment
 from cl_repro.errors import UserError
+from cl_repro.progress import progress_bar
 from cl_repro.records import Folder, Row, to_csv
 from cl_repro.records.schema import UNIFYING
 from cl_repro.unifying.path import text
@@ -76,7 +76,7 @@ def run(overrides: Sequence[str]) -> Path:
     for seed in cfg["seeds"]:
         in_detail = detailed(store, group, seed)
         began = runtime.clock(experiment.device)
-        with tqdm(desc=f"{group.run}, seed {seed}", total=steps, unit="it", disable=None) as bar:
+        with progress_bar(desc=f"{group.run}, seed {seed}", total=steps, unit="it") as bar:
             method = workshop.method(cfg)
             found = watch(
                 experiment, method, cfg["method"]["xi"], seed, cfg["lam"], group.settings, in_detail, bar.update

@@ -1,0 +1,38 @@
+"""How far a long command is, on standard error: a bar in a terminal, and a line now and then where there is none."""
+
+import sys
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+EVERY = 30.0  # seconds between two lines
+
+
+class Lines(tqdm):
+    """A bar whose states are lines of their own; what ends within `EVERY` seconds has none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Arguments as of `tqdm`."""
+        when = {"delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY, "miniters": 0}
+        super().__init__(**kwargs | when)
+
+    def set_description(self, desc: str | None = None, refresh: bool = False) -> None:
+        """For the next line."""
+        super().set_description(desc, refresh=False)
+
+    @staticmethod
+    def status_printer(file: TextIO) -> Any:
+        """How tqdm writes a state."""
+        return lambda text: print(text, file=file, flush=True) if text else None
+
+
+def progress_bar(**kwargs: Any) -> tqdm:
+    """A bar on standard error.
+
+    Args:
+        kwargs: desc, total, unit and the like, as of `tqdm`.
+
+    Returns:
+        The bar, a context manager; `update(n)` says that n more are done.
+    """
+    return tqdm(**kwargs) if sys.stderr.isatty() else Lines(**kwargs)
