@@ -2,17 +2,20 @@
 
 A page says where with a comment, `<!-- made: NAME -->`; NAME is a function of `MADE`. Besides, the site's first page is
 the README, files of the repository that pages point to come along, and mathematics becomes MathML, which needs neither
-a script nor a network. Nothing here imports the package.
+a script nor a network.
 """
 
 import csv
 import html
 import re
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from cl_repro.records.schema import described
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -96,6 +99,23 @@ def tagged(text: str) -> list[str]:
     return found
 
 
+def columns() -> str:
+    """Every column of every CSV, with its type, unit and meaning: a table for each file."""
+    parts = []
+    for title, rows in groupby(described(), lambda row: row[0]):
+        parts.append(f"### {title}\n")
+        for file, own in groupby(rows, lambda row: row[1]):
+            lines = [f"| `{name}` | {kind} | {unit} | {cell(meaning)} |" for _, _, name, kind, unit, meaning in own]
+            head = "| column | type | unit | meaning |\n|---|---|---|---|"
+            parts.append(f"#### {cell(file)}\n\n{head}\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def cell(text: str) -> str:
+    """A text in Markdown, as it is."""
+    return re.sub(r"([|<*_])", r"\\\1", text)
+
+
 def bench() -> str:
     """Every measured row of results/bench, a table for each of its files."""
     parts = []
@@ -119,7 +139,7 @@ def aim(row: dict[str, str]) -> str:
     return f"{row['better']} {row['target']}" if row["target"] else ""
 
 
-MADE: dict[str, Callable[[], str]] = {"methods": methods, "deviations": deviations, "bench": bench}
+MADE: dict[str, Callable[[], str]] = {"methods": methods, "deviations": deviations, "columns": columns, "bench": bench}
 
 
 # --- the hooks -------------------------------------------------------------------------------------------------------
@@ -140,10 +160,10 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Put in what is made; links of a page then begin in the folder of pages, not in the repository."""
     markdown = re.sub(r"<!-- made: (\w+) -->", lambda found: MADE[found[1]](), markdown)
-    if page.file.src_uri == "index.md":
-        folders = r"\]\(results/(?:figures|tables)\)|\]\(docs\)"  # a site has no folders to look into
-        return re.sub(rf"\[([^\]]*){folders}", r"\1", markdown).replace("](docs/", "](")
-    if page.file.src_uri.startswith(("results/", "CHANGELOG", "CONTRIBUTING")):
+    if page.file.src_uri in ("index.md", "CHANGELOG.md", "CONTRIBUTING.md"):  # the root's
+        folders = r"\[([^\]]*)\]\((?:results/(?:figures|tables)|docs)\)"  # a site has no folders to look into
+        return re.sub(folders, r"\1", markdown).replace("](docs/", "](")
+    if page.file.src_uri.startswith("results/"):
         return markdown
     inside = page.file.src_uri.count("/")
     return markdown.replace("](" + "../" * (inside + 1), "](" + "../" * inside)
