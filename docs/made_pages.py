@@ -103,11 +103,12 @@ def columns() -> str:
     """Every column of every CSV, with its type, unit and meaning: a table for each file."""
     parts = []
     for title, rows in groupby(described(), lambda row: row[0]):
-        parts.append(f"### {title}\n")
+        name, _, folder = title.rpartition(", ")
+        parts.append(f"### {name}: `{folder}`\n")
         for file, own in groupby(rows, lambda row: row[1]):
-            lines = [f"| `{name}` | {kind} | {unit} | {cell(meaning)} |" for _, _, name, kind, unit, meaning in own]
+            lines = [f"| `{column}` | {kind} | {unit} | {cell(meaning)} |" for _, _, column, kind, unit, meaning in own]
             head = "| column | type | unit | meaning |\n|---|---|---|---|"
-            parts.append(f"#### {cell(file)}\n\n{head}\n" + "\n".join(lines) + "\n")
+            parts.append(f"#### `{file}`\n\n{head}\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 

@@ -3,6 +3,7 @@
 import ast
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from cl_repro import __version__
 
@@ -39,6 +41,39 @@ def test_what_is_promised_is_what_is_tested() -> None:
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     least = dict(requirement.split(">=") for requirement in listed if not requirement.startswith("cl_repro["))
     assert least == {name: pinned[name] for name in least}
+
+
+def test_the_lock_of_uv_has_the_tested_versions_of_all_that_is_declared() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    found = {package["name"]: package for package in lock}
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    normal = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned.items()}
+    assert {name: found[name]["version"] for name in normal} == normal
+    assert {str(package["source"]) for package in lock} == {
+        str({"registry": "https://pypi.org/simple"}),
+        str({"editable": "."}),
+    }
+    asked = found["cl-repro"]["metadata"]
+    project = PROJECT["project"]
+    listed = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    assert {(one["name"], one.get("specifier")) for one in asked["requires-dist"]} == {
+        (re.sub(r"[-_.]+", "-", name).lower(), f">={least}")
+        for name, _, least in (requirement.partition(">=") for requirement in listed if ">=" in requirement)
+    } | {("cl-repro", None)}
+    assert PROJECT["dependency-groups"]["dev"] == ["cl_repro[dev]"]  # what `uv run pytest` needs
+
+
+def test_continuous_integration_runs_what_runs_here() -> None:
+    [job] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    [command] = [step["run"] for step in job["steps"] if "run" in step]
+    assert os.access(ROOT / command, os.X_OK)
+
+
+def test_the_version_is_written_once_and_has_its_changes() -> None:
+    assert "version" in PROJECT["project"]["dynamic"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert f"\n## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_what_is_imported_is_declared() -> None:
