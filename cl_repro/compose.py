@@ -25,8 +25,8 @@ CompositionError = (*ConfigurationError, OSError, ValueError)
 
 # What an arm cannot have of its own.
 OF_THE_STUDY = {
-    "allow_targets", "arms", "copy", "data_dir", "device", "max_replicas", "name", "results_dir", "retry", "scale",
-    "study", "suffix", "time_budget", "workers",
+    "allow_targets", "arms", "copy", "data_dir", "deterministic", "device", "max_replicas", "name", "results_dir",
+    "retry", "scale", "study", "suffix", "time_budget", "workers",
 }  # fmt: skip
 # What a method brings: which choice of these groups it has at first, so that another can be made.
 NOT_BROUGHT = {

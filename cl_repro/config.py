@@ -53,6 +53,8 @@ class Schema:
     device: str = MISSING
     dtype: str = MISSING
     tf32: bool = MISSING
+    channels_last: bool = MISSING
+    deterministic: bool = MISSING
     workers: Any = MISSING
     max_replicas: Any = MISSING
     share_first_task: bool = MISSING

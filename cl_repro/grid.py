@@ -27,7 +27,7 @@ SCIENCE = (
     "val_fraction",
     "dtype",
 )
-SWITCHES = ("tf32", "reinit")  # too; off is null, so that they rename no old result
+SWITCHES = ("tf32", "channels_last", "reinit")  # too; off is null, so that they rename no old result
 # Keys inside the nodes above that change no result (rows_per_pass: only the order of a sum).
 DESCRIPTION = {"name", "protocol", "rows_per_pass", "uses_lambda"}
 

@@ -35,6 +35,18 @@ def prepare() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def deterministic(wanted: bool, device: str) -> None:
+    """Let torch compute on CUDA only what is the same to the last bit in every run, or anything; for the whole process.
+
+    An operation that has no such kernel then raises. cuBLAS reads the variable before its first product, and processes
+    that this one starts inherit it.
+    """
+    wanted = wanted and device.startswith("cuda")
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+
+
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Let CUDA round the factors of products and convolutions to TF32 (10 bits of mantissa) meanwhile, or not."""

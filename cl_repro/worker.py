@@ -83,6 +83,7 @@ class Workshop:
     def experiment(self, arm: Arm, device: str) -> engine.Experiment:
         """What all replicas of an arm share."""
         cfg = arm.cfg
+        runtime.deterministic(cfg["deterministic"], device)
         benchmark, scenario = self.benchmark(cfg, device), build("scenario", cfg["scenario"])
         n_outputs = scenario.n_outputs(benchmark, benchmark.curriculum(cfg["seeds"][0]).tasks)
         given = {"input_shape": tuple(benchmark.x.shape[1:]), "n_outputs": n_outputs}
@@ -101,6 +102,7 @@ class Workshop:
             dtype=getattr(torch, cfg["dtype"]),
             device=device,
             tf32=cfg["tf32"],
+            channels_last=cfg["channels_last"],
             reinit=cfg["reinit"],
         )
 

@@ -95,8 +95,8 @@ def test_a_csv_carries_its_origin_and_survives_a_machine_that_cannot_measure_it(
 
 def test_without_cuda_its_rows_are_not_measured() -> None:
     rows = [*cuda.rows(SETTING), *cuda.study_rows(SETTING)]
-    assert [verdict(row) for row in rows] == ["not measured"] * 2
-    assert [row.target for row in rows] == [20.0, 300.0]
+    assert [verdict(row) for row in rows] == ["not measured"] * 3
+    assert [row.target for row in rows] == [20.0, None, 300.0]
 
 
 def test_the_code_of_the_cuda_rows_runs_on_any_device() -> None:
@@ -126,6 +126,7 @@ def test_the_rows_of_convolutions_compare_with_one_replica_as_the_studies_train_
         "TF32 / float32",
         "channels last / first",
         "repeatable / in any order",
+        "deterministic=true / without",
         "K = 2",
     ]
     single = {row.other for row in steps if "repeatable" not in row.name} | {steps[2].ours}

@@ -106,6 +106,11 @@ def test_a_setting_in_which_arms_differ_is_named_and_they_are_not_subtracted(tmp
     assert labels(same) == ["EXACT", "SAMPLE"] and subtracted(same) == [("EXACT", "SAMPLE")]
 
 
+def test_a_switch_that_is_off_is_as_one_that_an_older_configuration_does_not_name(tmp_path):
+    study = study_of(tmp_path, [EXACT, changed(SAMPLE, channels_last=False)])
+    assert labels(study) == ["EXACT", "SAMPLE"] and subtracted(study) == [("EXACT", "SAMPLE")]
+
+
 def test_what_is_only_a_description_or_the_same_number_is_no_setting():
     one, other = ({"name": "a", "n": n, "protocol": {"x": n}, "rows_per_pass": n, "none": None} for n in (1, 1.0))
     assert flat("fisher", one) == flat("fisher", other) == {"fisher": "a", "fisher.n": "1"}

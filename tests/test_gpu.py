@@ -63,7 +63,7 @@ CONFIGURED = [
     *(f"method=replay memory@method.memory={name.partition('=')[2]}" for name in choices("memory")),
     *(f"optim={name}" for name in ("adam", "adam_reset", "adam_tf", "sgd_momentum")),
     *("model=winners", "model=progressive", "method=lwf method.teacher=step", "method=sos method.alpha=1"),
-    *("reinit=true method=si", "val_fraction=0.2", "tf32=true"),
+    *("reinit=true method=si", "val_fraction=0.2", "tf32=true", "deterministic=true"),
 ]
 SHAPE = {"input_shape": (3, 16, 16), "n_outputs": 6}
 NETWORKS: dict[str, Net] = {
@@ -78,6 +78,7 @@ TRAINED: dict[str, tuple[Method, Estimator | None, dict[str, Any]]] = {
     "exact": (ewc(), fisher.exact(), ADAM),
     "sample": (ewc(), fisher.sample(), ADAM),
     "batched": (ewc(), batched(16), ADAM),
+    "channels last": (ewc(), fisher.exact(), ADAM | {"channels_last": True}),
     "si": (si(0.1), None, ADAM),
     "ogd": (ogd(n=5), None, {"optimiser": partial(torch.optim.SGD, lr=0.01), "reset_optimiser": True}),
 }
@@ -195,6 +196,15 @@ def test_the_same_run_twice_is_the_same_to_the_last_bit(name: str, k: int) -> No
     replicas = [Replica(1, 10.0, fisher.exact())] * k
     one, other = ([*engine.stages(made, ewc(), replicas, {})][-1].stack.params for _ in range(2))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_deterministic_is_a_setting_of_the_process(wanted: bool) -> None:
+    [cfg] = cli.arms(*TINY, f"deterministic={wanted}")
+    SHOPS[CUDA].experiment(grid.make_arm(cfg), CUDA)
+    assert torch.are_deterministic_algorithms_enabled() == wanted
+    SHOPS["cpu"].experiment(grid.make_arm(cfg), "cpu")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,17 @@ def ids(*overrides: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "same",
-    ["lam=1000", "lam=1e3", "optim.lr=1e-3", "name=other", "workers=1", "data_dir=/else", "label=mine", "reinit=false"],
+    [
+        "lam=1000",
+        "lam=1e3",
+        "optim.lr=1e-3",
+        "name=other",
+        "workers=1",
+        "data_dir=/else",
+        "label=mine",
+        "reinit=false",
+        "deterministic=true",
+    ],
 )
 def test_what_is_not_science_or_only_spelt_differently_keeps_the_run(same: str) -> None:
     assert ids(same) == ids()
@@ -39,6 +49,7 @@ OTHER_SCIENCE = [
     "scenario=domain",
     "dtype=float64",
     "tf32=true",
+    "channels_last=true",
     "reinit=true",
 ]
 

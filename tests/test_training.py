@@ -9,12 +9,14 @@ from made_experiments import digits, made_experiment, run
 from made_trees import error, same
 
 from cl_repro import rng, runtime, scenarios
+from cl_repro.bench import workloads
 from cl_repro.engine import Experiment, Replica, batches, replicas, training
 from cl_repro.engine.stack import gathered, start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
+from cl_repro.models.convnet import convnet
 from cl_repro.types import Method
 
 SEEDS = [1, 2, 5]
@@ -142,6 +144,25 @@ def test_the_penalty_acts_from_the_second_task_on():
     with mock.patch.object(replicas, "learn", spy):
         run(made_experiment(), ewc(), [Replica(1, 1.0, fisher.exact())])
     assert seen == [(0, False), (1, True), (2, True), (3, True), (4, True)]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_channels_are_last_in_training_of_one_replica_and_nowhere_else(k):
+    shape = (3, 8, 8)
+    net = convnet([4, 4], [8], input_shape=shape, n_outputs=4)
+    data = workloads.random_data(2, 30, 10, shape, dtype=torch.float64)
+    plain = workloads.experiment(data, (), 8, 4, net=net, dtype=torch.float64)
+    found: dict[bool, set[bool]] = {True: set(), False: set()}
+
+    def apply(params, buffers, x, *, train=False, **others):
+        if k == 1:  # else torch does not say
+            found[train].add(x.is_contiguous(memory_format=torch.channels_last))
+        return net.apply(params, buffers, x, train=train, **others)
+
+    changed = plain._replace(net=net._replace(apply=apply), channels_last=True)
+    expected, result = (run(of, ewc(), [Replica(1, 1.0, fisher.exact())] * k).params for of in (plain, changed))
+    assert error(result, expected) < 1e-12
+    assert found == ({True: {True}, False: {False}} if k == 1 else {True: set(), False: set()})
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -33,8 +33,9 @@ def settings_of(rows: pd.DataFrame, folder: Path, names: Sequence[str]) -> list[
         return [dict(zip(columns, map(str, row), strict=True)) for row in rows[columns].itertuples(index=False)]
     found: list[Settings] = [{} for _ in cfgs]
     for own, cfg, name in zip(found, cfgs, names, strict=True):
+        known = dict.fromkeys(SWITCHES, False) | (cfg or {})  # one that is older than a switch has it off
         for key in (*SCIENCE, *SWITCHES):
-            own.update(flat(key, (cfg or {}).get(key)))
+            own.update(flat(key, known.get(key)))
         own["fisher"] = name
     return found
 

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from cl_repro import runtime
 from cl_repro.bench.measure import AT_LEAST, AT_MOST, Row, Setting, cost, interleave, missing, speedup, timed
 from cl_repro.bench.workloads import (
     LAMBDAS,
@@ -36,14 +36,19 @@ REPLICAS = 350  # of the whole study in one stack: five seeds
 SEEDS = tuple(range(1, 11))
 STEP = "CUDA: EWC step, K = 256, per model-iteration / K = 1"
 FISHER = "CUDA: exact Fisher of all 10,000 examples, slim ResNet-18 / training on the task"
+CONVOLUTIONS = "CUDA: EWC step, slim ResNet-18, batches of 256"
+DETERMINISTIC = f"{CONVOLUTIONS}, deterministic=true / without"
 STUDY = "CUDA: Split MNIST study, 14 lambdas x 5 estimators x 10 seeds"
 ABSENT = "torch sees no CUDA device here"
 
 
 def rows(setting: Setting) -> list[Row]:
-    """Steps and Fisher passes; one row, `not measured`, without a CUDA device."""
+    """Steps and Fisher passes; `not measured` without a CUDA device."""
     if not setting.device.startswith("cuda"):
-        return [missing(STEP, "s", "x", 20.0, AT_LEAST, ABSENT)]
+        return [
+            missing(STEP, "s", "x", 20.0, AT_LEAST, ABSENT),
+            missing(DETERMINISTIC, "s", "x", None, AT_MOST, ABSENT),
+        ]
     benchmark, data = mnist(setting.data_dir, setting.device)
     note = f"{data}; {hardware(setting.device)}"
     of = mnist_experiment(benchmark, ITERATIONS)
@@ -60,25 +65,24 @@ def convolutions(setting: Setting) -> list[Row]:
     data = random_data(2, N_MEASURED, 200, (3, 32, 32), setting.device)
     of = experiment(data, (), 256, ITERATIONS, net=net, rows_per_pass=500)
 
-    def last(params: Any, buffers: Any, x: Tensor, **given: Any) -> Any:
-        return net.apply(params, buffers, x.contiguous(memory_format=torch.channels_last), **given)
-
     candidates = {
         "single": step(of, 1),
         "tf32": step(of, 1, partial(tf32, True)),
-        "channels last": step(of._replace(net=net._replace(apply=last)), 1),
+        "channels last": step(of._replace(channels_last=True), 1),
         "any order": step(of, 1, any_order),
+        "deterministic": step(of, 1, partial(deterministic, of.device)),
         "Fisher": fisher_pass(of),
         **{f"K = {k}": step(of, k) for k in STACKS},
     }
     seconds = interleave(candidates, setting.rounds)
     single, note = seconds["single"], f"random images; {hardware(setting.device)}"
-    name = "CUDA: EWC step, slim ResNet-18, batches of 256"
+    name = CONVOLUTIONS
     return [
         cost(FISHER, N * seconds["Fisher"], STEPS * single, "s", 100.0, "%", 100, note),
         speedup(f"{name}, TF32 / float32", seconds["tf32"], single, "s", None, note),
         speedup(f"{name}, channels last / first", seconds["channels last"], single, "s", None, note),
         cost(f"{name}, repeatable / in any order", single, seconds["any order"], "s", None, note=note),
+        cost(DETERMINISTIC, seconds["deterministic"], single, "s", None, note=note),
         *(
             speedup(f"{name}, K = {k}, per model-iteration / K = 1", seconds[f"K = {k}"], single, "s", None, note)
             for k in STACKS
@@ -95,6 +99,16 @@ def any_order() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.deterministic = before
+
+
+@contextmanager
+def deterministic(device: str) -> Iterator[None]:
+    """`deterministic=true` meanwhile."""
+    runtime.deterministic(True, device)
+    try:
+        yield
+    finally:
+        runtime.deterministic(False, device)
 
 
 def step(

@@ -98,7 +98,7 @@ def cost(
     return Row(name, ours, other, unit, scale * ours / other, of, target, AT_MOST, note)
 
 
-def missing(name: str, unit: str, value_unit: str, target: float, better: str, note: str) -> Row:
+def missing(name: str, unit: str, value_unit: str, target: float | None, better: str, note: str) -> Row:
     """A row that could not be measured here."""
     return Row(name, None, None, unit, None, value_unit, target, better, note)
 

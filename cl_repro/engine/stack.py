@@ -42,6 +42,7 @@ class Experiment(NamedTuple):
     tf32: bool = (
         False  # on CUDA, training may round factors to TF32; importances, observed or not, and evaluation never do
     )
+    channels_last: bool = False  # training of one replica: the channels of an image's pixel are side by side in memory
     reinit: bool = False  # protected parameters are drawn anew before every task but the first
 
     def steps(self, task: int) -> int:

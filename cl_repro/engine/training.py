@@ -231,6 +231,10 @@ def inputs(
         batch["target"] = lower(of_each(aid.targets, drawn.at[take, i, : drawn.sizes[i]].expand(k, -1)), k)
     elif aid.teacher:
         batch["target"] = taught(experiment, aid.teacher, k, data[0], each)
+    if experiment.channels_last and k == 1:
+        for of in (batch, recalled):
+            if of and of["x"].dim() == 4:
+                of["x"] = of["x"].contiguous(memory_format=torch.channels_last)
     return batch, recalled
 
 
