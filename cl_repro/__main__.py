@@ -21,7 +21,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cl_repro import errors, sweep
-from cl_repro.compose import ConfigurationError, arms_of, from_command_line, of_composition, one_line, permitted
+from cl_repro.compose import (
+    ConfigurationError,
+    arms_of,
+    from_command_line,
+    literal,
+    of_composition,
+    one_line,
+    permitted,
+)
 from cl_repro.config import CONF, register
 from cl_repro.errors import UserError
 from cl_repro.records import LAUNCH, check_place
@@ -121,6 +129,7 @@ def beside_hydra(command: str, overrides: list[str]) -> None:
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error, and exit status 2."""
     os.environ[LAUNCH] = uuid.uuid4().hex  # for all jobs and processes of this command
+    sys.argv[1:] = map(literal, sys.argv[1:])
     os.environ[TYPED] = shlex.join(sys.argv[1:])
     # Hydra then hands its exceptions to us instead of printing them on several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")

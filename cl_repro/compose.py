@@ -1,9 +1,11 @@
 """From a command line to the resolved configuration of every arm. No torch."""
 
+import inspect
 import re
 import traceback
 from argparse import ArgumentTypeError
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from cl_repro.config import CONF
+from cl_repro.config import CONF, Schema
 from cl_repro.errors import Parser, UserError
 
 ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
-# Hydra also lets through what reading a file and picking from a group raise: a binary file, `method=null`.
-CompositionError = (*ConfigurationError, OSError, ValueError)
+# Hydra also lets through what reading a file and converting a value raise: a binary file, `lam=` with 400 digits.
+CompositionError = (*ConfigurationError, OSError, OverflowError, ValueError)
 
 
 # What an arm cannot have of its own.
@@ -28,6 +30,10 @@ OF_THE_STUDY = {
     "allow_targets", "arms", "copy", "data_dir", "deterministic", "device", "max_replicas", "name", "results_dir",
     "retry", "scale", "study", "suffix", "time_budget", "workers",
 }  # fmt: skip
+# Keys whose value is text or the name of a file, and what Hydra would take for something else.
+TEXTS = {one.name for one in fields(Schema) if one.type in (str, str | None)}
+GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
+NO_TEXT = re.compile(r"(?i)[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf|nan|true|false")
 # What a method brings: which choice of these groups it has at first, so that another can be made.
 NOT_BROUGHT = {
     "fisher": "fisher=: this method uses no Fisher; if yours does, its file under method/ must say so, as that of ewc: "
@@ -56,7 +62,7 @@ def from_command_line(arguments: Sequence[str]) -> list[dict[str, Any]]:
     parser.add_argument("--config-path", "-cp", type=folder, default=CONF)
     parser.add_argument("--config-name", "-cn", default="config")
     given = parser.parse_intermixed_args(arguments)
-    overrides = given.overrides
+    overrides = [literal(text) for text in given.overrides]
     if launcher := sorted(key for key in keys(overrides) if key.startswith(("hydra/launcher", "hydra.launcher"))):
         raise UserError(f"{launcher[0]}=: a launcher starts the jobs of a sweep, `python -m cl_repro -m`; leave it out")
     with hydra.initialize_config_dir(str(given.config_path), version_base="1.3"):
@@ -71,6 +77,14 @@ def from_command_line(arguments: Sequence[str]) -> list[dict[str, Any]]:
             raise
         except CompositionError as error:
             raise UserError(one_line(error)) from None
+
+
+def literal(argument: str) -> str:
+    """`label=0.10` as `label='0.10'`: what is text stays as it is typed, whatever it looks like."""
+    key, _, value = argument.partition("=")
+    name = key.lstrip("+").partition("@")[0]
+    looks_other = NO_TEXT.fullmatch(value) or (name in GROUPS and (value == "null" or value[:1] in ("[", "{")))
+    return f"{key}='{value}'" if name in TEXTS | GROUPS and looks_other else argument
 
 
 def folder(text: str) -> Path:
@@ -185,4 +199,9 @@ def one_line(error: Exception) -> str:
         return f"unknown key {cause.full_key}; allowed: {', '.join(sorted(map(str, cause.parent_node)))}"
     if cause is not error:
         text += f" {' '.join(str(cause).split())}"
+    rules = {one.name: inspect.formatannotation(one.type) for one in fields(Schema)}
+    if (found := re.fullmatch(r"Error merging override (\+*(\w+)=.*?) (\S+ .*?) full_key: .*", text)) and found[
+        2
+    ] in rules:
+        return f"{found[1]}: must be of type {rules[found[2]]} ({found[3]})"
     return text

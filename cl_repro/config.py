@@ -6,6 +6,7 @@ Nobody below the entry point reads a configuration: `build` turns each group's n
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,7 +28,7 @@ NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "rows_per_pass", "uses
 FLAGS = {"benchmark": (), "scenario": (), "model": (), "optim": ("reset",), "method": ("uses_lambda",), "fisher": ()}
 OUTPUTS = {"bench", "figures", "ledger.csv", "ledger.md", "multirun", "published", "report", "tables"}
 FACTORIES = ("cl_repro", "torch.optim")  # where what a `_target_` names is defined
-LARGEST = {"float32": 3.4028234663852886e38, "float64": math.inf}  # beyond it a lambda is infinite
+LARGEST = {"float32": 3.4028234663852886e38, "float64": sys.float_info.max}  # beyond it a lambda is infinite
 DTYPES = tuple(LARGEST)
 RETRIES = ("all", "failed")
 MOST_DECADES = 300  # on either side of a lambda: more are none or infinitely many in any type of number
@@ -117,6 +118,8 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
     Raises:
         UserError: a key that the factory does not take (the allowed ones are named), or a value it refuses.
     """
+    if not is_name(node.get("name")):
+        raise UserError(f"{group}.name={node.get('name')}: must be text of at least one character")
     factory = find(group, node["_target_"])
     arguments = {
         key: build(f"{group}.{key}", value) if isinstance(value, Mapping) and "_target_" in value else value
@@ -137,6 +140,8 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
     for key, value in arguments.items():
         if not is_finite(value):
             raise UserError(f"{group}.{key}={value}: must be a finite number")
+        if not is_held(value):
+            raise UserError(f"{group}.{key}={value}: must be an integer of 64 bits")
         annotation = inspect.signature(factory).parameters[key].annotation
         if not fits(value, annotation):
             rule = inspect.formatannotation(annotation).replace("collections.abc.", "")
@@ -231,8 +236,15 @@ def check(cfg: Mapping[str, Any]) -> None:
     check_seeds(cfg["seeds"])
     check_counts(cfg)
     for key in ("workers", "max_replicas", "rows_per_pass"):
-        if cfg[key] != "auto" and not (is_int(cfg[key]) and cfg[key] >= 1):
-            raise UserError(f"{key}={cfg[key]}: must be auto or an integer of at least 1")
+        if cfg[key] != "auto" and not is_count(cfg[key]):
+            raise UserError(f"{key}={cfg[key]}: must be auto or an integer from 1 to {MOST_STEPS}")
+    suggested = (
+        cfg["model"].get("rows_per_pass") if cfg["rows_per_pass"] == "auto" else dict.fromkeys(("cpu", "cuda"), 1)
+    )
+    if not isinstance(suggested, Mapping) or not all(is_count(suggested.get(kind)) for kind in ("cpu", "cuda")):
+        raise UserError(
+            f"model.rows_per_pass={suggested}: must be {{cpu: N, cuda: N}}, integers from 1 to {MOST_STEPS}"
+        )
     if cfg["dtype"] not in DTYPES:
         raise UserError(f"dtype={cfg['dtype']}: must be one of {', '.join(DTYPES)}")
     if cfg["retry"] not in RETRIES:
@@ -242,11 +254,15 @@ def check(cfg: Mapping[str, Any]) -> None:
     if cfg["val_fraction"] is not None and not 0 < cfg["val_fraction"] < 1:
         raise UserError(f"val_fraction={cfg['val_fraction']}: must be between 0 and 1, or null for no validation rows")
     check_grid(cfg["grid"])
-    too_large = [lam for lam in cfg["grid"]["lambdas"] or () if lam > LARGEST[cfg["dtype"]]]
-    if too_large:
-        raise UserError(
-            f"lambda={too_large[0]}: must be at most {LARGEST[cfg['dtype']]:.3g}, the largest {cfg['dtype']}"
-        )
+    check_largest(cfg)
+
+
+def check_largest(cfg: Mapping[str, Any]) -> None:
+    """Refuse lambdas that would be infinite, wherever they come from."""
+    largest = LARGEST[cfg["dtype"]]
+    for lam in cfg["grid"]["lambdas"] or ():
+        if lam > largest:
+            raise UserError(f"lambda={lam}: must be at most {largest:.3g}, the largest {cfg['dtype']}")
 
 
 def check_counts(cfg: Mapping[str, Any]) -> None:
@@ -263,7 +279,8 @@ def check_counts(cfg: Mapping[str, Any]) -> None:
                 whole = cfg["batch_size"] if name == "batch_size" else given
                 raise UserError(f"{name}={whole}: must be an integer from {first} to {MOST_STEPS}{rule}")
     if isinstance(given, list) and len(given) != n_tasks:
-        raise UserError(f"{key}={given}: must be one number, or one for each of the {n_tasks} tasks")
+        rule = f"must be one number, or one for each of the benchmark.n_tasks={n_tasks} tasks"
+        raise UserError(f"{key}={given}: {rule}")
     if not any(per_task(given, 1)):
         raise UserError(f"{key}={given}: must train at least one task")
 
@@ -282,9 +299,10 @@ def check_nodes(cfg: Mapping[str, Any]) -> None:
         for key in ("name", "_target_", *flags):
             if not isinstance(node, Mapping) or key not in node:
                 raise UserError(f"{group}.{key}: missing; every file under {group}/ has it")
-            kind, rule = (bool, "true or false") if key in flags else (str, "text")
-            if not isinstance(node[key], kind):
-                raise UserError(f"{group}.{key}={node[key]}: must be {rule}")
+            if key in flags and not isinstance(node[key], bool):
+                raise UserError(f"{group}.{key}={node[key]}: must be true or false")
+            if key not in flags and not is_name(node[key]):
+                raise UserError(f"{group}.{key}={node[key]}: must be text of at least one character")
 
 
 def check_folder(cfg: Mapping[str, Any]) -> None:
@@ -312,14 +330,10 @@ def check_grid(grid: Mapping[str, Any]) -> None:
     if not is_number(centre) or centre <= 0:
         raise UserError(f"grid.centre={centre}: must be a finite number above 0")
     lambdas, window = grid.get("lambdas"), grid.get("window")
-    if lambdas is None and window:
-        if not isinstance(window, Mapping) or set(window) != {"product", "decades"}:
-            raise UserError(f"grid.window={window}: must have the keys product and decades")
-        if not is_number(window["product"]) or window["product"] <= 0:
-            raise UserError(f"grid.window.product={window['product']}: must be a finite number above 0")
-        if not is_int(window["decades"]) or window["decades"] < 1:
-            raise UserError(f"grid.window.decades={window['decades']}: must be an integer of at least 1")
-        return
+    if window is not None:
+        check_window(window)
+        if lambdas is None:
+            return
     if not lambdas or not isinstance(lambdas, list):
         raise UserError(f"grid.lambdas={lambdas}: must list at least one lambda")
     for lam in lambdas:
@@ -327,6 +341,16 @@ def check_grid(grid: Mapping[str, Any]) -> None:
             raise UserError(f"lambda={lam}: must be a finite number of at least 0")
     if len(set(map(float, lambdas))) < len(lambdas):
         raise UserError(f"grid.lambdas={list(lambdas)}: must not repeat a value")
+
+
+def check_window(window: Any) -> None:
+    """Refuse a window without a place or a width."""
+    if not isinstance(window, Mapping) or set(window) != {"product", "decades"}:
+        raise UserError(f"grid.window={window}: must have the keys product and decades")
+    if not is_number(window["product"]) or window["product"] <= 0:
+        raise UserError(f"grid.window.product={window['product']}: must be a finite number above 0")
+    if not is_int(window["decades"]) or not 1 <= window["decades"] <= MOST_DECADES:
+        raise UserError(f"grid.window.decades={window['decades']}: must be an integer from 1 to {MOST_DECADES}")
 
 
 def check_one_lambda(cfg: Mapping[str, Any]) -> None:
@@ -346,9 +370,26 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise UserError(f"seeds={list(seeds)}: must not repeat a seed")
 
 
+def is_name(value: Any) -> bool:
+    """Text of at least one character."""
+    return isinstance(value, str) and bool(value)
+
+
+def is_count(value: Any) -> bool:
+    """An integer of which there can be so many."""
+    return is_int(value) and 1 <= value <= MOST_STEPS
+
+
+def is_held(value: Any) -> bool:
+    """Whether torch can hold every integer in a value."""
+    if isinstance(value, list):
+        return all(map(is_held, value))
+    return not is_int(value) or -(2**63) <= value < 2**63
+
+
 def is_number(value: Any) -> bool:
     """A finite number that is no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_finite(value: Any) -> bool:

@@ -122,6 +122,11 @@ def clock(device: str) -> float:
     return time.process_time()
 
 
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def peak_memory(device: str) -> int:
     """Bytes: the most this process has held on the device so far."""
     if device.startswith("cuda"):

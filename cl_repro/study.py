@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cl_repro import engine, grid, provenance, runtime, stacking, tree, window, worker
-from cl_repro.config import check, per_task
+from cl_repro.config import NOT_ARGUMENTS, check, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.progress import progress_bar
@@ -81,6 +82,7 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     device = runtime.resolve_device(common["device"], index)
     workshop = worker.Workshop(lambda *_: None)
     unplaced = [grid.make_arm(cfg) for cfg in arms_cfg]
+    check_memory(workshop, unplaced, device)
     check_sizes(workshop, unplaced, device)
     check_networks(workshop, unplaced, device)
     folder = Path(common["results_dir"]) / (common["name"] + common["suffix"])
@@ -182,6 +184,27 @@ def public(cfg: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the folders of this machine, and the same for every job that shares the work."""
     own = (*provenance.FOLDERS, "copy", "time_budget", "allow_targets")
     return {key: value for key, value in cfg.items() if key not in own}
+
+
+def check_memory(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
+    """Refuse, before it is made, a network that has no room here with its gradient: on `meta` it has shapes alone."""
+    room = runtime.memory()
+    for arm in arms:
+        net, generator = workshop.experiment(arm, device).net, torch.Generator()
+        try:
+            with torch.device("meta"):
+                params, _ = net.init(generator)
+            needed = 2 * sum(p.numel() for p in params.values()) * getattr(torch, arm.cfg["dtype"]).itemsize
+        except RuntimeError as error:
+            if "overflow" not in str(error):  # it looks at its own values: then it is made to see
+                continue
+            needed = sys.maxsize
+        if needed > room:
+            given = ", ".join(f"{k}={v}" for k, v in arm.cfg["model"].items() if k not in NOT_ARGUMENTS)
+            raise UserError(
+                f"model={arm.cfg['model']['name']} with {given}: needs {needed / 1e9:.3g} GB for weights and gradient, "
+                f"must be at most the {room / 1e9:.3g} GB of this machine"
+            )
 
 
 def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cl_repro.config import check_largest
 from cl_repro.errors import UserError
 from cl_repro.grid import digest, science
 
@@ -50,13 +51,20 @@ def wanted(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> l
 
 
 def placed(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The arms, those with a window that is known with its lambdas."""
-    return [
+    """The arms, those with a window that is known with its lambdas.
+
+    Raises:
+        UserError: a lambda that would be infinite, or as `lambdas`.
+    """
+    result = [
         cfg | {"grid": cfg["grid"] | {"lambdas": lambdas(cfg["grid"]["window"], traces[key(cfg)])}}
         if has_window(cfg) and key(cfg) in traces
         else cfg
         for cfg in arms_cfg
     ]
+    for cfg in result:
+        check_largest(cfg)
+    return result
 
 
 def has_window(cfg: Mapping[str, Any]) -> bool:

@@ -5,12 +5,14 @@ gets wrong: exit status 2, one line on standard error that names the value and t
 written. What Hydra and argparse refuse themselves keeps their text. What people type has a table of its own.
 """
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import lru_cache
@@ -151,6 +153,16 @@ def npz(**changed: np.ndarray) -> Spoil:
         np.savez(work / "data/mnist.npz", **{key: value for key, value in arrays.items() if value is not None})
 
     return spoil
+
+
+def four_terabytes(work: Path) -> None:
+    """A header that promises more than any machine has memory for."""
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (5 * 10**9, 28, 28)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(work / "data/mnist.npz", "w") as archive:
+        for key in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(f"{key}.npy", header.getvalue())
 
 
 def raw(spoil_raw: Spoil) -> Spoil:
@@ -317,7 +329,7 @@ fisher=foo | Could not find 'fisher/foo' Available options in 'fisher':
 benchmark=foo | Could not find 'benchmark/foo' Available options in 'benchmark':
 study=foo | Could not find 'study/foo' Available options in 'study':
 study= | Could not find 'study/' Available options in 'study':
-method=null | Config group override must be a string or a list. Got NoneType
+method=null | Could not find 'method/null' Available options in 'method':
 benchmark.dataset=emnist | dataset=emnist: unknown data set
 lam=-1 | lambda=-1.0: must be a finite number of at least 0
 lam=inf | lambda=inf: must be a finite number of at least 0
@@ -329,12 +341,14 @@ iterations=[3,0,3,3,3] | iterations=[3, 0, 3, 3, 3]: must be an integer from 1 t
 iterations=0 | iterations=0: must be an integer from 1 to 10000000, or a list of one for each task
 iterations=99999999999 | iterations=99999999999: must be an integer from 1 to 10000000, or a list of one for each task
 batch_size=0 | batch_size=0: must be an integer from 1 to 10000000
-rows_per_pass=0 | rows_per_pass=0: must be auto or an integer of at least 1
-workers=0 | workers=0: must be auto or an integer of at least 1
-max_replicas=many | max_replicas=many: must be auto or an integer of at least 1
+rows_per_pass=0 | rows_per_pass=0: must be auto or an integer from 1 to 10000000
+workers=0 | workers=0: must be auto or an integer from 1 to 10000000
+max_replicas=many | max_replicas=many: must be auto or an integer from 1 to 10000000
 seeds=[] | seeds=[]: must list at least one seed
 seeds=[1,1] | seeds=[1, 1]: must not repeat a seed
 seeds=[-1] | seeds=[-1]: -1 must be an integer from 0 to 2**32 - 1
+allow_targets=5 | Invalid value assigned: int is not a ListConfig, list or tuple.
+seeds=1 | Invalid value assigned: int is not a ListConfig, list or tuple.
 seeds=[a] | Value 'a' of type 'str' could not be converted to Integer
 dtype=float16 | dtype=float16: must be one of float32, float64
 device=tpu | device=tpu: must be auto, cpu, cuda or cuda:<index>
@@ -347,7 +361,7 @@ results_dir= | results_dir=: must name a folder
 grid.lambdas=[] | grid.lambdas=[]: must list at least one lambda
 grid.lambdas=5 | grid.lambdas=5: must list at least one lambda
 grid.lambdas=[a] | lambda=a: must be a finite number of at least 0
-grid.window.decades=0 grid=window | grid.window.decades=0: must be an integer of at least 1
+grid.window.decades=0 grid=window | grid.window.decades=0: must be an integer from 1 to 300
 fisher.n=0 | fisher.n=0: the number of examples must be at least 1, or null for all
 fisher.n=1.5 | fisher.n=1.5: must be of type int | None
 fisher.normalisation=n | fisher.normalisation=n: must be exact or reference
@@ -363,6 +377,19 @@ method.xi=0 method=si | method.xi=0: must be a finite number above 0
 method.beta2=1 method=sos | method.beta2=1: must be at least 0 and below 1
 method.growth=fast method=l2 | method.growth=fast: must be constant or linear
 reinit=maybe | Value 'maybe' is not a valid bool (type str)
+grid=window grid.window.decades=400 | grid.window.decades=400: must be an integer from 1 to 300
+grid=window grid.window.decades=60 | lambda=1e+39: must be at most 3.4e+38, the largest float32
+model.hidden=[1000000000,1000000000] | model=mlp with hidden=[1000000000, 1000000000], init=None, bias=None: needs 8e+09
+model.hidden=[100000000000000000000] | model.hidden=[100000000000000000000]: must be an integer of 64 bits
+model.hidden=[1000000000000000000] | model=mlp with hidden=[1000000000000000000], init=None, bias=None: needs
+rows_per_pass=99999999999 | rows_per_pass=99999999999: must be auto or an integer from 1 to 10000000
+model.rows_per_pass=5 | model.rows_per_pass=5: must be {cpu: N, cuda: N}, integers from 1 to 10000000
+model.rows_per_pass.cpu=0 | model.rows_per_pass={'cpu': 0, 'cuda': 1000}: must be {cpu: N, cuda: N}, integers from 1 to
+method.name='' | method.name=: must be text of at least one character
+method=replay method.memory.name=null | method.memory.name=None: must be text of at least one character
+scale=5 | Could not find 'scale/5' Available options in 'scale':
++a.b.c=1 | a: unknown key; allowed: allow_targets, arms
+grid=around grid.window={a:1} | grid.window={'a': 1}: must have the keys product and decades
 optim.lr=-1 | optim=adam: Invalid learning rate: -1
 optim.lr=abc | optim.lr=abc: must be of type float | torch.Tensor
 model.hidden=[0] | model.hidden=[0]: must list layer sizes of at least 1
@@ -378,7 +405,7 @@ fisher=exact arms=[{fisher: exact}] | fisher=: this study lists its arms, which 
 lam=5 grid=blog | lam=5: this grid has lambdas of its own
 lam=1e39 | lambda=1e+39: must be at most 3.4e+38, the largest float32
 grid.lambdas=[1,1e0] | grid.lambdas=[1, 1.0]: must not repeat a value
-iterations=[3,3] | iterations=[3, 3]: must be one number, or one for each of the 5 tasks
+iterations=[3,3] | iterations=[3, 3]: must be one number, or one for each of the benchmark.n_tasks=5 tasks
 batch_size=5000 | batch_size=5000: must be at most the 272 examples of task 0 of seed 1
 fisher.n=5000 | fisher.n=5000: must be at most the 272 examples of task 0 of seed 1
 fisher.batch_size=300 fisher=batched | fisher.batch_size=300: must be at most the 272 examples of task 0 of seed 1
@@ -395,7 +422,7 @@ scale=full | Could not find 'scale/full' Available options in 'scale':
 scenario=til | Could not find 'scenario/til' Available options in 'scenario':
 benchmark=mnist | Could not find 'benchmark/mnist' Available options in 'benchmark':
 model=resnet18 | Could not find 'model/resnet18' Available options in 'model':
-grid=14 | Config group override must be a string or a list. Got int
+grid=14 | Could not find 'grid/14' Available options in 'grid':
 seed=3 | unknown key seed
 seeds=3 | Invalid value assigned: int is not a ListConfig, list or tuple.
 seeds=[1,2,2] | seeds=[1, 2, 2]: must not repeat a seed
@@ -429,15 +456,15 @@ grid=around grid.centre=null | grid.centre=None: must be a finite number above 0
 grid=around grid.each_side=400 | grid.each_side=400: must be an integer from 0 to 300, in decades
 grid=window grid.window.product=0 | grid.window.product=0: must be a finite number above 0
 grid=window grid.window.product=abc | grid.window.product=abc: must be a finite number above 0
-grid=window grid.window.decades=1.5 | grid.window.decades=1.5: must be an integer of at least 1
+grid=window grid.window.decades=1.5 | grid.window.decades=1.5: must be an integer from 1 to 300
 grid=window grid.window=null | grid.lambdas=None: must list at least one lambda
 grid=window grid.window=5 | grid.window=5: must have the keys product and decades
 grid=window method=l2 | grid=window: l2 has no Fisher whose trace could place a window
 iterations=-5 | iterations=-5: must be an integer from 1 to 10000000, or a list of one for each task
 iterations=1.5 | iterations=1.5: must be an integer from 1 to 10000000, or a list of one for each task
 iterations=null | iterations=None: must be an integer from 1 to 10000000, or a list of one for each task
-iterations=[] | iterations=[]: must be one number, or one for each of the 5 tasks
-iterations=[10] | iterations=[10]: must be one number, or one for each of the 5 tasks
+iterations=[] | iterations=[]: must be one number, or one for each of the benchmark.n_tasks=5 tasks
+iterations=[10] | iterations=[10]: must be one number, or one for each of the benchmark.n_tasks=5 tasks
 iterations=[10,null,10,10,10] | iterations=[10, None, 10, 10, 10]: must be an integer from 1 to 10000000, or a list
 iterations=true | iterations=True: must be an integer from 1 to 10000000, or a list of one for each task
 iterations={a:1} | iterations={'a': 1}: must be a number, a list of them, or {epochs: a number or a list}
@@ -471,15 +498,15 @@ dtype=null | field 'dtype' is not Optional
 dtype=32 | dtype=32: must be one of float32, float64
 tf32=yes_please | Value 'yes_please' is not a valid bool (type str)
 tf32=null | field 'tf32' is not Optional
-workers=-1 | workers=-1: must be auto or an integer of at least 1
-workers=1.5 | workers=1.5: must be auto or an integer of at least 1
-workers=many | workers=many: must be auto or an integer of at least 1
-workers=null | workers=None: must be auto or an integer of at least 1
-workers=[1] | workers=[1]: must be auto or an integer of at least 1
-max_replicas=0 | max_replicas=0: must be auto or an integer of at least 1
-max_replicas=-1 | max_replicas=-1: must be auto or an integer of at least 1
-rows_per_pass=-1 | rows_per_pass=-1: must be auto or an integer of at least 1
-rows_per_pass=1.5 | rows_per_pass=1.5: must be auto or an integer of at least 1
+workers=-1 | workers=-1: must be auto or an integer from 1 to 10000000
+workers=1.5 | workers=1.5: must be auto or an integer from 1 to 10000000
+workers=many | workers=many: must be auto or an integer from 1 to 10000000
+workers=null | workers=None: must be auto or an integer from 1 to 10000000
+workers=[1] | workers=[1]: must be auto or an integer from 1 to 10000000
+max_replicas=0 | max_replicas=0: must be auto or an integer from 1 to 10000000
+max_replicas=-1 | max_replicas=-1: must be auto or an integer from 1 to 10000000
+rows_per_pass=-1 | rows_per_pass=-1: must be auto or an integer from 1 to 10000000
+rows_per_pass=1.5 | rows_per_pass=1.5: must be auto or an integer from 1 to 10000000
 retry=never | retry=never: must be one of all, failed
 retry=null | field 'retry' is not Optional
 copy=two | Value 'two' of type 'str' could not be converted to Integer
@@ -589,7 +616,7 @@ fisher.labels=true | unknown key fisher.labels
 fisher=one_sample/exact fisher.n=0 | fisher.n=0: the number of examples must be at least 1, or null for all
 fisher=one_sample | Could not find 'fisher/one_sample' Available options in 'fisher':
 fisher=batched/exact | Could not find 'fisher/batched/exact' Available options in 'fisher':
-fisher=null | Config group override must be a string or a list. Got NoneType
+fisher=null | Could not find 'fisher/null' Available options in 'fisher':
 scenario=class model=progressive | model=progressive: needs scenario=task and columns=n_tasks, one for each task
 scenario.name=null | scenario.name=None: must be text
 study=split_mnist | Could not find 'study/split_mnist' Available options in 'study':
@@ -704,6 +731,8 @@ DATA = [
          npz(y_test=None)),
     Case("value", "data", "floats", MNIST, ["x_train is float64, must be uint8"],
          npz(x_train=np.full((120, 28, 28), 0.5))),
+    Case("value", "data", "four_terabytes", MNIST, ["mnist.npz: cannot be read (", "move it away and run `make data`"],
+         four_terabytes),
     Case("value", "data", "one_label", MNIST, ["mnist.npz: not the real mnist: checksum", "run `make data`"],
          npz(y_test=np.zeros(100, int))),
     Case("value", "data", "idx_magic", MNIST, ["train-labels-idx1-ubyte: cannot be read (magic 0x00000901"],

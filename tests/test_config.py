@@ -183,7 +183,7 @@ def test_a_mistake_in_a_sweep_is_one_line_after_the_other_jobs(
 # --- iterations of each task, labels --------------------------------------------------------------------------------
 
 INTEGER = "must be an integer from 1 to 10000000, or a list of one for each task"
-FIVE = "must be one number, or one for each of the 5 tasks"
+FIVE = "must be one number, or one for each of the benchmark.n_tasks=5 tasks"
 
 
 @pytest.mark.parametrize(

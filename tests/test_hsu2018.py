@@ -225,7 +225,10 @@ def test_seeds_with_unequal_tasks_are_no_stack():
     ("iterations", "message"),
     [
         ({"epochs": -1}, "iterations.epochs=-1: must be an integer from 0 to 10000000, or a list of one for each task"),
-        ({"epochs": [1, 2]}, "iterations.epochs=[1, 2]: must be one number, or one for each of the 5 tasks"),
+        (
+            {"epochs": [1, 2]},
+            "iterations.epochs=[1, 2]: must be one number, or one for each of the benchmark.n_tasks=5 tasks",
+        ),
         ({"epochs": [0] * 5}, "iterations.epochs=[0, 0, 0, 0, 0]: must train at least one task"),
         ({"epoch": 1}, "iterations={'epoch': 1}: must be a number, a list of them, or {epochs: a number or a list}"),
     ],

@@ -104,8 +104,8 @@ def test_a_damaged_record_is_refused_in_one_line(tmp_path):
     [
         ({"product": 0}, "grid.window.product=0: must be a finite number above 0"),
         ({"product": math.inf}, "grid.window.product=inf: must be a finite number above 0"),
-        ({"decades": 0}, "grid.window.decades=0: must be an integer of at least 1"),
-        ({"decades": 2.5}, "grid.window.decades=2.5: must be an integer of at least 1"),
+        ({"decades": 0}, "grid.window.decades=0: must be an integer from 1 to 300"),
+        ({"decades": 2.5}, "grid.window.decades=2.5: must be an integer from 1 to 300"),
         (
             {"width": 3},
             "grid.window={'product': 1.0, 'decades': 2, 'width': 3}: must have the keys product and",

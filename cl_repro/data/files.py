@@ -9,8 +9,8 @@ import numpy as np
 
 from cl_repro.errors import UserError
 
-UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What numpy, zipfile and gzip raise on a truncated, corrupted, pickled or forbidden file."""
+UNREADABLE = (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What numpy, zipfile and gzip raise on a truncated, corrupted, pickled or forbidden file, or one of no end."""
 
 
 class MissingDataError(UserError):
