@@ -40,7 +40,7 @@ def plan(arms_cfg: list[dict[str, Any]]) -> None:
                 per_arm[arm.label] = seconds_per_run(workshop, arm, same, planned.device)
                 print(f"  {arm.label}: {per_arm[arm.label]:.2f} s a run, in stacks of {len(chunk)}")
     total = sum(per_arm[planned.arms[cell.arm].label] for chunk in pending for cell in chunk)
-    n_processes = study.processes(arms_cfg[0]["workers"], planned.device, len(pending))
+    n_processes = study.processes(arms_cfg[0]["workers"], planned.device, len(pending), each=planned.processes)
     unit = "GPU" if planned.device.startswith("cuda") else "core"
     print(
         f"{n_pending} runs to compute: {total / 3600:.2f} {unit}-hours, "

@@ -5,7 +5,7 @@ On CUDA neither memory nor speed follows from the number of parameters: activati
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,9 @@ SMALL_NETWORK = 50_000
 CPU_STACK = 128  # replicas of a small network
 CUDA_STACK = 512  # replicas at most
 CUDA_SHARE = 0.7  # of the device's memory that the processes on it may hold
+SMALL_STACK = 8  # replicas; fewer leave a CUDA device idle between kernels, and another process can use it then
+TOGETHER = 6  # processes of small stacks on one CUDA device, at most
+CONTEXT = 600e6  # bytes that a process holds on a CUDA device beside its tensors
 STEPS = 20  # of a measurement, a task
 EXAMPLES = 1000  # of a task in a measurement, at least
 PAYS = 0.95  # a stack of twice the size is worth it if a replica's step takes at most so much of the time
@@ -34,10 +37,16 @@ class Cost(NamedTuple):
     held: int  # bytes, at most, in training, evaluation and importance passes
 
 
-def limits(
-    workshop: worker.Workshop, arms: Sequence[Arm], device: str, known: Mapping[str, float]
-) -> tuple[dict[str, int], dict[str, float]]:
-    """Replicas in one stack, at most.
+class Limits(NamedTuple):
+    """How a study is divided."""
+
+    replicas: dict[str, int]  # in one stack, at most, by `Arm.stack_id`
+    processes: int  # on one CUDA device, where workers=auto
+    measured: dict[str, float]  # before or now, by names for what a study's folder remembers
+
+
+def limits(workshop: worker.Workshop, arms: Sequence[Arm], device: str, known: Mapping[str, float]) -> Limits:
+    """Replicas in one stack, and processes on one CUDA device, at most.
 
     Args:
         workshop: builds what arms need.
@@ -46,31 +55,49 @@ def limits(
         known: what was measured before for its folder, by a name of the stack and the device.
 
     Returns:
-        The limits by `Arm.stack_id`, and what was measured, before or now.
+        The limits.
     """
     common = arms[0].cfg
-    setting, on_cuda = common["max_replicas"], device.startswith("cuda")
-    if setting == "auto" and not on_cuda:
-        setting = CPU_STACK if multiply_adds(workshop.experiment(arms[0], device)) <= SMALL_NETWORK else 1
-    if setting != "auto":
-        return {arm.stack_id: setting for arm in arms}, {}
+    setting = common["max_replicas"]
+    if not device.startswith("cuda"):
+        if setting == "auto":
+            setting = CPU_STACK if multiply_adds(workshop.experiment(arms[0], device)) <= SMALL_NETWORK else 1
+        return Limits({arm.stack_id: setting for arm in arms}, 1, {})
     memory = CUDA_SHARE * torch.cuda.mem_get_info(device)[1] / per_device(common["workers"], device)
-    result: dict[str, int] = {}
+    replicas: dict[str, int] = {}
     found: dict[str, float] = {}
+    processes = TOGETHER
     for arm in {arm.stack_id: arm for arm in reversed(arms)}.values():  # the first of each stack
         experiment = workshop.experiment(arm, device)
         name = digest([arm.stack_id, experiment.rows_per_pass, runtime.hardware(device), memory], 8)
-        if name in known:
-            found[name] = known[name]
+        cost_of = cache(partial(cost, experiment, workshop.method(arm.cfg), workshop.estimator(arm.cfg), arm.cfg))
+        if setting == "auto":
+            found[name] = known[name] if name in known else fastest(cost_of, memory)
+        k = replicas[arm.stack_id] = int(found.get(name, setting))
+        if common["workers"] == "auto" and k < SMALL_STACK:
+            name = f"{name}, bytes of {k}"
+            found[name] = known[name] if name in known else held(cost_of, k, memory)
+            processes = min(processes, together(found[name], memory))
         else:
-            of = experiment, workshop.method(arm.cfg), workshop.estimator(arm.cfg), arm.cfg
-            found[name] = fastest(partial(cost, *of), memory)
-        result[arm.stack_id] = int(found[name])
-    return result, found
+            processes = 1
+    return Limits(replicas, processes, found)
+
+
+def held(cost_of: Callable[[int], Cost], k: int, memory: float) -> float:
+    """Bytes that K replicas hold, or all of the memory where they do not fit."""
+    try:
+        return cost_of(k).held
+    except worker.FULL:
+        return memory
+
+
+def together(bytes_each: float, memory: float) -> int:
+    """Processes that hold so much each and fit in the memory: at least one."""
+    return max(1, min(TOGETHER, int(memory / (bytes_each + CONTEXT))))
 
 
 def per_device(workers: Any, device: str) -> int:
-    """Processes that share a CUDA device."""
+    """Processes that share a CUDA device, as set; with auto a stack may have all of its memory."""
     devices = runtime.cuda_devices() if device == "cuda" else 1
     return 1 if workers == "auto" else -(-workers // devices)
 

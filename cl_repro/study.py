@@ -60,7 +60,8 @@ class Plan(NamedTuple):
     device: str
     data: dict[str, str]  # checksums
     traces: dict[str, float]  # that place the windows of grid=window, by window.key
-    stacks: dict[str, float]  # replicas in one, where that was measured, by names of `stacking.limits`
+    processes: int  # on one CUDA device, where workers=auto
+    stacks: dict[str, float]  # what was measured of stacks, by names of `stacking.limits`
 
 
 def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
@@ -90,15 +91,18 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     traces = window.known(folder)
     traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, traces)]
-    limits, stacks = stacking.limits(workshop, arms, device, window.known(folder, stacking.FILE))
+    limits = stacking.limits(workshop, arms, device, window.known(folder, stacking.FILE))
     return Plan(
         arms,
-        grid.chunks(arms, grid.cells(arms), limits, {arm.stack_id for arm in arms if is_apart(workshop, arm, device)}),
+        grid.chunks(
+            arms, grid.cells(arms), limits.replicas, {arm.stack_id for arm in arms if is_apart(workshop, arm, device)}
+        ),
         folder,
         device,
         {cfg["benchmark"]["name"]: workshop.benchmark(cfg, device).checksum for cfg in arms_cfg},
         traces,
-        stacks,
+        1 if index is not None else limits.processes,  # other jobs share the devices with this one
+        limits.measured,
     )
 
 
@@ -152,7 +156,7 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
         budget = Budget(arms_cfg[0]["time_budget"], began)
         here = (planned.arms, store.folder, planned.device, source, budget.deadline)
         jobs = [worker.Job(chunk, *here) for chunk in pending]
-        n_processes = processes(arms_cfg[0]["workers"], planned.device, len(jobs), cores)
+        n_processes = processes(arms_cfg[0]["workers"], planned.device, len(jobs), cores, planned.processes)
         compute(store, jobs, n_processes, budget)
     store.merge()
     missing = unfinished(planned, store)
@@ -313,10 +317,17 @@ def measured_traces(workshop: worker.Workshop, arms_cfg: list[dict[str, Any]], d
     return result
 
 
-def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None) -> int:
-    """Worker processes: as set, or one per core on a CPU and one per CUDA device; never more than chunks."""
-    if setting == "auto":
-        setting = {"cpu": cores or runtime.cores(), "cuda": max(1, runtime.cuda_devices())}.get(device, 1)
+def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None, each: int = 1) -> int:
+    """Worker processes: as set, or one per core on a CPU and `each` per CUDA device, never more than chunks.
+
+    A process that drives a CUDA device needs a core for it.
+    """
+    cores = cores or runtime.cores()
+    if setting == "auto" and device == "cpu":
+        setting = cores
+    elif setting == "auto":
+        devices = max(1, runtime.cuda_devices()) if device == "cuda" else 1
+        setting = devices * max(1, min(each, cores // devices))
     return min(setting, n_jobs)
 
 

@@ -227,6 +227,15 @@ def test_a_study_of_two_processes_with_measured_stacks(tmp_path: Path, monkeypat
     assert (tmp_path / "cuda" / "runs" / ".spool" / "stacks.measured").exists()
 
 
+@pytest.mark.parametrize(("context", "expected"), [(0.0, stacking.TOGETHER), (1e15, 1)])
+def test_processes_share_a_device_whose_memory_they_fit(
+    context: float, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacking, "CONTEXT", context)
+    given = ["device=cuda", "workers=auto", "max_replicas=1", f"results_dir={tmp_path}"]
+    assert study.plan(cli.arms(*TINY, *given)).processes == expected
+
+
 def test_a_study_in_slices(tmp_path: Path) -> None:
     work = ["device=cuda", "workers=1", "grid.lambdas=[1,100]", "max_replicas=1"]
     whole, left = accuracies(tmp_path / "whole", *work), 99

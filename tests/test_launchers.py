@@ -211,6 +211,8 @@ def test_workers_auto_are_the_cores_of_the_job(monkeypatch: pytest.MonkeyPatch) 
     assert study.processes("auto", "cpu", n_jobs=2, cores=3) == 2
     assert study.processes("auto", "cuda", n_jobs=100, cores=3) == 4  # one per device
     assert study.processes("auto", "cuda:1", n_jobs=100, cores=3) == 1
+    assert study.processes("auto", "cuda", n_jobs=100, cores=9, each=6) == 8  # a core for each
+    assert study.processes("auto", "cuda:1", n_jobs=100, cores=9, each=6) == 6
     assert study.processes(5, "cuda:1", n_jobs=100, cores=3) == 5
 
 

@@ -22,9 +22,9 @@ def limit_of(setting: Any, experiment: Experiment) -> int:
     """Of a study of one arm, on a CPU."""
     arm = Arm("arm", {"max_replicas": setting}, "config", "stack", True)
     workshop: Any = SimpleNamespace(experiment=lambda *_: experiment)
-    limits, found = stacking.limits(workshop, [arm], "cpu", {})
-    assert found == {}
-    return limits["stack"]
+    found = stacking.limits(workshop, [arm], "cpu", {})
+    assert found.measured == {} and found.processes == 1
+    return found.replicas["stack"]
 
 
 def images(side: int) -> Benchmark:
@@ -81,6 +81,46 @@ def test_a_size_that_the_device_has_no_memory_for_is_none(error: type[Exception]
         return stacking.Cost(1 / k, k)
 
     assert stacking.fastest(cost_of, 99) == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "workers", "room", "processes"),
+    [
+        ("auto", "auto", 99, 6),  # K = 4, which hold 4 each, and a context of 1
+        ("auto", "auto", 14, 2),
+        ("auto", "auto", 4, 1),
+        ("auto", 3, 99, 1),
+        (1, "auto", 9, 4),
+        (8, "auto", 99, 1),  # a stack that keeps the device busy by itself
+        (5, "auto", 99, 1),  # no memory for so many
+    ],
+)
+def test_small_stacks_share_a_cuda_device_as_far_as_their_measured_memory_goes(
+    setting: Any, workers: Any, room: float, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time nothing is measured."""
+    asked: list[int] = []
+
+    def cost(experiment: Any, method: Any, estimator: Any, cfg: Any, k: int) -> stacking.Cost:
+        asked.append(k)
+        if k > 4:
+            raise torch.OutOfMemoryError("full")
+        return stacking.Cost(1 / k, k)
+
+    monkeypatch.setattr(stacking, "cost", cost)
+    monkeypatch.setattr(stacking, "CONTEXT", 1.0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, room / stacking.CUDA_SHARE))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "made")
+    arm = Arm("arm", {"max_replicas": setting, "workers": workers}, "config", "stack", True)
+    workshop: Any = SimpleNamespace(experiment=lambda *_: made_experiment(), method=str, estimator=str)
+    found = stacking.limits(workshop, [arm], "cuda:0", {})
+    expected = 4 if setting == "auto" else setting
+    assert found.replicas == {"stack": expected}
+    assert found.processes == processes
+    assert len(asked) == len(set(asked))
+    asked.clear()
+    assert stacking.limits(workshop, [arm], "cuda:0", found.measured) == found
+    assert not asked
 
 
 def test_what_is_measured_is_the_start_of_the_run_on_fewer_examples() -> None:
