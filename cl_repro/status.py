@@ -107,8 +107,8 @@ def begun(store: Store) -> tuple[set[str], set[str]]:
     for path in store.spool.glob("*.running"):
         try:
             run_ids = set(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            continue  # it ended meanwhile
+        except (FileNotFoundError, ValueError):
+            continue  # it ended meanwhile; or the machine crashed, and nobody computes it
         if holder(path.with_suffix(".lock")):
             running |= run_ids
         elif checkpoint_file(store.folder, path.stem).exists():

@@ -350,7 +350,7 @@ def compute(store: Store, jobs: list[worker.Job], n_processes: int, budget: Budg
             nonlocal finished
             finished += len(job.chunk) if outcome == worker.DONE else 0
             bar.set_description(f"{finished}/{replicas} replicas")
-            store.merge()
+            store.merge_in_time()
 
         if n_processes == 1:
             workshop = worker.Workshop(show)

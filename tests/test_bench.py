@@ -12,7 +12,7 @@ from made_experiments import digits, made_experiment, thinned
 from made_trees import error, random_tree
 
 from cl_repro import grid, status, tree
-from cl_repro.bench import cuda, memory, reference, report, sweep, whole_study, workloads
+from cl_repro.bench import cuda, memory, reference, report, store, sweep, whole_study, workloads
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
 from cl_repro.config import build
 from cl_repro.engine import stack
@@ -280,6 +280,22 @@ def test_status_is_asked_about_a_study_that_looks_finished(tmp_path: Path) -> No
     row = sweep.answer(rounds=1, overrides=command)
     assert row.name == "status of 4 runs"
     assert row.value is not None and row.other is not None and row.other > 0
+
+
+@pytest.mark.slow
+def test_the_store_is_measured_with_rows_that_are_read() -> None:
+    merge, status_, peak, tables = store.grown(rounds=1, seeds=2, lambdas=2)
+    assert merge.value is not None and status_.value is not None and tables.value is not None
+    assert 0 < merge.value < tables.value
+    assert peak.value is not None and 20 < peak.value < 500
+    assert "22 runs with 38 rows each" in merge.note
+
+
+def test_the_bookkeeping_of_a_chunk_is_told_of_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "END", 10)
+    row = store.bookkeeping(15)
+    assert row.value is not None and 0 < row.value < 5
+    assert row.note.startswith("the last 10 chunks, ")
 
 
 def test_a_command_that_fails_is_no_measurement(tmp_path: Path) -> None:

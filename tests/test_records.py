@@ -19,7 +19,7 @@ from cl_repro.analysis.read import rows_of
 from cl_repro.errors import UserError
 from cl_repro.records import Folder, Store, files, folder, from_csv, to_csv
 from cl_repro.records import store as store_module
-from cl_repro.records.schema import STUDY
+from cl_repro.records.schema import GROUPS, STUDY
 
 Rows = dict[str, list[dict]]
 
@@ -359,3 +359,12 @@ def test_whatever_the_writer_accepts_comes_back(table: list[dict], header: bool)
     assert list(from_csv(Path("x.csv"), ("a", "b"), data, header)) == expected
     if header and table:  # the other reader, of figures and tables
         assert rows_of(Path("x.csv"), data).to_dict("records") == expected
+
+
+def test_every_committed_csv_has_the_columns_of_the_schema() -> None:
+    known = {file: columns for files_ in GROUPS.values() for file, columns in files_.items()}
+    paths = list((ROOT / "results").rglob("*.csv"))
+    assert len(paths) > 100
+    for path in paths:
+        name = "<group>.csv" if path.parent.name == "bench" else path.name
+        assert path.read_text().partition("\n")[0] == ",".join(known[name]), path

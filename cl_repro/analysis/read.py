@@ -149,9 +149,13 @@ def _typed(path: Path, text: pd.Series, kind: str) -> pd.Series:
         value = text.str.lower().map({"true": True, "false": False})
         bad = value.isna()
     else:
-        value = pd.to_numeric(text, errors="coerce")
-        blank = text.str.strip().str.lower().isin(["", "nan"])
-        bad = value.isna() & ~blank if kind == FLOAT else value.isna() | (value % 1 != 0)
+        codes, different = pd.factorize(text)  # few are
+        value = pd.Series(pd.to_numeric(different, errors="coerce")[codes], text.index)
+        bad = value.isna()
+        if kind == FLOAT:
+            bad[bad] = ~text[bad].str.strip().str.lower().isin(["", "nan"])
+        else:
+            bad |= value % 1 != 0
     if bad.any():
         line = int(bad.to_numpy().argmax())
         raise UserError(f"{path}: line {line + 2}: {text.name} = {text.iloc[line]!r} is not a {kind}")

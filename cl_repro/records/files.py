@@ -35,8 +35,11 @@ def check_place(folder: Path) -> None:
         raise UserError(f"{there}: must be a folder, is a file")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, flush to the disk, rename: readers see the old file or the new one."""
+def write_atomically(path: Path, data: bytes, lasting: bool = True) -> None:
+    """Write under a temporary name, flush to the disk, rename: readers see the old file or the new one.
+
+    What need not outlast the machine's crash (`lasting`) does not wait for the disk.
+    """
     # Two machines that share the folder may have processes of one number.
     partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
@@ -44,7 +47,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         with open(partial, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         with suppress(OSError):  # below a file there is nothing to remove

@@ -13,6 +13,7 @@ on from there. Reading takes no lock, so that a folder may be read-only, and its
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ FAILURE = ("run_ids", "traceback")
 LAST = "runs.csv"
 OWN = ("store.lock", "report.lock")  # locks that stay
 TEMPORARY = (".*.tmp", "configs/.*.tmp", ".spool/.stacks.*.tmp")  # of writers under the store's lock that were killed
+MERGE_EVERY = 100  # times as long as a merge takes
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -80,6 +82,7 @@ class Store(Folder):
         self.seen = {name: Seen() for name in STUDY}
         self.runs: dict[str, Run] = {}  # those of runs.csv, by run_id
         self.waiting: dict[str, set[str]] = {}  # run_ids by name of their spool file
+        self.due = 0.0  # `time.monotonic`: when `merge_in_time` merges next
         self.look()
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ class Store(Folder):
     def running(self, chunk: str, run_ids: list[str]) -> Iterator[None]:
         """Say, while it lasts, which runs the holder of the chunk's lock computes; after it, which a checkpoint has."""
         path = self.spool / f"{chunk}.running"
-        write_atomically(path, json.dumps(run_ids).encode())
+        write_atomically(path, json.dumps(run_ids).encode(), lasting=False)
         try:
             yield
         finally:
@@ -243,6 +246,13 @@ class Store(Folder):
             left = (path for place in TEMPORARY for path in self.folder.glob(place))
             for path in (*spool, *left):
                 path.unlink(missing_ok=True)
+
+    def merge_in_time(self) -> None:
+        """`merge`, but so seldom that, whatever the disk, it takes a hundredth of the time; the spool loses nothing."""
+        if (began := time.monotonic()) >= self.due:
+            self.merge()
+            now = time.monotonic()
+            self.due = now + (MERGE_EVERY - 1) * (now - began)
 
     def append(self, new: dict[str, list[Row]], known: dict[str, Any]) -> None:
         """Append rows, under `lock`, to tables that are as `known` says."""
