@@ -31,6 +31,7 @@ FACTORIES = ("cl_repro", "torch.optim")  # where what a `_target_` names is defi
 LARGEST = {"float32": 3.4028234663852886e38, "float64": sys.float_info.max}  # beyond it a lambda is infinite
 DTYPES = tuple(LARGEST)
 RETRIES = ("all", "failed")
+SAVES = ("weights", "weights_of_tasks")
 MOST_DECADES = 300  # on either side of a lambda: more are none or infinitely many in any type of number
 MOST_STEPS = 10**7  # the mini-batches of a task are drawn at once, before its training
 
@@ -61,6 +62,7 @@ class Schema:
     share_first_task: bool = MISSING
     retry: str = MISSING
     time_budget: float | None = None
+    save: str | None = None
     copy: int = MISSING
     rows_per_pass: Any = MISSING
     benchmark: dict[str, Any] = field(default_factory=dict)
@@ -249,6 +251,8 @@ def check(cfg: Mapping[str, Any]) -> None:
         raise UserError(f"dtype={cfg['dtype']}: must be one of {', '.join(DTYPES)}")
     if cfg["retry"] not in RETRIES:
         raise UserError(f"retry={cfg['retry']}: must be one of {', '.join(RETRIES)}")
+    if cfg["save"] is not None and cfg["save"] not in SAVES:
+        raise UserError(f"save={cfg['save']}: must be one of {', '.join(SAVES)}, or null for no weights")
     if cfg["time_budget"] is not None and not (is_number(cfg["time_budget"]) and cfg["time_budget"] > 0):
         raise UserError(f"time_budget={cfg['time_budget']}: must be a number of seconds above 0, or null for no end")
     if cfg["val_fraction"] is not None and not 0 < cfg["val_fraction"] < 1:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cl_repro import engine, grid, provenance, runtime, stacking, tree, window, worker
+from cl_repro import engine, grid, provenance, runtime, stacking, tree, weights, window, worker
 from cl_repro.config import NOT_ARGUMENTS, check, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
@@ -138,7 +138,11 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     measured = {window.FILE: planned.traces, stacking.FILE: planned.stacks}
     if any(values and store.keep(file, values) != values for file, values in measured.items()):
         planned = plan(arms_cfg, index)  # another launch was first to measure: what it found holds for all
-    pending = left(planned, store.finished())
+    finished = store.finished()
+    pending = left(planned, finished)
+    run_ids = [cell.run_id for chunk in planned.chunks for cell in chunk if cell.run_id in finished]
+    if text := weights.lacking(store.folder, run_ids, arms_cfg[0]["save"]):
+        print(text, file=sys.stderr)
     if arms_cfg[0]["retry"] == "failed":
         failed = {run_id for failure in store.failed().values() for run_id in failure["run_ids"]}
         pending = [chunk for chunk in pending if any(cell.run_id in failed for cell in chunk)]
@@ -186,7 +190,7 @@ def unfinished(planned: Plan, store: Store) -> str:
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the folders of this machine, and the same for every job that shares the work."""
-    own = (*provenance.FOLDERS, "copy", "time_budget", "allow_targets")
+    own = (*provenance.FOLDERS, "copy", "time_budget", "save", "allow_targets")
     return {key: value for key, value in cfg.items() if key not in own}
 
 

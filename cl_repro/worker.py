@@ -17,7 +17,7 @@ import torch
 from filelock import Timeout
 from numpy.typing import NDArray
 
-from cl_repro import checkpoint, engine, provenance, runtime
+from cl_repro import checkpoint, engine, provenance, runtime, weights
 from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.config import build, per_task
 from cl_repro.errors import OutOfMemoryError, UserError
@@ -223,6 +223,7 @@ class Workshop:
         for at in engine.stages(experiment, method, replicas, self.trunks, self.report, begun):
             now = time.monotonic()
             longest, since = max(longest, now - since), now
+            weights.save(job.folder, job.arms, job.chunk, experiment, at.stack, at.learned)
             late = job.deadline is not None and now + longest > job.deadline
             if late and at.learned < experiment.benchmark.n_tasks:
                 write_atomically(path, checkpoint.dump(at, experiment, origin))

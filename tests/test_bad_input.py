@@ -480,6 +480,7 @@ val_fraction=-0.1 | val_fraction=-0.1: must be between 0 and 1, or null for no v
 val_fraction=abc | Value 'abc' of type 'str' could not be converted to Float
 val_fraction=nan | val_fraction=nan: must be between 0 and 1, or null for no validation rows
 val_fraction=[0.1] | Value '[0.1]' of type 'list' could not be converted to Float
+save=all | save=all: must be one of weights, weights_of_tasks, or null for no weights
 time_budget=-1 | time_budget=-1.0: must be a number of seconds above 0, or null for no end
 time_budget=0 | time_budget=0.0: must be a number of seconds above 0, or null for no end
 time_budget=nan | time_budget=nan: must be a number of seconds above 0, or null for no end
