@@ -1,4 +1,4 @@
-"""A chunk that was stopped between two tasks, as a file: with it, a study in slices gets on task by task.
+"""A chunk that was stopped between two tasks or two steps, as a file: with it, a study in slices gets on.
 
 The file begins with the SHA-256 of the rest, so that what a disk, a copy or a hand has changed is noticed. Nothing in
 it can run code: it holds plain containers and tensors. The state of a method is a NamedTuple of tensors and trees,
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_repro.engine import Experiment, Progress, Seconds, Stack, start
+from cl_repro.engine import Experiment, Middle, Progress, Seconds, Stack, start
 from cl_repro.types import Tree
 
 Origin = dict[str, str]
@@ -37,14 +37,15 @@ def dump(at: Progress, experiment: Experiment, origin: Origin) -> bytes:
     """The content of the file.
 
     Args:
-        at: replicas between two tasks.
-        experiment: what they share. The optimiser's moments are kept only if the next task goes on with them.
+        at: replicas between two tasks, or two steps.
+        experiment: what they share. The optimiser's moments are kept only if what comes next goes on with them.
         origin: to be compared by `load`.
 
     Raises:
         TypeError: the state of the method is not what `types.Method` says of one.
     """
-    stack, kept = at.stack, {} if experiment.reset_optimiser else at.stack.optimiser.state
+    stack = at.stack
+    kept = {} if experiment.reset_optimiser and not at.middle else stack.optimiser.state
     content = {
         "origin": origin,
         "learned": at.learned,
@@ -58,6 +59,7 @@ def dump(at: Progress, experiment: Experiment, origin: Origin) -> bytes:
         "state": plain(at.state),
         "accuracy": [torch.from_numpy(a) for a in at.accuracy],
         "traces": at.traces,
+        "middle": at.middle and at.middle._asdict(),
     }
     file = io.BytesIO()
     torch.save(content, file)  # tensors that share memory still do when they are loaded
@@ -96,23 +98,27 @@ def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) 
         for p, moments in zip(params.values(), found["moments"], strict=True):
             if moments:
                 optimiser.state[p] = moments
-        stack = Stack(
-            seeds, params, found["buffers"], optimiser, Seconds(*found["seconds"]), found["steps"], found["stored"]
-        )
+        spent, steps, stored = Seconds(*found["seconds"]), found["steps"], found["stored"]
+        stack = Stack(found["seeds"], params, found["buffers"], optimiser, spent, steps, stored)
         accuracy = [a.numpy() for a in found["accuracy"]]
-        return Progress(found["learned"], stack, restored(found["state"]), accuracy, found["traces"])
+        middle = found["middle"] and Middle(**found["middle"])
+        return Progress(found["learned"], stack, restored(found["state"]), accuracy, found["traces"], middle)
     except MALFORMED as error:
         raise Unusable("it has no such content") from error
 
 
 def misfits(found: dict[str, Any], experiment: Experiment, seeds: list[int]) -> list[str]:
     """What does not fit these replicas and a position in their tasks, by name."""
-    k, n_tasks, learned = len(seeds), experiment.benchmark.n_tasks, found["learned"]
+    n_tasks, learned, middle = experiment.benchmark.n_tasks, found["learned"], found["middle"]
+    if middle and learned == 0 and found["seeds"] == sorted(set(seeds)):
+        seeds = found["seeds"]  # of a first task that replicas share
+    k = len(seeds)
     untrained = start(experiment, seeds[:1])
     of_splits = (k, len(experiment.benchmark.splits), n_tasks)
     fits = {
         "seeds": found["seeds"] == seeds,
-        "tasks": type(learned) is int and 1 <= learned <= n_tasks,
+        "tasks": type(learned) is int and (0 if middle else 1) <= learned <= n_tasks - bool(middle),
+        "steps": not middle or (type(middle["taken"]) is int and middle["taken"] > 0),
         "params": shapes(found["params"]) == shapes(untrained.params, k),
         "buffers": shapes(found["buffers"]) == shapes(untrained.buffers, k),
         "moments": len(found["moments"]) == len(found["params"])

@@ -27,8 +27,8 @@ CompositionError = (*ConfigurationError, OSError, OverflowError, ValueError)
 
 # What an arm cannot have of its own.
 OF_THE_STUDY = {
-    "allow_targets", "arms", "copy", "data_dir", "deterministic", "device", "max_replicas", "name", "results_dir",
-    "retry", "save", "scale", "study", "suffix", "time_budget", "workers",
+    "allow_targets", "arms", "checkpoint_every", "copy", "data_dir", "deterministic", "device", "max_replicas", "name",
+    "results_dir", "retry", "save", "scale", "study", "suffix", "time_budget", "workers",
 }  # fmt: skip
 # Keys whose value is text or the name of a file, and what Hydra would take for something else.
 TEXTS = {one.name for one in fields(Schema) if one.type in (str, str | None)}

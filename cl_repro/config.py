@@ -63,6 +63,7 @@ class Schema:
     retry: str = MISSING
     time_budget: float | None = None
     save: str | None = None
+    checkpoint_every: float = 300.0
     copy: int = MISSING
     rows_per_pass: Any = MISSING
     benchmark: dict[str, Any] = field(default_factory=dict)
@@ -253,6 +254,8 @@ def check(cfg: Mapping[str, Any]) -> None:
         raise UserError(f"retry={cfg['retry']}: must be one of {', '.join(RETRIES)}")
     if cfg["save"] is not None and cfg["save"] not in SAVES:
         raise UserError(f"save={cfg['save']}: must be one of {', '.join(SAVES)}, or null for no weights")
+    if not (is_number(cfg["checkpoint_every"]) and cfg["checkpoint_every"] > 0):
+        raise UserError(f"checkpoint_every={cfg['checkpoint_every']}: must be a number of seconds above 0")
     if cfg["time_budget"] is not None and not (is_number(cfg["time_budget"]) and cfg["time_budget"] > 0):
         raise UserError(f"time_budget={cfg['time_budget']}: must be a number of seconds above 0, or null for no end")
     if cfg["val_fraction"] is not None and not 0 < cfg["val_fraction"] < 1:

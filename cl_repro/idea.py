@@ -14,16 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_repro import compose, config, engine, grid, provenance, runtime, study, tree
-from cl_repro.engine import Experiment, Stack
+from cl_repro import compose, config, engine, grid, provenance, runtime, study
+from cl_repro.engine import Experiment, Replica, Stack
 from cl_repro.engine.boundary import evaluate
-from cl_repro.engine.stack import fork, start
-from cl_repro.engine.training import learn
+from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.records import Folder, Row, to_csv
 from cl_repro.records.schema import IDEA
-from cl_repro.types import Estimator, Method, Tree
-from cl_repro.unifying.course import RUNS, advance, begin, check_runs
+from cl_repro.types import Method, Tree
 from cl_repro.worker import Workshop
 
 MARGIN = 0.35  # of the paths' extent, around them
@@ -97,18 +95,22 @@ def run(overrides: Sequence[str]) -> Path:
         )
     store = Folder(Path(cfgs[0]["results_dir"]) / (cfgs[0]["name"] + cfgs[0]["suffix"]))
     store.unedited(IDEA)
+    trunks: dict[str, engine.Trunk] = {}
+    replicas = [Replica(cfg["seeds"][0], float(cfg["lam"]), workshop.estimator(cfg)) for cfg in cfgs]
+    walked = [
+        walk(experiment, replica, workshop.method(cfg), every, trunks)
+        for replica, cfg in zip(replicas, cfgs, strict=True)
+    ]
+    check_begin_together(arms, walked)
     store.create()
     note(store, overrides, arms, experiment)
-    methods = [(workshop.method(cfg), workshop.estimator(cfg), float(cfg["lam"])) for cfg in cfgs]
-    learn(experiment, trunk, 0, Method(), None)
-    walked = [walk(experiment, trunk, *of, every) for of in methods]
     plane = through(walked[0][0], walked[-1][-1], walked[0][-1])
     rows: dict[str, list[Row]] = {"plane.csv": surface(experiment, trunk, plane, walked, points), "paths.csv": []}
-    for arm, (_, _, lam), path in zip(arms, methods, walked, strict=True):
+    for arm, replica, path in zip(arms, replicas, walked, strict=True):
         xy, off = plane.coordinates(path)
         right = accuracies(experiment, trunk, path)
         rows["paths.csv"] += [
-            {"arm": arm.label, "lambda": f"{lam:g}" if arm.uses_lambda else "", "step": i * every}
+            {"arm": arm.label, "lambda": f"{replica.lam:g}" if arm.uses_lambda else "", "step": i * every}
             | numbers(x=xy[i, 0], y=xy[i, 1], off_plane=off[i], accuracy_a=right[i, 0], accuracy_b=right[i, 1])
             for i in range(len(path))
         ]
@@ -118,21 +120,32 @@ def run(overrides: Sequence[str]) -> Path:
 
 
 def check_arms(workshop: Workshop, arms: Sequence[grid.Arm]) -> None:
-    """Refuse methods that `walk` does not run, and arms that do not go on from one and the same network after task A.
-
-    Task A is learned without a method, so none may watch it.
+    """Refuse arms that do not share all but the method, and methods whose answers are not the network's.
 
     Raises:
         UserError: which method, or which setting.
     """
-    watching = {"start_task", "observe", "gradients"}
     for arm in arms:
-        own = workshop.method(arm.cfg), arm.cfg["method"]["name"]
-        check_runs(*own, [key for key in RUNS if key not in watching])
+        if workshop.method(arm.cfg).predict:
+            raise UserError(f"method={arm.cfg['method']['name']}: a point of the plane answers as its network does")
         of_first, of_arm = map(grid.science, (arms[0].cfg, arm.cfg))
         for key in of_arm.keys() - {"method", "fisher"}:
             if of_arm[key] != of_first[key]:
                 raise UserError(f"{key}: arms of the picture differ in method, fisher and lam alone, {arm.label} in it")
+
+
+def check_begin_together(arms: Sequence[grid.Arm], walked: Sequence[Tensor]) -> None:
+    """Refuse a method that has acted in task A already.
+
+    Raises:
+        UserError: which.
+    """
+    for arm, path in zip(arms, walked, strict=True):
+        if not torch.equal(path[0], walked[0][0]):
+            raise UserError(
+                f"method={arm.cfg['method']['name']}: it acts in task A, so that its path does not begin where that of "
+                f"{arms[0].label} does"
+            )
 
 
 def note(store: Folder, overrides: Sequence[str], arms: Sequence[grid.Arm], experiment: Experiment) -> None:
@@ -163,22 +176,11 @@ def settings_of(cfg: dict[str, Any]) -> tuple[int, int]:
 
 
 def walk(
-    experiment: Experiment, trunk: Stack, method: Method, estimator: Estimator | None, lam: float, every: int
+    experiment: Experiment, replica: Replica, method: Method, every: int, trunks: dict[str, engine.Trunk]
 ) -> Tensor:
     """Weights [steps / every + 1, D] while task B is learned, the first those after task A."""
-    stack = fork(experiment, trunk, torch.tensor([0], device=experiment.device))
-    state = None
-    if method.init and method.end_task:
-        params = tree.at(experiment.protected(stack.params), 0)
-        importance = tree.at(engine.measure(experiment, stack, 0, [estimator]), 0) if estimator else {}
-        strength = torch.tensor(lam, dtype=experiment.dtype, device=experiment.device)
-        state = method.end_task(method.init(params, strength), params, importance)
-    course, state = begin(experiment, stack, 1, method, state)
-    seen, steps = [flat(stack.params)], experiment.steps(1)
-    for first in range(0, steps, every):
-        state = advance(course, state, first, min(first + every, steps))
-        seen.append(flat(stack.params))
-    return torch.cat(seen)
+    stages = engine.stages(experiment, method, [replica], trunks, every=every)
+    return torch.cat([flat(at.stack.params) for at in stages if at.learned])
 
 
 def surface(experiment: Experiment, like: Stack, plane: Plane, walked: Sequence[Tensor], points: int) -> list[Row]:

@@ -170,6 +170,8 @@ def trained(experiment: engine.Experiment, method: Method, replicas: Sequence[en
     """Seconds that training on the second task takes."""
     since = 0.0
     for at in engine.stages(experiment, method, replicas, {}):
+        if at.middle:
+            continue
         before, since = since, at.stack.seconds.train
         if at.learned == 2:
             break

@@ -190,7 +190,7 @@ def unfinished(planned: Plan, store: Store) -> str:
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the folders of this machine, and the same for every job that shares the work."""
-    own = (*provenance.FOLDERS, "copy", "time_budget", "save", "allow_targets")
+    own = (*provenance.FOLDERS, "copy", "time_budget", "checkpoint_every", "save", "allow_targets")
     return {key: value for key, value in cfg.items() if key not in own}
 
 

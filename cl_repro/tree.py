@@ -49,7 +49,8 @@ def add_products(total: Tree, one: Tree, other: Tree, value: float, scale: float
         return dict(zip(total, scaled, strict=True))
     if scale == 1:
         return {name: v.addcmul(one[name], other[name], value=value) for name, v in total.items()}
-    return {name: (scale * v).addcmul_(one[name], other[name], value=value) for name, v in total.items()}
+    add = Tensor.addcmul if under_vmap() else Tensor.addcmul_  # vmap would take one replica after the other in place
+    return {name: add(scale * v, one[name], other[name], value=value) for name, v in total.items()}
 
 
 def copied(tree: Tree) -> Tree:
@@ -88,7 +89,12 @@ def pulled(params: Tree, weight: Tree, *centre: Tree) -> Tree:
 
 def at_once(values: Sequence[Tensor]) -> bool:
     """Whether an operation on all of them is one kernel, whose launch costs more than the work: CUDA, outside vmap."""
-    return bool(values) and values[0].is_cuda and torch._C._functorch.peek_interpreter_stack() is None
+    return bool(values) and values[0].is_cuda and not under_vmap()
+
+
+def under_vmap() -> bool:
+    """Whether tensors are those of a function that `torch.vmap`, or another transform, calls."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def divide(tree: Tree, divisor: float) -> Tree:

@@ -33,7 +33,7 @@ FULL = (torch.OutOfMemoryError, OutOfMemoryError)  # what a stack that a device 
 
 
 class Stopped(Exception):
-    """A chunk waits between two tasks for the next launch."""
+    """A chunk waits between two steps for the next launch."""
 
 
 class Job(NamedTuple):
@@ -44,7 +44,7 @@ class Job(NamedTuple):
     folder: Path
     device: str
     source: provenance.Source
-    deadline: float | None = None  # `time.monotonic`: no task begins that would end later
+    deadline: float | None = None  # `time.monotonic`: nothing begins that would end later
 
 
 class Workshop:
@@ -211,7 +211,11 @@ class Workshop:
     def outcomes(
         self, job: Job, experiment: engine.Experiment, method: Method, replicas: list[engine.Replica]
     ) -> list[engine.Outcome]:
-        """Train a chunk, from its checkpoint on if there is one; stop at the last end of a task before the deadline."""
+        """Train a chunk, from its checkpoint on if there is one, and stop in time before the deadline.
+
+        A checkpoint is written then, and every `checkpoint_every` seconds, so that a process that is killed, or a
+        machine that fails, loses no more work than that.
+        """
         path = checkpoint_file(job.folder, chunk_id(job.chunk))
         origin = {
             **{key: str(value) for key, value in job.source._asdict().items()},
@@ -219,14 +223,21 @@ class Workshop:
             "hardware": runtime.hardware(job.device),
             "data": experiment.benchmark.checksum,
         }
+        every = job.arms[job.chunk[0].arm].cfg["checkpoint_every"]
         begun, longest, since = continued(path, experiment, replicas, origin), 0.0, time.monotonic()
+        written = since
         for at in engine.stages(experiment, method, replicas, self.trunks, self.report, begun):
+            if not at.middle:
+                weights.save(job.folder, job.arms, job.chunk, experiment, at.stack, at.learned)
+            if at.learned == experiment.benchmark.n_tasks:
+                break
             now = time.monotonic()
             longest, since = max(longest, now - since), now
-            weights.save(job.folder, job.arms, job.chunk, experiment, at.stack, at.learned)
             late = job.deadline is not None and now + longest > job.deadline
-            if late and at.learned < experiment.benchmark.n_tasks:
+            if late or now + longest > written + every:
                 write_atomically(path, checkpoint.dump(at, experiment, origin))
+                written = now
+            if late:
                 raise Stopped
         return engine.outcomes(experiment, method, at)
 

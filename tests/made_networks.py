@@ -43,3 +43,29 @@ def killer(hidden: Sequence[int], init: int, bias: None = None, *, input_shape: 
         return net.apply(*arguments, **options)
 
     return Net(net.init, apply)
+
+
+def dropping_net(hidden: int = 12, keep: float = 0.7) -> Net:
+    """An MLP that is another in training: inputs are dropped, and centred by their batch; evaluated, by a mean so far.
+
+    As in Split CIFAR-10/100, its head is not protected.
+    """
+
+    def init(generator: torch.Generator) -> tuple[Tree, Tree]:
+        params = init_linear("fc1", 64, hidden, generator) | init_linear("head", hidden, 10, generator)
+        return params, {"mean": torch.zeros(64)}
+
+    def apply(
+        params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, noise: Tensor | None = None, tap: Any = None
+    ) -> tuple[Tensor, Tree]:
+        a = x.flatten(1)
+        if train:
+            assert noise is not None
+            buffers = {"mean": 0.8 * buffers["mean"] + 0.2 * a.mean(0).detach()}
+            a = (a - a.mean(0)) * (noise < keep) / keep
+        else:
+            a = a - buffers["mean"]
+        a = (a @ params["fc1.weight"].mT + params["fc1.bias"]).relu()
+        return a @ params["head.weight"].mT + params["head.bias"], buffers
+
+    return Net(init, apply, noise=64, unprotected=frozenset({"head.weight", "head.bias"}))

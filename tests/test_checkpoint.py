@@ -1,4 +1,4 @@
-"""A chunk that stops between two tasks goes on as if it had not stopped; what is no checkpoint of it is refused."""
+"""A chunk that stops between two steps goes on as if it had not stopped; what is no checkpoint of it is refused."""
 
 import io
 import random
@@ -10,13 +10,16 @@ import cli
 import pytest
 import torch
 from made_experiments import SHARED, made_experiment
+from made_networks import dropping_net
 from made_trees import same
 
 from cl_repro import checkpoint, engine, provenance, study, worker
 from cl_repro.config import CONF
-from cl_repro.engine import Progress, Replica
+from cl_repro.engine import Progress, Replica, lifecycle
 from cl_repro.grid import chunk_id
+from cl_repro.memory import reservoir
 from cl_repro.methods.ewc import ewc
+from cl_repro.methods.replay import replay
 from cl_repro.records import checkpoint_file
 from cl_repro.records.schema import STUDY
 from cl_repro.types import Method
@@ -32,14 +35,16 @@ NEEDS = {
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
-def sliced(experiment: engine.Experiment, method: Method, rows: list[Replica]) -> Progress:
-    """Through all tasks, each from the checkpoint that the one before has left."""
-    at, seeds = None, [row.seed for row in rows]
-    for learned in range(1, experiment.benchmark.n_tasks + 1):
-        at = next(engine.stages(experiment, method, rows, {}, begun=at))
-        assert at.learned == learned
+def sliced(experiment: engine.Experiment, method: Method, rows: list[Replica], every: int = 1000) -> Progress:
+    """Through all tasks in slices of so many steps, each from the checkpoint that the one before has left."""
+    at, seeds, places = None, [row.seed for row in rows], []
+    while not at or at.learned < experiment.benchmark.n_tasks:
+        at = next(engine.stages(experiment, method, rows, {}, begun=at, every=every))
+        places.append((at.learned, at.middle.taken if at.middle else 0))
         at = checkpoint.load(checkpoint.dump(at, experiment, HERE), experiment, seeds, HERE)
         assert at
+    stops = [range(0, steps, every) for steps in engine.lengths(experiment, method, seeds[0])]
+    assert places == [*[(task, taken) for task, of_task in enumerate(stops) for taken in of_task][1:], (len(stops), 0)]
     return at
 
 
@@ -58,7 +63,7 @@ def test_a_run_in_slices_is_the_run(name: str, max_replicas: int) -> None:
     [arm] = planned.arms
     experiment, method = workshop.experiment(arm, "cpu"), workshop.method(arm.cfg)
     rows = [Replica(cell.seed, cell.lam or 0.0, workshop.estimator(arm.cfg)) for cell in planned.chunks[-1]]
-    expected, found = through(experiment, method, rows), sliced(experiment, method, rows)
+    expected, found = through(experiment, method, rows), sliced(experiment, method, rows, every=4)
     assert same(found.stack.params, expected.stack.params)
     one, other = (engine.outcomes(experiment, method, at) for at in (found, expected))
     for a, b in zip(one, other, strict=True):
@@ -67,11 +72,45 @@ def test_a_run_in_slices_is_the_run(name: str, max_replicas: int) -> None:
         assert a.representation == pytest.approx(b.representation, rel=0, abs=0, nan_ok=True)
 
 
+REBUILT = ["method=ewc_guide", "method.rebuild_every=4"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        REBUILT,
+        ["method=lwf", "method.warm_up=2"],
+        ["method=si", "reinit=true"],
+        ["method=ewc", "optim=adam_reset"],
+    ],
+    ids=lambda given: given[0] + given[1],
+)
+def test_a_task_in_slices_of_any_size_is_the_task(given: list[str]) -> None:
+    """Where more than weights and state counts: a state made anew on the way, a warm-up, other weights."""
+    [arm] = study.plan(cli.arms(*ON_DIGITS[:1], "grid.lambdas=[1]", "seeds=[2]", "batch_size=16", *given)).arms
+    workshop = worker.Workshop(lambda *_: None)
+    experiment, method = workshop.experiment(arm, "cpu"), workshop.method(arm.cfg)
+    rows = [Replica(seed, lam, workshop.estimator(arm.cfg)) for seed, lam in ((2, 1.0), (1, 10.0))]
+    expected = through(experiment, method, rows)
+    for every in (1, 2, 5, 6):
+        assert same(sliced(experiment, method, rows, every).stack.params, expected.stack.params)
+
+
+def test_what_training_draws_at_every_step_goes_on_where_it_stopped() -> None:
+    """Dropout of a task's examples and of those recalled, and statistics of batches."""
+    experiment = made_experiment(net=dropping_net(), share_first_task=True)
+    method = replay(reservoir(20))
+    rows = [row._replace(estimator=None) for row in ROWS]
+    expected, found = through(experiment, method, rows), sliced(experiment, method, rows, every=5)
+    assert same(found.stack.params, expected.stack.params)
+    assert same(found.stack.buffers, expected.stack.buffers)
+
+
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("share", [True, False])
 def test_moments_and_a_shared_first_task_are_kept_where_they_count(reset: bool, share: bool) -> None:
     experiment = made_experiment(reset_optimiser=reset, share_first_task=share)
-    expected, found = through(experiment, ewc(), ROWS), sliced(experiment, ewc(), ROWS)
+    expected, found = through(experiment, ewc(), ROWS), sliced(experiment, ewc(), ROWS, every=5)
     assert same(found.stack.params, expected.stack.params)
     sizes = [len(checkpoint.dump(expected, experiment._replace(reset_optimiser=r), HERE)) for r in (True, False)]
     weights = sum(p.nbytes for p in expected.stack.params.values())
@@ -117,6 +156,40 @@ def test_a_chunk_stops_after_the_task_at_which_the_time_is_over(tmp_path: Path) 
     assert not path.exists()
     [whole] = jobs(tmp_path / "other")
     rows, expected = fresh().rows(job._replace(deadline=None)), fresh().rows(whole)
+    for name in STUDY.keys() - {"runs.csv"}:
+        assert rows[name] == expected[name]
+
+
+class Killed(BaseException):
+    """As a signal that nothing catches."""
+
+
+def test_what_is_killed_at_any_moment_loses_the_work_since_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 20 random moments: 50 steps and those of a report, as every span is followed by a checkpoint here."""
+    monkeypatch.setattr(lifecycle, "SECONDS", 0.0)  # spans stay as short
+    steps = ["iterations=1000", "benchmark.n_tasks=2", "checkpoint_every=1e-9"]
+    [job], [whole] = jobs(tmp_path, *steps), jobs(tmp_path / "other", *steps)
+    rng, done, killed = random.Random(3), 0, 0
+
+    def report(n: int, task: int, loss: float) -> None:
+        nonlocal done
+        done += n
+        if killed < 20 and rng.random() < 0.6:
+            raise Killed
+
+    while True:
+        before = done
+        try:
+            rows = worker.Workshop(report).rows(job)
+            break
+        except Killed:
+            killed += 1
+            assert done - before <= 1000
+    assert killed == 20
+    assert 1000 < done <= 1000 + 20 * 50  # of the second task; the first is shared and reports nothing
+    expected = fresh().rows(whole)
     for name in STUDY.keys() - {"runs.csv"}:
         assert rows[name] == expected[name]
 

@@ -1,8 +1,9 @@
 """A stack is its replicas, one by one; and a replica is a plain training loop."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cl_repro import rng, scenarios
 from cl_repro.engine import Experiment, Replica, Stack, replicas
+from cl_repro.engine.lifecycle import Course
 from cl_repro.engine.stack import start
 from cl_repro.methods.baselines import finetune, joint
 from cl_repro.methods.ewc import ewc
@@ -180,15 +182,14 @@ def test_a_replica_is_a_plain_training_loop(mode, share):
 def test_a_diverged_replica_is_flagged_and_its_neighbours_do_not_notice(method, poison):
     """Bit for bit, in float32; whatever the seed and estimator it shares with them."""
     experiment, healthy = made(dtype=torch.float32), mixed(method, dtype=torch.float32)
-    learn, sick = replicas.learn, 4
+    learning, sick = replicas.learning, 4
 
-    def infect(experiment: Experiment, stack: Stack, task: int, *rest: object) -> object:
-        state = learn(experiment, stack, task, *rest)
+    def infect(experiment: Experiment, stack: Stack, task: int, *rest: Any) -> Iterator[Course]:
+        yield from learning(experiment, stack, task, *rest)
         if task == 0:
             stack.params["fc1.weight"][sick, 0, 0] = poison
-        return state
 
-    with mock.patch.object(replicas, "learn", infect):
+    with mock.patch.object(replicas, "learning", infect):
         found = run(experiment, METHODS[method], MIXED)
     assert [o.finite for o in found.outcomes] == [k != sick for k in range(len(MIXED))]
     for k in range(len(MIXED)):
@@ -215,12 +216,14 @@ def test_an_overflowing_optimiser_is_flagged_too():
 
 @pytest.mark.parametrize("method", ["finetune", "ewc", "ewc_offline"])
 def test_memory_does_not_grow_with_the_number_of_tasks(method):
-    experiment, learn, k = made_experiment(hidden=(50,)), replicas.learn, 3
+    experiment, learning, k = made_experiment(hidden=(50,)), replicas.learning, 3
     held: list[tuple[int, int]] = []  # tensors and bytes of stack and state
     alive: list[int] = []  # bytes of all tensors that the process has made since
 
-    def watch(experiment: Experiment, stack: Stack, task: int, method: Method, state: object, *rest: object) -> None:
-        learn(experiment, stack, task, method, state, *rest)
+    def watch(
+        experiment: Experiment, stack: Stack, task: int, method: Method, state: object, *rest: Any
+    ) -> Iterator[Course]:
+        yield from learning(experiment, stack, task, method, state, *rest)
         moments = [t for s in stack.optimiser.state.values() for t in s.values()]
         own = [*tensors(stack.params), *tensors(stack.buffers), *moments, *tensors(state or ())]
         held.append((len(own), sum(t.nbytes for t in own)))
@@ -230,7 +233,7 @@ def test_memory_does_not_grow_with_the_number_of_tasks(method):
 
     gc.freeze()  # what is there already, which takes long to look at
     try:
-        with mock.patch.object(replicas, "learn", watch):
+        with mock.patch.object(replicas, "learning", watch):
             run(experiment, METHODS[method], [Replica(seed, 1.0, SHARED) for seed in range(k)])
     finally:
         gc.unfreeze()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cl_repro import engine, rng
-from cl_repro.engine import Experiment, Replica, Stack, training
+from cl_repro.engine import Experiment, Replica, Stack, lifecycle
 from cl_repro.engine.stack import redraw, start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -208,7 +208,7 @@ def made(**changes: Any) -> Experiment:
 def learned(experiment: Experiment, seeds: list[int], tasks: int = 2) -> Tree:
     stack = start(experiment, seeds)
     for task in range(tasks):
-        training.learn(experiment, stack, task, Method(), None)
+        lifecycle.learn(experiment, stack, task, Method(), None)
     return stack.params
 
 
@@ -280,7 +280,7 @@ def test_a_step_is_with_dropout_and_what_a_method_observes_is_without():
     lam = torch.full((3,), 0.5, dtype=torch.float64)
     stack = start(experiment, seeds)
     before = {name: p.clone() for name, p in stack.params.items()}
-    batch, independent, change = training.learn(experiment, stack, 0, watch, lam)
+    batch, independent, change = lifecycle.learn(experiment, stack, 0, watch, lam)
     assert batch.keys() == independent.keys() == change.keys() == TRUNK
     for k, seed in enumerate(seeds):
         noise = torch.rand(16, experiment.net.noise, generator=rng.stream(seed, "noise", 0), dtype=torch.float64)
@@ -336,7 +336,7 @@ def test_the_penalty_pulls_no_head():
     stacks: list[Stack] = []
     for lam in (0.0, 10.0):
         stacks.append(start(experiment, [1]))
-        training.learn(experiment, stacks[-1], 0, method, torch.tensor([lam], dtype=torch.float64))
+        lifecycle.learn(experiment, stacks[-1], 0, method, torch.tensor([lam], dtype=torch.float64))
     free, pulled = (stack.params for stack in stacks)
     assert all(torch.equal(free[name], pulled[name]) for name in HEAD)
     assert all(not torch.equal(free[name], pulled[name]) for name in TRUNK if name.endswith("weight"))
@@ -345,7 +345,7 @@ def test_the_penalty_pulls_no_head():
 def test_importances_are_the_loop_over_examples_without_dropout_of_every_layer_but_the_head():
     experiment = made()
     stack = start(experiment, [1])
-    training.learn(experiment, stack, 0, Method(), None)
+    lifecycle.learn(experiment, stack, 0, Method(), None)
     curriculum = experiment.benchmark.curriculum(1)
     rows, active = curriculum.tasks[0].rows, list(curriculum.tasks[0].classes)
     thin = experiment.benchmark._replace(

@@ -303,14 +303,13 @@ def test_the_first_task_does_not_depend_on_lambda_bit_for_bit(name, together):
     estimator = ESTIMATORS["exact"] if name in ESTIMATED else None
     rows = [Replica(3, lam, estimator) for lam in (0.0, 1e13)]
     after: list[Tree] = []
-    learn = replicas.learn
+    learning = replicas.learning
 
     def watch(experiment: Any, stack: Any, task: int, *rest: Any) -> Any:
-        state = learn(experiment, stack, task, *rest)
+        yield from learning(experiment, stack, task, *rest)
         after.extend({name: p[k].clone() for name, p in stack.params.items()} for k in range(len(stack.seeds)))
-        return state
 
-    with mock.patch.object(replicas, "learn", watch):
+    with mock.patch.object(replicas, "learning", watch):
         for part in [rows] if together else [rows[:1], rows[1:]]:
             run(made(2), METHODS[name](), part)
     by_task = [after[:2], after[2:]] if together else [after[::2], after[1::2]]

@@ -8,11 +8,12 @@ from unittest import mock
 import pytest
 import torch
 from made_experiments import SHARED, digits, first_tasks, made_experiment, run, thinned
+from made_networks import dropping_net
 from made_trees import after, copied, error, positive, same, single, tree
 from torch import Generator, Tensor
 
 from cl_repro import rng, scenarios
-from cl_repro.engine import Experiment, Replica, Stack, batches, measure, replicas, training
+from cl_repro.engine import Experiment, Replica, Stack, batches, lifecycle, measure, replicas
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -22,8 +23,7 @@ from cl_repro.methods.l2 import l2, magnitude
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
-from cl_repro.models.layers import init_linear
-from cl_repro.types import Method, Net, Tree
+from cl_repro.types import Method, Tree
 
 XI = 0.1
 METHODS: dict[str, Method] = {
@@ -34,32 +34,6 @@ METHODS: dict[str, Method] = {
     "sos-alpha": sos(alpha=1.0, beta2=0.9),
     "sos-corrected": sos(bias_correction=True),
 }
-
-
-def dropping_net(hidden: int = 12, keep: float = 0.7) -> Net:
-    """An MLP that is another in training: inputs are dropped, and centred by their batch; evaluated, by a mean so far.
-
-    As in Split CIFAR-10/100, its head is not protected.
-    """
-
-    def init(generator: Generator) -> tuple[Tree, Tree]:
-        params = init_linear("fc1", 64, hidden, generator) | init_linear("head", hidden, 10, generator)
-        return params, {"mean": torch.zeros(64)}
-
-    def apply(
-        params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, noise: Tensor | None = None, tap: Any = None
-    ) -> tuple[Tensor, Tree]:
-        a = x.flatten(1)
-        if train:
-            assert noise is not None
-            buffers = {"mean": 0.8 * buffers["mean"] + 0.2 * a.mean(0).detach()}
-            a = (a - a.mean(0)) * (noise < keep) / keep
-        else:
-            a = a - buffers["mean"]
-        a = (a @ params["fc1.weight"].mT + params["fc1.bias"]).relu()
-        return a @ params["head.weight"].mT + params["head.bias"], buffers
-
-    return Net(init, apply, noise=64, unprotected=frozenset({"head.weight", "head.bias"}))
 
 
 def small(**changes: Any) -> Experiment:
@@ -159,15 +133,15 @@ class Seen(NamedTuple):
 def watched(experiment: Experiment, method: Method, rows: list[Replica], **given: Any) -> list[Seen]:
     """`engine.run`, looked at before and after every task."""
     seen: list[Seen] = []
-    learn = replicas.learn
+    learning = replicas.learning
 
     def watch(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any, *rest: Any) -> Any:
         before = copied(state) if state else None
-        state = learn(experiment, stack, task, method, state, *rest)
-        seen.append(Seen(before, state, copied(stack.params)))
-        return state
+        for course in learning(experiment, stack, task, method, state, *rest):
+            yield course
+        seen.append(Seen(before, course.state, copied(stack.params)))
 
-    with mock.patch.object(replicas, "learn", watch):
+    with mock.patch.object(replicas, "learning", watch):
         run(experiment, method, rows, **given)
     return seen
 
@@ -375,7 +349,7 @@ def tree_at(stacked: Tree, k: int) -> Tree:
 
 def batches_of(experiment: Experiment, method: Method, rows: list[Replica]) -> list[list[batches.Batches | None]]:
     """Of every task: the mini-batches that are trained on, and the independent ones."""
-    with mock.patch.object(training, "follow", wraps=training.follow) as follow:
+    with mock.patch.object(lifecycle, "follow", wraps=lifecycle.follow) as follow:
         run(experiment, method, rows)
     return [[call.args[2], call.args[6].independent] for call in follow.call_args_list]
 
@@ -414,13 +388,13 @@ def test_who_observes_trains_the_first_task_itself():
 def begun(experiment: Experiment, method: Method, rows: list[Replica]) -> list[tuple[Tree, Any, bool]]:
     """Weights and state with which every task's steps begin, and whether the optimiser is new."""
     found: list[tuple[Tree, Any, bool]] = []
-    follow = training.follow
+    follow = lifecycle.follow
 
     def watch(experiment: Experiment, stack: Stack, drawn: Any, method: Method, state: Any, *rest: Any) -> Any:
         found.append((copied(stack.params), copied(state) if state else None, not stack.optimiser.state))
         return follow(experiment, stack, drawn, method, state, *rest)
 
-    with mock.patch.object(training, "follow", watch):
+    with mock.patch.object(lifecycle, "follow", watch):
         run(experiment, method, rows)
     return found
 

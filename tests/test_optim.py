@@ -10,7 +10,7 @@ from made_trees import copied, error, same, single
 from torch import Tensor
 
 from cl_repro import worker
-from cl_repro.engine import Experiment, Stack, training
+from cl_repro.engine import Experiment, Stack, lifecycle
 from cl_repro.engine.stack import fork, start
 from cl_repro.optim import AdamTF
 from cl_repro.types import Method, Tree
@@ -82,7 +82,7 @@ def made(reset: bool = False) -> Experiment:
 
 def learned(experiment: Experiment, stack: Stack, tasks: range) -> Tree:
     for task in tasks:
-        training.learn(experiment, stack, task, Method(), None)
+        lifecycle.learn(experiment, stack, task, Method(), None)
     return stack.params
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from cl_repro import provenance, rng, scenarios, study, worker
 from cl_repro.benchmarks.permuted import permuted
 from cl_repro.config import build
-from cl_repro.engine import Experiment, Replica, Trunk, training
+from cl_repro.engine import Experiment, Replica, Trunk, lifecycle, training
 from cl_repro.engine.batches import batches
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
@@ -349,7 +349,7 @@ def test_a_warm_up_is_plain_training_of_the_new_rows_of_the_head(kind, seeds):
 
 def test_a_run_warms_up_before_every_task_but_the_first():
     experiment = setting("task")
-    with mock.patch.object(training, "warm_up", wraps=training.warm_up) as spy:
+    with mock.patch.object(lifecycle, "warm_up", wraps=lifecycle.warm_up) as spy:
         warmed = alone(experiment, lwf(warm_up=3), 1, 0.0)
     assert [call.args[3].nonzero()[:, 0].tolist() for call in spy.call_args_list] == [
         sorted(task.classes) for task in experiment.benchmark.curriculum(1).tasks[1:]

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from cl_repro import study
 from cl_repro.engine import Experiment, Replica
+from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import start
-from cl_repro.engine.training import learn
 from cl_repro.errors import UserError
 from cl_repro.methods.baselines import finetune
 from cl_repro.models.progressive import progressive

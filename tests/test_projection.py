@@ -14,8 +14,8 @@ from torch import Tensor
 from cl_repro import rng, scenarios, study
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.inspection import inspected, together
+from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import active_mask, start
-from cl_repro.engine.training import learn
 from cl_repro.errors import UserError
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.gpm import across, gpm, grown, layer_inputs

@@ -9,7 +9,7 @@ from made_experiments import MIXED, SHARED, digits, first_tasks, made_experiment
 from made_trees import error, same, single
 from torch import Tensor
 
-from cl_repro.engine import Experiment, Replica, Stack, replicas, training
+from cl_repro.engine import Experiment, Replica, Stack, lifecycle, replicas
 from cl_repro.engine.stack import fork, start
 from cl_repro.methods.baselines import finetune, joint
 from cl_repro.methods.ewc import ewc
@@ -41,7 +41,7 @@ def test_a_shared_first_task_is_trained_and_measured_once():
     experiment = made_experiment(share_first_task=True)
     trunks: dict[str, replicas.Trunk] = {}
     with (
-        mock.patch.object(replicas, "learn", wraps=replicas.learn) as learn,
+        mock.patch.object(replicas, "learning", wraps=replicas.learning) as learn,
         mock.patch.object(replicas, "measure", wraps=replicas.measure) as measure,
     ):
         for lam in (1.0, 10.0):
@@ -72,7 +72,7 @@ OPTIMISERS = {
 
 def trained(experiment: Experiment, seeds: list[int]) -> Stack:
     stack = start(experiment, seeds)
-    training.learn(experiment, stack, 0, Method(), None)
+    lifecycle.learn(experiment, stack, 0, Method(), None)
     return stack
 
 
@@ -83,7 +83,7 @@ def test_a_fork_goes_on_as_the_original_does_because_it_has_its_moments(optimise
     forked, bare = (fork(experiment, stack, torch.tensor([0, 1])) for _ in range(2))
     bare.optimiser.state.clear()
     for each in (stack, forked, bare):
-        training.learn(experiment, each, 1, Method(), None)
+        lifecycle.learn(experiment, each, 1, Method(), None)
     assert same(forked.params, stack.params)
     assert error(bare.params, stack.params) > 1e-3
 
@@ -100,5 +100,5 @@ def test_a_fork_leaves_the_original_alone(optimiser):
     before = [t.clone() for t in everything()]
     forked = fork(experiment, stack, torch.tensor([1, 0, 1]))
     assert forked.seeds == [2, 1, 2]
-    training.learn(experiment, forked, 1, Method(), None)
+    lifecycle.learn(experiment, forked, 1, Method(), None)
     assert same(everything(), before)

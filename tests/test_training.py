@@ -1,6 +1,7 @@
 """Mini-batches, the gradient they give, and the optimiser over a task boundary."""
 
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -10,7 +11,7 @@ from made_trees import error, same
 
 from cl_repro import rng, runtime, scenarios
 from cl_repro.bench import workloads
-from cl_repro.engine import Experiment, Replica, batches, replicas, training
+from cl_repro.engine import Experiment, Replica, Stack, batches, lifecycle, replicas
 from cl_repro.engine.stack import gathered, start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -24,7 +25,7 @@ SEEDS = [1, 2, 5]
 
 def drawn_by(experiment: Experiment, method: Method, rows: list[Replica]) -> list[batches.Batches]:
     """The mini-batches of every task of a run; their rows, labels and owners."""
-    with mock.patch.object(training, "follow", wraps=training.follow) as follow:
+    with mock.patch.object(lifecycle, "follow", wraps=lifecycle.follow) as follow:
         run(experiment, method, rows)
     return [call.args[2]._replace(pixels=None, noise=[]) for call in follow.call_args_list]
 
@@ -82,7 +83,7 @@ def test_a_logit_that_is_not_active_is_not_trained(name, silent):
     experiment = made_experiment(scenario=getattr(scenarios, name)(), dtype=torch.float32)
     stack = start(experiment, SEEDS)
     before = {key: p.clone() for key, p in stack.params.items()}
-    training.learn(experiment, stack, 0, Method(), None)
+    lifecycle.learn(experiment, stack, 0, Method(), None)
     inactive = torch.tensor([i in silent for i in range(len(before["head.bias"][0]))])
     for key in ("head.weight", "head.bias"):
         assert (stack.params[key].grad[:, inactive] == 0).all()
@@ -98,7 +99,7 @@ def test_a_step_is_the_gradient_of_the_mean_loss_plus_the_penalty():
     before = {key: p.clone() for key, p in stack.params.items()}
     pull = Method(penalty_grad=lambda state, params: {key: state * p.square() for key, p in params.items()})
     state = torch.tensor([3.0, 0.5], dtype=torch.float64)
-    training.learn(experiment, stack, 0, pull, state)
+    lifecycle.learn(experiment, stack, 0, pull, state)
     drawn = batches.batches(experiment, [1, 2], 0, [0])
     for k in range(2):
         leaves = {key: p[k].clone().requires_grad_() for key, p in before.items()}
@@ -114,10 +115,10 @@ def test_a_step_is_the_gradient_of_the_mean_loss_plus_the_penalty():
 
 def after_two_tasks(experiment: Experiment, fresh: bool) -> dict[str, torch.Tensor]:
     stack = start(experiment, SEEDS)
-    training.learn(experiment, stack, 0, Method(), None)
+    lifecycle.learn(experiment, stack, 0, Method(), None)
     if fresh:
         stack.optimiser = experiment.optimiser(list(stack.params.values()))
-    training.learn(experiment, stack, 1, Method(), None)
+    lifecycle.learn(experiment, stack, 1, Method(), None)
     return stack.params
 
 
@@ -135,13 +136,13 @@ def test_adam_counts_all_steps_or_those_of_the_last_task(reset):
 
 def test_the_penalty_acts_from_the_second_task_on():
     seen: list[tuple[int, bool]] = []
-    learn = replicas.learn
+    learning = replicas.learning
 
-    def spy(experiment: Experiment, stack: object, task: int, method: Method, state: object, *rest: object) -> None:
+    def spy(experiment: Experiment, stack: Stack, task: int, method: Method, state: object, *rest: Any) -> Any:
         seen.append((task, state is not None))
-        learn(experiment, stack, task, method, state, *rest)
+        return learning(experiment, stack, task, method, state, *rest)
 
-    with mock.patch.object(replicas, "learn", spy):
+    with mock.patch.object(replicas, "learning", spy):
         run(made_experiment(), ewc(), [Replica(1, 1.0, fisher.exact())])
     assert seen == [(0, False), (1, True), (2, True), (3, True), (4, True)]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from cl_repro import rng, study, unifying
 from cl_repro.config import check
 from cl_repro.engine import Experiment, Replica
+from cl_repro.engine.lifecycle import Course, advance, begin, learn
 from cl_repro.engine.stack import start
-from cl_repro.engine.training import learn
 from cl_repro.errors import UserError
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
@@ -30,7 +30,7 @@ from cl_repro.records import to_csv
 from cl_repro.records.schema import UNIFYING
 from cl_repro.types import Method, Net, Tree
 from cl_repro.unifying import measures
-from cl_repro.unifying.course import Course, advance, begin, loss_of_batch, slope_of_batch, slope_of_task
+from cl_repro.unifying.course import loss_of_batch, slope_of_batch, slope_of_task
 from cl_repro.unifying.folder import npz
 from cl_repro.unifying.observed import observed
 from cl_repro.unifying.path import schedule
@@ -56,7 +56,7 @@ def made(**changes: Any) -> Experiment:
     return made_experiment(**options)
 
 
-def begun(experiment: Experiment, method: Method, task: int = 0) -> tuple[Course, Any]:
+def begun(experiment: Experiment, method: Method, task: int = 0) -> Course:
     """A task in training."""
     stack = start(experiment, [SEED])
     params = {name: p[0] for name, p in experiment.protected(stack.params).items()}
@@ -91,12 +91,13 @@ def test_those_who_watch_see_what_they_would_see_if_they_acted_alone_in_the_firs
     """There is no penalty yet, so all paths are one."""
     experiment = made()
     method = observed(si(XI), *ALL)
-    course, state = begun(experiment, method)
-    state = advance(course, state, 0, 12)
+    course = begun(experiment, method)
+    advance(course, 12)
+    state = course.state
     for own, seen in zip((si(XI), *ALL), (state.acting, *state.watching), strict=True):
-        alone, own_state = begun(experiment, own)
-        own_state = advance(alone, own_state, 0, 12)
-        assert same(own_state, seen)
+        alone = begun(experiment, own)
+        advance(alone, 12)
+        assert same(alone.state, seen)
     parts = [watching.path for watching in state.watching[:2]]
     assert error({name: s + parts[1][name] for name, s in parts[0].items()}, state.acting.path) < 1e-12
 
@@ -119,17 +120,17 @@ def test_slices_are_one_go(cuts: list[int], dropout: bool) -> None:
     experiment = experiment._replace(net=dropping(experiment.net) if dropout else experiment.net)
     method = observed(si(XI), *ALL)
     stack, state = start(experiment, [SEED]), None
-    course, other = begun(experiment, method)
+    course = begun(experiment, method)
     for task in range(2):
         state = learn(experiment, stack, task, method, state or initial(experiment, method))
         if task:
-            course, other = begin(experiment, course.stack, task, method, other)
+            course = begin(experiment, course.stack, task, method, course.state)
         for first, last in pairwise(cuts):
             looked_at(course, first)
-            other = advance(course, other, first, last)
+            advance(course, last - first)
         assert same(course.stack.params, stack.params)
-        assert same(other, state)
-        state, other = (method.end_task(one, course.weights, {}) for one in (state, other))
+        assert same(course.state, state)
+        state, course.state = (method.end_task(one, course.weights, {}) for one in (state, course.state))
     moments = [list(s.optimiser.state.values()) for s in (course.stack, stack)]
     assert all(same(a["exp_avg_sq"], b["exp_avg_sq"]) for a, b in zip(*moments, strict=True))
 
@@ -153,7 +154,7 @@ def test_the_full_gradient_is_autograds_of_all_examples(rows_per_pass: int) -> N
     """In float64; without dropout, of protected parameters, on the task's own classes."""
     experiment = made(rows_per_pass=rows_per_pass)
     experiment = experiment._replace(net=dropping(experiment.net))
-    course, _ = begun(experiment, observed(si(XI), *ALL), task=1)
+    course = begun(experiment, observed(si(XI), *ALL), task=1)
     curriculum = experiment.benchmark.curriculum(SEED)
     task = curriculum.tasks[1]
     leaves = {name: p[0].clone().requires_grad_() for name, p in course.stack.params.items()}
@@ -378,8 +379,9 @@ def test_pearson_is_numpys(offset: float) -> None:
 
 
 def test_rescaling_with_the_maximum_is_what_si_adds_to_its_importance() -> None:
-    course, state = begun(made(), observed(si(XI), *ALL))
-    state = advance(course, state, 0, 12)
+    course = begun(made(), observed(si(XI), *ALL))
+    advance(course, 12)
+    state = course.state
     own = measures.of_paths({"si": state.acting, "siu": state.watching[0]}, course.weights, XI)
     assert torch.equal(own["siu"], measures.flat(omega(state.watching[0], course.weights, XI)))
     assert (own["siu_unclipped"] < 0).any()

@@ -22,7 +22,7 @@ from cl_repro.benchmarks.cifar10_100 import cifar10_100
 from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.benchmarks.permuted import permuted, pixel_orders
 from cl_repro.data import arrays as data
-from cl_repro.engine import Experiment, Replica, Stack, boundary, training
+from cl_repro.engine import Experiment, Replica, Stack, boundary, lifecycle
 from cl_repro.engine.batches import batches
 from cl_repro.engine.stack import look, start
 from cl_repro.errors import UserError
@@ -198,7 +198,7 @@ def test_a_step_sees_each_example_with_its_own_tasks_pixels(seeds: list[int], ta
     experiment = permuted_experiment(optimiser=partial(torch.optim.SGD, lr=1.0), iterations=1)
     stack = start(experiment, seeds)
     before = {name: p.clone() for name, p in stack.params.items()}
-    training.learn(experiment, stack, task, Method(trains_on=lambda k: trains_on), None)
+    lifecycle.learn(experiment, stack, task, Method(trains_on=lambda k: trains_on), None)
     arrays = data.load("digits", ".")
     for k, seed in enumerate(seeds):
         rows, owners = drawn_examples(seed, task, trains_on)
@@ -217,7 +217,7 @@ def test_independent_gradients_see_each_example_with_its_own_tasks_pixels(seeds:
     watching = Method(
         trains_on=lambda k: [0, 1], observe=lambda state, seen, change: seen, gradients=("batch", "independent")
     )
-    found = training.learn(experiment, stack, 1, watching, torch.zeros(len(seeds)))
+    found = lifecycle.learn(experiment, stack, 1, watching, torch.zeros(len(seeds)))
     arrays = data.load("digits", ".")
     for k, seed in enumerate(seeds):
         for kind, stream in (("batch", "order"), ("independent", "independent")):
@@ -304,7 +304,7 @@ def test_training_importance_and_accuracy_follow_the_columns_of_the_first_layer(
     one = start(permutes, seeds)
     other = stack_of(plain, unpermuted(one.params, seeds, task), seeds)
     for experiment, stack in ((permutes, one), (plain, other)):
-        training.learn(experiment, stack, task, Method(), None)
+        lifecycle.learn(experiment, stack, task, Method(), None)
     assert error(unpermuted(one.params, seeds, task), other.params) < 1e-9
     estimators = [fisher.sample(100), batched(16), fisher.sample(100)][: len(seeds)]
     found = boundary.measure(permutes, one, task, estimators)

@@ -12,8 +12,8 @@ from cl_repro import rng, runtime
 from cl_repro.anatomy.measures import confidence, distance, flat, layer_shares, reference
 from cl_repro.engine import Experiment, Stack
 from cl_repro.engine.boundary import estimate, evaluate
+from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import fork
-from cl_repro.engine.training import learn
 from cl_repro.importance import columns
 from cl_repro.records import Row
 from cl_repro.types import Estimator, Method, Net, Tree

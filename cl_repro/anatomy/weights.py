@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from cl_repro.engine import Experiment, Stack
+from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.replicas import healthy
 from cl_repro.engine.stack import start
-from cl_repro.engine.training import learn
 from cl_repro.errors import UserError
 from cl_repro.records import write_atomically
 from cl_repro.types import Method, Tree

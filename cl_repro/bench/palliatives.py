@@ -8,10 +8,9 @@ import torch
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
 from cl_repro.bench.workloads import SEED, mnist, mnist_experiment
 from cl_repro.engine import Experiment
-from cl_repro.engine.aids import aids
-from cl_repro.engine.batches import batches
+from cl_repro.engine.lifecycle import begin, learn
 from cl_repro.engine.stack import lower, start
-from cl_repro.engine.training import follow, learn
+from cl_repro.engine.training import follow
 from cl_repro.memory import reservoir
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der
@@ -71,5 +70,5 @@ def second_task(of: Experiment, method: Method) -> tuple[Any, ...]:
     state = learn(of, stack, 0, method, state)
     if method.end_task:
         state = method.end_task(state, lower(stack.params, 1), {})
-    drawn = batches(of, [SEED], 1, [1])
-    return of, stack, drawn, method, state, lambda *_: None, aids(of, stack, 1, method, drawn)
+    course = begin(of, stack, 1, method, state)
+    return of, stack, course.drawn, method, course.state, lambda *_: None, course.aid

@@ -10,8 +10,9 @@ from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, miss
 from cl_repro.bench.workloads import SEED, mnist, mnist_experiment
 from cl_repro.engine import Experiment
 from cl_repro.engine.batches import batches
+from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import lower, start
-from cl_repro.engine.training import follow, learn
+from cl_repro.engine.training import follow
 from cl_repro.methods import gpm, ogd
 from cl_repro.methods.baselines import finetune
 from cl_repro.models.progressive import progressive

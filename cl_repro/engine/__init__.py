@@ -8,6 +8,7 @@ weights, mini-batches, orders and label noise: they are paired.
 
 from cl_repro.engine.aids import lengths
 from cl_repro.engine.boundary import measure
+from cl_repro.engine.lifecycle import Middle
 from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, run, stages, watches
 from cl_repro.engine.stack import Epochs, Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
@@ -15,6 +16,7 @@ from cl_repro.engine.training import Report
 __all__ = [
     "Epochs",
     "Experiment",
+    "Middle",
     "Outcome",
     "Progress",
     "Replica",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cl_repro import rng
 from cl_repro.engine.batches import Batches, batches, labels_of
+from cl_repro.engine.batches import part as batches_of_part
 from cl_repro.engine.recall import before, kept
 from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, gathered, groups, lift, look, lower
 from cl_repro.memory import Contents
@@ -31,9 +32,9 @@ NOTHING = Aids()
 
 
 def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn: Batches) -> Aids:
-    """Whatever the method asks for."""
+    """Whatever the method asks for that does not depend on the networks."""
     seeds, trains_on = sorted(set(stack.seeds)), method.trains_on(task)
-    independent = slot = recalled = old = targets = teacher = None
+    independent = slot = recalled = old = None
     if INDEPENDENT in method.gradients:
         # DEVIATES from Benzing's code: shuffled epochs of their own, for every benchmark and program, as in his
         # training runs on MNIST. For his figures on MNIST both mini-batches of a step come from one shuffle, so that
@@ -45,12 +46,25 @@ def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn:
         curriculum = experiment.benchmark.curriculum(seeds[0])
         masks = [active_mask(experiment, curriculum, task - 1, asked) for asked in range(task)]
         old = torch.stack(masks).unique(dim=0)
-    if method.teacher and task:
-        if method.teacher == "step":
-            teacher = copy(stack.params), copy(stack.buffers)
-        else:
-            targets = logits(experiment, stack, task, method)
-    return Aids(independent, slot, recalled, old, targets, teacher)
+    return Aids(independent, slot, recalled, old)
+
+
+def lessons(experiment: Experiment, stack: Stack, task: int, method: Method, aid: Aids) -> Aids:
+    """With what the networks of before the task teach, if the method asks for it."""
+    if not (method.teacher and task):
+        return aid
+    if method.teacher == "step":
+        return aid._replace(teacher=(copy(stack.params), copy(stack.buffers)))
+    return aid._replace(targets=logits(experiment, stack, task, method))
+
+
+def part(aid: Aids, first: int, last: int) -> Aids:
+    """For the mini-batches `first` to `last - 1`."""
+    return aid._replace(
+        independent=batches_of_part(aid.independent, first, last) if aid.independent else None,
+        recalled=batches_of_part(aid.recalled, first, last) if aid.recalled else None,
+        slot=None if aid.slot is None else aid.slot[:, first:last],
+    )
 
 
 def copy(of: Tree) -> Tree:

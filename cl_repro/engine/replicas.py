@@ -1,7 +1,7 @@
 """Replicas through all tasks: the sequence of a continual-learning run."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from cl_repro import tree
 from cl_repro.engine.boundary import evaluate, measure
 from cl_repro.engine.inspection import inspected
+from cl_repro.engine.lifecycle import Middle, learning, middle
 from cl_repro.engine.representation import representation
 from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, fork, lift, lower, start
 from cl_repro.engine.storage import storage
-from cl_repro.engine.training import Report, learn
+from cl_repro.engine.training import Report
 from cl_repro.types import Estimator, Method, Tree
 
 NO_METHOD = Method()
@@ -32,13 +33,17 @@ class Trunk(NamedTuple):
 
 @dataclass
 class Progress:
-    """K replicas between two tasks: all that the rest of their run depends on, as every draw has its own seed."""
+    """K replicas between two tasks, or two steps: all that the rest of their run depends on, as draws have seeds.
+
+    In the middle of a first task that replicas share, it is of the trunk: one replica a seed.
+    """
 
     learned: int  # tasks
     stack: Stack  # seconds: of a shared first task, too, in full for each replica
     state: Any  # of the method; None if it has none
     accuracy: list[NDArray[np.float64]]  # [K, splits, T] of the untrained networks, and after each task
     traces: list[Tensor]  # [K], after each task but the last, if there are importances
+    middle: Middle | None = None  # of the task after those learned, if that has begun
 
 
 class Outcome(NamedTuple):
@@ -77,6 +82,7 @@ def stages(
     trunks: dict[str, Trunk],
     report: Report = lambda done, task, loss: None,
     begun: Progress | None = None,
+    every: int | None = None,
 ) -> Iterator[Progress]:
     """Train replicas task by task.
 
@@ -87,16 +93,21 @@ def stages(
         trunks: first tasks trained before, by experiment and seeds; at most one is kept, here.
         report: told about progress.
         begun: by another such run, from where this one goes on, in place.
+        every: steps of a task between two stops; None: as many as take some seconds.
 
     Yields:
-        What there is after each task: always the same object, which goes on to change.
+        What there is after each task, and now and then in the middle of one: always the same object, which goes on to
+        change; of a shared first task another one.
     """
     k = len(replicas)
     lam = torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
     estimators = [r.estimator for r in replicas if r.estimator]
     # what is observed or stored differs from method to method
-    shares = experiment.share_first_task and not watches(method) and not begun
-    trunk = first_task(experiment, sorted({r.seed for r in replicas}), trunks) if shares else None
+    trunk = None
+    if experiment.share_first_task and not watches(method) and not (begun and begun.learned):
+        seeds = sorted({r.seed for r in replicas})
+        yield from trunk_stages(experiment, seeds, trunks, begun, every)
+        trunk, begun = first_task(experiment, seeds, trunks), None
     at = begun or untrained(experiment, method, replicas, lam, trunk)
     stack = at.stack
 
@@ -105,7 +116,7 @@ def stages(
 
     for task in range(at.learned, experiment.benchmark.n_tasks):
         if not (trunk and task == 0):
-            at.state = learn(experiment, stack, task, method, at.state, report, anew)
+            yield from task_stages(experiment, at, method, report, anew, every)
         last = task == experiment.benchmark.n_tasks - 1
         if method.init and method.end_task and not last:
             importance: Tree = {}
@@ -127,6 +138,22 @@ def stages(
             at.accuracy[task + 1 :] = [on_all_splits(experiment, stack, task, method, at.state)]
         at.learned = task + 1
         yield at
+
+
+def task_stages(
+    experiment: Experiment,
+    at: Progress,
+    method: Method,
+    report: Report = lambda *_: None,
+    anew: Callable[[int], Any] | None = None,
+    every: int | None = None,
+) -> Iterator[Progress]:
+    """Train replicas on the next task, or the rest of it; yields where they can be stopped, but not at its end."""
+    for course in learning(experiment, at.stack, at.learned, method, at.state, report, anew, at.middle, every):
+        at.state = course.state
+        at.middle = middle(course) if course.taken < course.steps else None
+        if at.middle:
+            yield at
 
 
 def untrained(
@@ -213,11 +240,22 @@ def healthy(stack: Stack) -> Tensor:
 
 def first_task(experiment: Experiment, seeds: list[int], trunks: dict[str, Trunk]) -> Trunk:
     """The trained first task of these seeds, from `trunks` or anew; no method acts before its end."""
+    deque(trunk_stages(experiment, seeds, trunks), maxlen=0)
+    return trunks[f"{experiment.key}/{seeds}"]
+
+
+def trunk_stages(
+    experiment: Experiment,
+    seeds: list[int],
+    trunks: dict[str, Trunk],
+    begun: Progress | None = None,
+    every: int | None = None,
+) -> Iterator[Progress]:
+    """`first_task`, into `trunks`, from where it stopped; yields where it can be stopped."""
     key = f"{experiment.key}/{seeds}"
     if key not in trunks:
-        stack = start(experiment, seeds)
-        untrained = on_all_splits(experiment, stack, 0)
-        learn(experiment, stack, 0, NO_METHOD, None)
+        stack = begun.stack if begun else start(experiment, seeds)
+        at = begun or Progress(0, stack, None, [on_all_splits(experiment, stack, 0)], [])
+        yield from task_stages(experiment, at, NO_METHOD, every=every)
         trunks.clear()
-        trunks[key] = Trunk(stack, np.stack([untrained, on_all_splits(experiment, stack, 0)], 1), {})
-    return trunks[key]
+        trunks[key] = Trunk(stack, np.stack([at.accuracy[0], on_all_splits(experiment, stack, 0)], 1), {})

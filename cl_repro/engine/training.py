@@ -1,4 +1,4 @@
-"""Training a stack on one task: mini-batches, losses, penalties, steps."""
+"""The steps of a stack on one task: mini-batches, losses, penalties."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,67 +8,17 @@ import torch
 from torch import Tensor
 
 from cl_repro import tree
-from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, aids, rehearsed, taught
-from cl_repro.engine.batches import Batches, batches, minibatch, part, slots, uniform
-from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis, redraw
+from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, taught
+from cl_repro.engine.batches import Batches, minibatch, slots, uniform
+from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis
 from cl_repro.losses import cross_entropy
 from cl_repro.models.layers import LINEAR
-from cl_repro.runtime import clock, tf32
+from cl_repro.runtime import tf32
 from cl_repro.types import Examples, Layer, Method, Net, Step, Tree
 
 REPORT_EVERY = 50  # iterations between two progress reports
 
 Report = Callable[[int, int, float], None]  # (replica iterations done since the last report, task, loss)
-
-
-def learn(
-    experiment: Experiment,
-    stack: Stack,
-    task: int,
-    method: Method,
-    state: Any,
-    report: Report = lambda *_: None,
-    rebuilt: Callable[[int], Any] | None = None,
-) -> Any:
-    """Train the stack on one task, in place.
-
-    Args:
-        experiment: what its replicas share.
-        stack: K replicas.
-        task: 0, 1, ...
-        method: whose penalty pulls, and who may observe.
-        state: of the method; None if it has none yet.
-        report: told about progress.
-        rebuilt: of how many tasks -> the state made anew at the weights of the moment, for methods that ask for it.
-
-    Returns:
-        The state after what the method observed.
-    """
-    began = clock(experiment.device)
-    k, seeds = len(stack.seeds), sorted(set(stack.seeds))
-    if experiment.reset_optimiser:
-        stack.optimiser = experiment.optimiser(list(stack.params.values()))
-    drawn = batches(experiment, seeds, task, method.trains_on(task), more=rehearsed(experiment, seeds, task, method))
-    aid = aids(experiment, stack, task, method, drawn)
-    if experiment.reinit and task:
-        redraw(experiment, stack, task)
-    if method.warm_up and aid.old is not None:
-        warm_up(experiment, stack, drawn, drawn.masks[task] & ~aid.old.any(0), method.warm_up)
-    if method.start_task:
-        state = lift(method.start_task, k)(state, lower(experiment.protected(stack.params), k))
-    steps = drawn.rows.shape[1]
-    stack.steps = max(stack.steps, steps)
-    every = (method.rebuild_every if rebuilt and task else 0) or max(steps, 1)
-    for first in range(0, steps, every):
-        if first and rebuilt:
-            stack.seconds.train += clock(experiment.device) - began
-            state = rebuilt(task)
-            began = clock(experiment.device)
-        own = part(drawn, first, min(first + every, steps))
-        with tf32(experiment.tf32):
-            state = follow(experiment, stack, own, method, state, lambda done, loss: report(done, task, loss), aid)
-    stack.seconds.train += clock(experiment.device) - began
-    return state
 
 
 def follow(

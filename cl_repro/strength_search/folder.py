@@ -18,8 +18,11 @@ from cl_repro.records.schema import SEARCH
 from cl_repro.strength_search.procedure import Patience, Rules
 from cl_repro.strength_search.training import Outcome
 from cl_repro.strength_search.training import run as through_all_tasks
-from cl_repro.unifying.course import check_runs
+from cl_repro.types import Method
 from cl_repro.worker import Workshop
+
+RUNS = ("init", "penalty_grad", "end_task", "start_task", "observe", "gradients", "trains_on")
+"""Fields of a `Method` that the search runs."""
 
 
 class Search(NamedTuple):
@@ -104,6 +107,25 @@ def run(overrides: Sequence[str]) -> Path:
 
 
 # --- what is searched ------------------------------------------------------------------------------------------------
+
+
+def check_runs(method: Method, name: str) -> None:
+    """Refuse a method that the search would silently make another of.
+
+    Args:
+        method: to train with.
+        name: of it.
+
+    Raises:
+        UserError: a field that the search does not run is not as in `Method()`.
+    """
+    plain = Method()
+    left_out = [key for key in Method._fields if key not in RUNS and getattr(method, key) != getattr(plain, key)]
+    if left_out:
+        raise UserError(
+            f"method={name}: this program does not run its {', '.join(left_out)}, without which it is another method; "
+            "`python -m cl_repro` does"
+        )
 
 
 def searched(cfg: dict[str, Any]) -> Search:

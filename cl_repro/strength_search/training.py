@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from cl_repro.engine import Experiment, Stack, measure
 from cl_repro.engine.boundary import accuracy, evaluate
+from cl_repro.engine.lifecycle import advance, begin
 from cl_repro.engine.replicas import healthy
 from cl_repro.engine.stack import active_mask, lower, start
 from cl_repro.methods.baselines import finetune
 from cl_repro.strength_search.procedure import Attempt, Found, Patience, Rules, Trial, search, until_stalled
 from cl_repro.types import Estimator, Method, Tree
-from cl_repro.unifying.course import advance, begin
 
 
 class Learner(NamedTuple):
@@ -126,23 +126,20 @@ def trained(
     active = active_mask(experiment, curriculum, task, task)
     steps = sum(len(curriculum.tasks[k].rows) for k in method.trains_on(task)) // experiment.batch_size
     stack = stack_of(experiment, seed, start)
-    course, state = begin(experiment._replace(iterations=patience.epochs * steps), stack, task, method, start.state)
-    taken = 0
+    course = begin(experiment._replace(iterations=patience.epochs * steps), stack, task, method, start.state)
 
     @torch.no_grad()
     def right() -> float:
         return accuracy(experiment, stack.params, stack.buffers, images, label, active, own.pixels).item()
 
     def epoch(lr: float) -> float:
-        nonlocal state, taken
         for group in stack.optimiser.param_groups:
             group["lr"] = lr
-        state = advance(course, state, taken, taken + steps)
-        taken += steps
+        advance(course, steps)
         return right() if healthy(stack).all() else math.nan
 
     return until_stalled(
-        start, lr, epoch, lambda: Learner(copied(stack.params), copied(stack.buffers), state), patience
+        start, lr, epoch, lambda: Learner(copied(stack.params), copied(stack.buffers), course.state), patience
     )
 
 

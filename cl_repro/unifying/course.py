@@ -1,111 +1,22 @@
-"""Training on one task in slices: between two of them the network can be looked at.
+"""The loss of a task in training, and its gradient, between two steps."""
 
-`begin` and `advance` are `engine.training.learn`, cut open: the same mini-batches, noise and steps, bit for bit.
-"""
-
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cl_repro.engine import Experiment, Stack
-from cl_repro.engine.aids import INDEPENDENT, Aids
-from cl_repro.engine.batches import Batches, batches, minibatch, part
+from cl_repro.engine.batches import minibatch
 from cl_repro.engine.boundary import in_parts
-from cl_repro.engine.stack import active_mask, gathered, look, lower, redraw
-from cl_repro.engine.training import follow, loss_function
-from cl_repro.errors import UserError
-from cl_repro.runtime import tf32
+from cl_repro.engine.lifecycle import Course, begin
+from cl_repro.engine.stack import active_mask, gathered, look, lower
+from cl_repro.engine.training import loss_function
 from cl_repro.types import Method, Tree
 
-RUNS = ("init", "penalty_grad", "end_task", "start_task", "observe", "gradients", "trains_on")
-"""Fields of a `Method` that a program on `begin` and `advance` can run: the others are the engine's alone."""
 
-
-class Course(NamedTuple):
-    """One task of one network: what it is trained on, and by what method."""
-
-    experiment: Experiment
-    stack: Stack  # one replica
-    task: int
-    method: Method
-    drawn: Batches  # one mini-batch more than is trained on: the loss at the end is one of examples to come
-    independent: Batches | None
-
-    @property
-    def steps(self) -> int:
-        """T, iterations of the task."""
-        return self.experiment.steps(self.task)
-
-    @property
-    def weights(self) -> Tree:
-        """Protected parameters as they are now, {name: [*shape]}, as views."""
-        return lower(self.experiment.protected(self.stack.params), 1)
-
-
-def check_runs(method: Method, name: str, runs: Sequence[str] = RUNS) -> None:
-    """Refuse a method that a program would silently make another of.
-
-    Args:
-        method: to train with.
-        name: of it.
-        runs: fields of `Method` that the program runs.
-
-    Raises:
-        UserError: a field that it does not run is not as in `Method()`.
-    """
-    plain = Method()
-    left_out = [key for key in Method._fields if key not in runs and getattr(method, key) != getattr(plain, key)]
-    if left_out:
-        raise UserError(
-            f"method={name}: this program does not run its {', '.join(left_out)}, without which it is another method; "
-            "`python -m cl_repro` does"
-        )
-
-
-def begin(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any) -> tuple[Course, Any]:
-    """What happens before the first step of a task: optimiser, initial weights, mini-batches.
-
-    Args:
-        experiment: what trains.
-        stack: one replica.
-        task: 0, 1, ...
-        method: whose penalty pulls, and who may observe.
-        state: of the method.
-
-    Returns:
-        The task in training, and the state of the method.
-    """
-    if experiment.reset_optimiser:
-        stack.optimiser = experiment.optimiser(list(stack.params.values()))
-    if experiment.reinit and task:
-        redraw(experiment, stack, task)
-    one_more = experiment._replace(iterations=experiment.steps(task) + 1)
-    trains_on = method.trains_on(task)
-    course = Course(
-        experiment,
-        stack,
-        task,
-        method,
-        batches(one_more, stack.seeds, task, trains_on),
-        batches(one_more, stack.seeds, task, trains_on, INDEPENDENT) if INDEPENDENT in method.gradients else None,
-    )
-    return course, method.start_task(state, course.weights) if method.start_task else state
-
-
-def advance(course: Course, state: Any, first: int, last: int) -> Any:
-    """Take the steps `first` to `last - 1`; returns the state of the method."""
-    with tf32(course.experiment.tf32):
-        return follow(
-            course.experiment,
-            course.stack,
-            part(course.drawn, first, last),
-            course.method,
-            state,
-            lambda done, loss: None,
-            Aids(part(course.independent, first, last)) if course.independent else Aids(),
-        )
+def begin_with_one_more(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any) -> Course:
+    """`lifecycle.begin`, with one mini-batch more than is trained on: the loss at the end is of examples to come."""
+    return begin(experiment._replace(iterations=experiment.steps(task) + 1), stack, task, method, state)
 
 
 # --- the task's cross-entropy, without dropout and without the penalty ------------------------------------------------

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 
 from cl_repro import tree
+from cl_repro.engine.lifecycle import Course, advance
 from cl_repro.records import Row
 from cl_repro.types import Tree
-from cl_repro.unifying.course import Course, Slope, advance, loss_of_batch, slope_of_batch, slope_of_task
+from cl_repro.unifying.course import Slope, loss_of_batch, slope_of_batch, slope_of_task
 from cl_repro.unifying.observed import State
 
 
@@ -51,19 +52,16 @@ def schedule(steps: int, points: int, full_every: int | None, dense: int) -> Sch
     return Schedule(steps, -(-max(1, steps // points) // e) * e, full_every, -(-dense // e) * e)
 
 
-def trained(
-    course: Course, state: State, at: Schedule, progress: Callable[[int], None]
-) -> tuple[State, list[Row], list[Row]]:
+def trained(course: Course, at: Schedule, progress: Callable[[int], None]) -> tuple[list[Row], list[Row]]:
     """Train on one task.
 
     Args:
-        course: the task; its acting method is si, the first that watches siu.
-        state: of the method, as `begin` left it.
+        course: the task before its first step; its acting method is si, the first that watches siu.
         at: which steps are looked at.
         progress: told how many steps have been taken.
 
     Returns:
-        The state after the last step; rows of summed.csv; rows of noise.csv, if there is a full gradient.
+        Rows of summed.csv; rows of noise.csv, if there is a full gradient.
     """
     summed: list[Row] = []
     noise: list[Row] = []
@@ -72,6 +70,7 @@ def trained(
     for t, after in zip(stops, [*stops[1:], None], strict=True):
         slope = slope_of_task(course) if at.full_every and (at.row(t) or at.weight(t)) else None
         if at.row(t):
+            state: State = course.state
             sums = {"si": total(state.acting.path), "siu": total(state.watching[0].path)}
             head = {"task": course.task + 1, "iteration": t, "full_every": at.full_every}
             loss = slope.loss if slope else loss_of_batch(course, t)
@@ -81,11 +80,11 @@ def trained(
         if after is None:
             break
         before = {name: p.clone() for name, p in course.weights.items()} if at.weight(t) else {}
-        state = advance(course, state, t, after)
+        advance(course, after - t)
         if slope and at.weight(t):
             full += at.weight(t) * decrease(slope.gradient, before, course.weights)
         progress(after - t)
-    return state, summed, noise
+    return summed, noise
 
 
 def decrease(gradient: Tree, before: Tree, after: Tree) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cl_repro import rng
 from cl_repro.engine import Experiment
 from cl_repro.engine.boundary import evaluate
+from cl_repro.engine.lifecycle import Course
 from cl_repro.engine.replicas import healthy
 from cl_repro.engine.stack import lower, start
 from cl_repro.methods.sos import sos
@@ -17,7 +18,7 @@ from cl_repro.methods.synaptic_intelligence import sib, siu
 from cl_repro.records import Row
 from cl_repro.types import Method
 from cl_repro.unifying import measures
-from cl_repro.unifying.course import Course, begin
+from cl_repro.unifying.course import begin_with_one_more
 from cl_repro.unifying.observed import State, observed
 from cl_repro.unifying.path import schedule, text, trained
 
@@ -80,10 +81,11 @@ def watch(
     rows: dict[str, list[Row]] = {name: [] for name in ("correlations", "trimmed", "measures", "summed", "noise")}
     scatter: dict[str, NDArray[np.float32]] = {}
     for task in range(n_tasks):
-        course, state = begin(experiment, stack, task, method, state)
+        course = begin_with_one_more(experiment, stack, task, method, state)
         full_every = settings.full_every if in_detail and task == 0 else None
-        at = schedule(course.steps, settings.points, full_every, settings.dense)
-        state, summed, noise = trained(course, state, at, progress)
+        at = schedule(experiment.steps(task), settings.points, full_every, settings.dense)
+        summed, noise = trained(course, at, progress)
+        state = course.state
         rows["summed"] += summed
         rows["noise"] += noise
         if settings.examples is not None:
