@@ -79,8 +79,8 @@ def displays(source: str) -> bool:
     return isinstance(tree.body[-1], ast.Expr) or any(getattr(of, "id", "") in SHOWING for of in calls)
 
 
-def test_there_are_six() -> None:
-    assert [path.name[0] for path in NOTEBOOKS] == list("123456")
+def test_there_are_seven() -> None:
+    assert [path.name[0] for path in NOTEBOOKS] == list("1234567")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+
+    from cl_repro.analysis.markup import Table
+
+__all__ = ["draw_folder", "read_folder", "read_tables", "report"]
 
 
 def read_folder(folder: str | Path) -> "pd.DataFrame":
@@ -38,6 +43,41 @@ def read_folder(folder: str | Path) -> "pd.DataFrame":
     from cl_repro.analysis.frame import read  # noqa: PLC0415 - as below
 
     return read(Path(folder))
+
+
+def read_tables(folder: str | Path) -> "dict[str, Table]":
+    """The tables of a results folder, as `results/tables` has them; a notebook shows each as one.
+
+    Args:
+        folder: e.g. results/split_mnist_fisher.
+
+    Returns:
+        By their names, in reading order: of a study of curves accuracy, shape, gaps, pairs, selection and optimism.
+
+    Raises:
+        UserError: a file is missing, cut short, edited, or of another schema.
+    """
+    from cl_repro.analysis.summary import tables_by_name  # noqa: PLC0415 - as below
+
+    return tables_by_name(Path(folder))
+
+
+def draw_folder(folder: str | Path, rescaled: bool = False) -> "Figure":
+    """Accuracy against lambda, of a results folder with one benchmark, scenario and model.
+
+    Args:
+        folder: e.g. results/split_mnist_fisher.
+        rescaled: beside it also against lambda times the trace of the importance.
+
+    Returns:
+        The figure, as `results/figures` has it; a notebook shows it.
+
+    Raises:
+        UserError: it is no study of curves (rescaled: with traces), or as `read_tables`.
+    """
+    from cl_repro.analysis.summary import figure_of  # noqa: PLC0415 - as below
+
+    return figure_of(Path(folder), rescaled)
 
 
 def report(name: str, results_dir: Path) -> str:

@@ -32,6 +32,14 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """As in a terminal."""
+        return plain(self)
+
+    def _repr_markdown_(self) -> str:
+        """As a notebook shows it, one heading level lower than in a file."""
+        return f"#{markdown(self)}"
+
 
 def markdown(table: Table) -> str:
     """The table with its title as heading and its notes as a list."""
