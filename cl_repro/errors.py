@@ -27,9 +27,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}")
 
 
+def visible(text: str) -> str:
+    """Text with what a terminal would obey, instead of showing it, written out as in Python."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def refuse(text: str) -> NoReturn:
     """One line on standard error, exit status 2."""
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {visible(text)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -52,7 +57,7 @@ class Skipping:
             if not isinstance(error, UserError):
                 traceback.print_exc()  # our mistake, which stays visible
             if str(folder) not in self.skipped:
-                print(f"skipped {folder}: {error}", file=sys.stderr)
+                print(visible(f"skipped {folder}: {error}"), file=sys.stderr)
                 self.skipped.append(str(folder))
 
     def end(self) -> None:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from cl_repro import engine, grid, runtime, study, worker
+from cl_repro.errors import visible
 from cl_repro.records import Store
 from cl_repro.status import clock
 
@@ -38,7 +39,7 @@ def plan(arms_cfg: list[dict[str, Any]]) -> None:
             if arm.label not in per_arm:
                 same = [c for c in chunk if c.arm == cell.arm]
                 per_arm[arm.label] = seconds_per_run(workshop, arm, same, planned.device)
-                print(f"  {arm.label}: {per_arm[arm.label]:.2f} s a run, in stacks of {len(chunk)}")
+                print(f"  {visible(arm.label)}: {per_arm[arm.label]:.2f} s a run, in stacks of {len(chunk)}")
     total = sum(per_arm[planned.arms[cell.arm].label] for chunk in pending for cell in chunk)
     n_processes = study.processes(arms_cfg[0]["workers"], planned.device, len(pending), each=planned.processes)
     unit = "GPU" if planned.device.startswith("cuda") else "core"

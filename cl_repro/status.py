@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cl_repro import grid, window
 from cl_repro.config import check
-from cl_repro.errors import UserError
+from cl_repro.errors import UserError, visible
 from cl_repro.records import Store, checkpoint_file
 from cl_repro.records.files import PATIENCE, holder
 
@@ -118,7 +118,7 @@ def begun(store: Store) -> tuple[set[str], set[str]]:
 
 def table_of(arm: grid.Arm, cells: Sequence[grid.Cell], state: dict[str, str]) -> Table:
     """One arm's lambdas as rows, a mark per seed."""
-    table = Table(title=arm.label, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+    table = Table(title=Text(visible(arm.label)), title_justify="left", title_style="bold", box=None, padding=(0, 1))
     seeds = sorted({cell.seed for cell in cells})
     table.add_column("lambda", justify="right")
     table.add_column(f"seeds {seeds[0]} to {seeds[-1]}" if seeds else "")

@@ -69,7 +69,7 @@ def test_a_node_in_a_node_is_looked_at(tmp_path: Path, monkeypatch: pytest.Monke
         (arm,) = cli.arms("method=replay")
         node = arm["method"]["memory"]
         if key.endswith("more"):
-            node["more"] = {"_target_": wrong, "command": "touch touched"}
+            node["more"] = {"name": "more", "_target_": wrong, "command": "touch touched"}
         else:
             node["_target_"] = wrong
         monkeypatch.chdir(tmp_path)

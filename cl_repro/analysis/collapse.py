@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from cl_repro.analysis.accuracy import interval_text
 from cl_repro.analysis.arms import Grid, grid_of, looks_of
 from cl_repro.analysis.curves import STYLE, curve, line
-from cl_repro.analysis.figures import decades, save
+from cl_repro.analysis.figures import decades, literal, save
 from cl_repro.analysis.intervals import interval_note, interval_of, resampled_interval, weightings
 from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.markup import TIMES, Table, write
@@ -100,7 +100,7 @@ def draw(found: Collapse, title: str) -> Figure:
     panels[0].set_ylabel("Test accuracy after the last task (%)")
     if grid.window:
         panels[0].set_xlabel("\n".join([X_LABELS[0], *textwrap.wrap(grid.window_note, 62)]))
-    figure.suptitle(title, x=0.012, ha="left", fontweight="bold", fontsize=12)
+    figure.suptitle(literal(title), x=0.012, ha="left", fontweight="bold", fontsize=12)
     lines, names = panels[0].get_legend_handles_labels()
     legend = figure.legend(
         lines, names, loc="outside right center", title="mean, band ± 1 SEM over seeds", alignment="left"

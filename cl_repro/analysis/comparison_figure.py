@@ -25,7 +25,7 @@ from cl_repro.analysis.comparison import (
 )
 from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.epoch_curves import with_epochs
-from cl_repro.analysis.figures import save
+from cl_repro.analysis.figures import literal, save
 from cl_repro.analysis.replay_claims import with_sizes
 from cl_repro.analysis.study import SCENARIOS, Study, benchmark_name, commits, describe
 from cl_repro.analysis.window_curves import with_windows
@@ -86,7 +86,7 @@ def draw(found: list[Entry], title: str) -> Figure:
         row[0].set_ylabel("test accuracy (%)")
     memory_axis(panels[-1][0], nothing, max(entry.bytes for entry in found))
     panels[-1][1].set_xlabel("processor time of training, relative to finetune")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
     legend(figure, found, marks)
     return figure
 
@@ -138,7 +138,7 @@ def legend(figure: Figure, found: list[Entry], marks: dict[str, str]) -> None:
                     color=colour,
                     markerfacecolor=face,
                     markersize=7,
-                    label=name,
+                    label=literal(name),
                 )
             )
     made = figure.legend(handles=handles, loc="outside right center", handlelength=1.2, labelspacing=0.55)

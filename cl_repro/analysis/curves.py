@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, looks_of
-from cl_repro.analysis.figures import lambdas, save
+from cl_repro.analysis.figures import lambdas, literal, save
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambdas
 from cl_repro.errors import UserError
@@ -92,7 +92,7 @@ def line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
     mean, sem, n = estimate(values)
     if not n:
         return
-    axes.axhline(mean, color=style.colour, linestyle=style.dashes, linewidth=2.0, label=arm.label, zorder=2)
+    axes.axhline(mean, color=style.colour, linestyle=style.dashes, linewidth=2.0, label=literal(arm.label), zorder=2)
     if math.isfinite(sem):
         axes.axhspan(mean - sem, mean + sem, color=style.colour, alpha=BAND, linewidth=0, zorder=1)
 
@@ -117,7 +117,7 @@ def curve(
         markerfacecolor=style.colour if style.filled else "white",
         markeredgecolor=style.colour,
         markeredgewidth=1.4,
-        label=arm.label,
+        label=literal(arm.label),
         zorder=3 + 0.1 * position,
     )
 
@@ -138,7 +138,7 @@ def _dress(axes: Axes, grid: Grid, title: str) -> None:
     lambdas(axes, grid.lams)
     axes.set_xlabel("\n".join(["Regularisation strength λ (log scale)", *textwrap.wrap(grid.window_note, 62)]))
     axes.set_ylabel("Test accuracy after the last task (%)")
-    axes.set_title(title, loc="left", pad=10, fontweight="bold")
+    axes.set_title(literal(title), loc="left", pad=10, fontweight="bold")
     legend = axes.figure.legend(
         loc="outside right center", title="mean, band ± 1 SEM over seeds", alignment="left", borderaxespad=0.8
     )

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from cl_repro.analysis.accuracy import estimate_text, interval_text, lambda_text
 from cl_repro.analysis.comparison import NAMES, Entry, scenarios_of
+from cl_repro.analysis.figures import literal
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.settings import Settings
 from cl_repro.analysis.study import SCENARIOS
@@ -79,7 +80,7 @@ def draw(found: list[Entry], title: str) -> Figure:
         axes.set_title(SCENARIOS[scenario], loc="left")
         axes.set_xlabel("epochs a task (logarithmic)")
     panels[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
     made = figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     made.set_title("mean ± 1 SEM")
     return figure

@@ -14,6 +14,11 @@ from cl_repro.stats import Array
 LINEAR = 0.7  # width of the linear part of an axis with a 0, in decades
 
 
+def literal(text: str) -> str:
+    """A user's text for matplotlib, which sets what is between dollars as a formula and leaves `_x` out of a legend."""
+    return ("\N{ZERO WIDTH SPACE}" if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def lambdas(axes: Axes, lams: Array) -> None:
     """An axis for lambdas [L], ascending: logarithmic; where the first is 0, linear from there to the second."""
     if lams[0] > 0:

@@ -4,15 +4,18 @@ Cells are written once, in plain Unicode (99.12 ± 0.16, −0.03, λ); each form
 form is pure ASCII, so that no terminal fails on it.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
+from cl_repro.errors import visible
 from cl_repro.records import write_atomically
 
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "~": r"\textasciitilde{}", "`": r"\textasciigrave{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", MINUS: "$-$", DASH: "--", "λ": r"$\lambda$", "δ": r"$\delta$", "≤": r"$\leq$", "≥": r"$\geq$",
     TIMES: r"$\times$", "÷": r"$\div$", "√": r"$\surd$",
 }  # fmt: skip
@@ -20,7 +23,8 @@ ASCII = {
     "±": "+-", MINUS: "-", DASH: "-", "λ": "lambda", "δ": "delta", "≤": "<=", "≥": ">=", TIMES: "x", "÷": ":",
     "√": "sqrt ",
 }  # fmt: skip
-MARKDOWN = {mark: f"\\{mark}" for mark in "\\|*`<>"}
+# What Markdown, with GitHub's formulas, reads as something else: an underscore at an end of a word, and a link, too.
+MARKDOWN = re.compile(r"[\\|*`<>&$~]|(?<!\w)_|_(?!\w)|(?<=\])\(")
 
 
 class Table(NamedTuple):
@@ -44,11 +48,11 @@ class Table(NamedTuple):
 def markdown(table: Table) -> str:
     """The table with its title as heading and its notes as a list."""
     line = "| {} |".format
-    rows = [" | ".join(_replaced(cell, MARKDOWN) for cell in row) for row in (table.header, *table.rows)]
+    rows = [" | ".join(_escaped(cell) for cell in row) for row in (table.header, *table.rows)]
     rule = " | ".join(["---"] + ["---:"] * (len(table.header) - 1))
     body = "\n".join(line(row) for row in (rows[0], rule, *rows[1:]))
-    notes = "\n".join(f"- {_replaced(note, MARKDOWN)}" for note in table.notes)
-    return "\n\n".join(part for part in (f"## {table.title}", body, notes) if part) + "\n"
+    notes = "\n".join(f"- {_escaped(note)}" for note in table.notes)
+    return "\n\n".join(part for part in (f"## {_escaped(table.title)}", body, notes) if part) + "\n"
 
 
 def latex(table: Table, study: str) -> str:
@@ -62,6 +66,7 @@ def latex(table: Table, study: str) -> str:
         LaTeX source, everything escaped.
     """
     rows = [" & ".join(_replaced(cell, LATEX) for cell in row) + r" \\" for row in (table.header, *table.rows)]
+    rows = [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows]  # else the line before would read it
     notes = [rf"\par\smallskip {{\footnotesize {_replaced(note, LATEX)}}}" for note in table.notes]
     lines = [
         r"\begin{table}",
@@ -89,7 +94,8 @@ def plain(table: Table) -> str:
     lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
     notes = [_replaced(note, ASCII) for note in table.notes]
-    return "\n".join([_replaced(table.title, ASCII), "", *lines, *([""] if notes else []), *notes]) + "\n"
+    shown = [_replaced(table.title, ASCII), "", *lines, *([""] if notes else []), *notes]
+    return "\n".join(map(visible, shown)) + "\n"
 
 
 def write(tables: list[Table], heading: str, name: str, out: Path) -> list[Path]:
@@ -113,6 +119,10 @@ def write(tables: list[Table], heading: str, name: str, out: Path) -> list[Path]
 
 def _right(cells: list[str], widths: list[int]) -> list[str]:
     return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
+def _escaped(text: str) -> str:
+    return MARKDOWN.sub(r"\\\g<0>", text)
 
 
 def _replaced(text: str, replacements: dict[str, str]) -> str:

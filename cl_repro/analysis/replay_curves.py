@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from cl_repro.analysis.comparison import FINETUNE, JOINT, Entry, scenarios_of
+from cl_repro.analysis.figures import literal
 from cl_repro.analysis.replay_claims import NAMES, curves_of
 from cl_repro.analysis.study import SCENARIOS
 from cl_repro.stats import estimate
@@ -27,7 +28,7 @@ def draw(found: list[Entry], title: str) -> Figure:
     handles, labels = list(shown.values()), list(shown)
     figure.legend(handles=handles, labels=labels, loc="outside lower center", ncols=3, title=SEM)
     figure.axes[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
     return figure
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from cl_repro.analysis.comparison import FINETUNE, JOINT, Entry, scenarios_of
+from cl_repro.analysis.figures import literal
 from cl_repro.analysis.study import SCENARIOS
 from cl_repro.stats import estimate
 
@@ -53,7 +54,7 @@ def draw(found: list[Entry], title: str, per_task: int | None) -> Figure:
     below[0].set_ylabel("evaluation, relative\nto finetune")
     made = figure.legend(handles=list(shown.values()), labels=list(shown), loc="outside lower center", ncols=4)
     made.set_title("mean, bars and bands ± 1 SEM over seeds")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
     return figure
 
 

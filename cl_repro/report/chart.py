@@ -164,7 +164,7 @@ def hovered(point: Estimate) -> str:
 
 def template(name: str) -> str:
     """The name above each point's own text, for plotly, which reads a few tags of HTML."""
-    return f"<b>{escape(name)}</b><br>%{{text}}<extra></extra>"
+    return f"<b>{escape(name).replace('%', '&#37;')}</b><br>%{{text}}<extra></extra>"
 
 
 def numbers(values: Array) -> list[float]:
