@@ -116,3 +116,12 @@ def test_the_configuration_is_a_new_adam_for_every_task_at_the_protocols_rate():
         assert optimiser.defaults["fused"]
         found = {key: optimiser.defaults[key] for key in ("lr", "betas", "eps")}
         assert found == {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8}
+
+
+def test_copies_of_a_network_that_has_taken_no_step_take_their_first():
+    experiment = made_experiment(optimiser=partial(AdamTF, lr=LR))
+    stack = fork(experiment, start(experiment, [1]), torch.zeros(2, dtype=torch.long))
+    for p in stack.params.values():
+        p.grad = torch.ones_like(p)
+    stack.optimiser.step()
+    assert {int(moments["step"]) for moments in stack.optimiser.state.values()} == {1}

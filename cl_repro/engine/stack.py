@@ -117,11 +117,11 @@ def fork(experiment: Experiment, stack: Stack, rows: Tensor) -> Stack:
     params = tree.select(stack.params, rows)
     optimiser = experiment.optimiser(list(params.values()))
     for old, new in zip(stack.params.values(), params.values(), strict=True):
-        moments = stack.optimiser.state.get(old, {})
-        optimiser.state[new] = {
-            key: value.index_select(0, rows) if value.shape == old.shape else value.clone()
-            for key, value in moments.items()
-        }
+        if old in stack.optimiser.state:  # not before a first step
+            optimiser.state[new] = {
+                key: value.index_select(0, rows) if value.shape == old.shape else value.clone()
+                for key, value in stack.optimiser.state[old].items()
+            }
     seeds, buffers = [stack.seeds[i] for i in rows.tolist()], tree.select(stack.buffers, rows)
     return Stack(seeds, params, buffers, optimiser, steps=stack.steps)
 
