@@ -56,6 +56,7 @@ class Schema:
     dtype: str = MISSING
     tf32: bool = MISSING
     channels_last: bool = MISSING
+    cuda_graph: bool = MISSING
     deterministic: bool = MISSING
     workers: Any = MISSING
     max_replicas: Any = MISSING

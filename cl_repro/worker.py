@@ -103,6 +103,7 @@ class Workshop:
             device=device,
             tf32=cfg["tf32"],
             channels_last=cfg["channels_last"],
+            cuda_graph=cfg["cuda_graph"],
             reinit=cfg["reinit"],
         )
 

@@ -95,8 +95,8 @@ def test_a_csv_carries_its_origin_and_survives_a_machine_that_cannot_measure_it(
 
 def test_without_cuda_its_rows_are_not_measured() -> None:
     rows = [*cuda.rows(SETTING), *cuda.study_rows(SETTING)]
-    assert [verdict(row) for row in rows] == ["not measured"] * 3
-    assert [row.target for row in rows] == [20.0, None, 300.0]
+    assert [verdict(row) for row in rows] == ["not measured"] * 5
+    assert [row.target for row in rows] == [20.0, None, None, None, 300.0]
 
 
 def test_the_code_of_the_cuda_rows_runs_on_any_device() -> None:
@@ -114,6 +114,7 @@ def test_the_rows_of_convolutions_compare_with_one_replica_as_the_studies_train_
 ) -> None:
     """On a small network: a row for each way of computing, and for each size of a stack."""
     monkeypatch.setattr(cuda, "ITERATIONS", 1)
+    monkeypatch.setattr(cuda, "RECORDED", 1)
     monkeypatch.setattr(cuda, "STACKS", (2,))
     monkeypatch.setattr(cuda, "slim_resnet18", lambda _, **given: slim_resnet18(2, **given))
     monkeypatch.setattr(cuda, "random_data", lambda *_: workloads.random_data(2, 20, 10, (3, 8, 8)))
@@ -126,6 +127,7 @@ def test_the_rows_of_convolutions_compare_with_one_replica_as_the_studies_train_
         "TF32 / float32",
         "channels last / first",
         "repeatable / in any order",
+        "cuda_graph=true / without",
         "deterministic=true / without",
         "K = 2",
     ]

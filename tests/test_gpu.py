@@ -18,7 +18,7 @@ from torch import Tensor
 from cl_repro import anatomy, checkpoint, engine, grid, idea, rng, runtime, stacking, study, tree, unifying, worker
 from cl_repro.bench import workloads
 from cl_repro.config import CONF
-from cl_repro.engine import Experiment, Progress, Replica
+from cl_repro.engine import Experiment, Progress, Replica, graphs
 from cl_repro.engine.boundary import estimate
 from cl_repro.importance import diagonal_fisher, fisher
 from cl_repro.importance.batched import batched
@@ -196,6 +196,21 @@ def test_the_same_run_twice_is_the_same_to_the_last_bit(name: str, k: int) -> No
     replicas = [Replica(1, 10.0, fisher.exact())] * k
     one, other = ([*engine.stages(made, ewc(), replicas, {})][-1].stack.params for _ in range(2))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("method", ["ewc", "si", "replay", "optim=adam_tf"])
+def test_a_recorded_step_ends_where_steps_do(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On pretended CUDA there is no recording, and steps go on without."""
+    monkeypatch.setattr(graphs, "LEAST", 5)
+    choice = method if "=" in method else f"method={method}"
+    [cfg] = cli.arms(*TINY, "iterations=8", "cuda_graph=true", choice, *NEEDS.get(choice, []))
+
+    def of(device: str) -> Setting:
+        shop = SHOPS[device]
+        made = shop.experiment(grid.make_arm(cfg), device)._replace(cuda_graph=device == CUDA)
+        return Setting(made, shop.method(cfg), shop.estimator(cfg), cfg["lam"])
+
+    runs_the_same(of, 1)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

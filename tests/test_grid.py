@@ -28,6 +28,7 @@ def ids(*overrides: str) -> list[str]:
         "label=mine",
         "reinit=false",
         "deterministic=true",
+        "cuda_graph=true",
     ],
 )
 def test_what_is_not_science_or_only_spelt_differently_keeps_the_run(same: str) -> None:

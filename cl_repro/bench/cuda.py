@@ -30,6 +30,7 @@ from cl_repro.runtime import clock, hardware, tf32
 from cl_repro.types import Estimator
 
 K, ITERATIONS = 256, 20  # of the stack; a round
+RECORDED = 500  # iterations of a round where steps are recorded, which is done once for a task
 STACKS = (2, 4, 8)  # of convolutions
 N, N_MEASURED, STEPS = 10_000, 2000, 2000  # Split CIFAR-10: examples of a task, those of a round, steps of a task
 REPLICAS = 350  # of the whole study in one stack: five seeds
@@ -37,7 +38,9 @@ SEEDS = tuple(range(1, 11))
 STEP = "CUDA: EWC step, K = 256, per model-iteration / K = 1"
 FISHER = "CUDA: exact Fisher of all 10,000 examples, slim ResNet-18 / training on the task"
 CONVOLUTIONS = "CUDA: EWC step, slim ResNet-18, batches of 256"
+CONVOLUTIONS_GRAPH = f"{CONVOLUTIONS}, cuda_graph=true / without"
 DETERMINISTIC = f"{CONVOLUTIONS}, deterministic=true / without"
+GRAPH = "CUDA: EWC step, K = 1, MLP 784-400-400-10, cuda_graph=true / without"
 STUDY = "CUDA: Split MNIST study, 14 lambdas x 5 estimators x 10 seeds"
 ABSENT = "torch sees no CUDA device here"
 
@@ -47,14 +50,19 @@ def rows(setting: Setting) -> list[Row]:
     if not setting.device.startswith("cuda"):
         return [
             missing(STEP, "s", "x", 20.0, AT_LEAST, ABSENT),
+            missing(GRAPH, "s", "x", None, AT_LEAST, ABSENT),
+            missing(CONVOLUTIONS_GRAPH, "s", "x", None, AT_LEAST, ABSENT),
             missing(DETERMINISTIC, "s", "x", None, AT_MOST, ABSENT),
         ]
     benchmark, data = mnist(setting.data_dir, setting.device)
     note = f"{data}; {hardware(setting.device)}"
     of = mnist_experiment(benchmark, ITERATIONS)
-    seconds = interleave({"stacked": step(of, K), "single": step(of, 1)}, setting.rounds)
+    long = of._replace(iterations=RECORDED)
+    graph = {"graph": step(long._replace(cuda_graph=True), 1), "eager": step(long, 1)}
+    seconds = interleave({"stacked": step(of, K), "single": step(of, 1), **graph}, setting.rounds)
     return [
         speedup(STEP, seconds["stacked"], seconds["single"], "s", 20.0, note),
+        speedup(GRAPH, seconds["graph"], seconds["eager"], "s", None, f"{note}; {RECORDED} steps and the recording"),
         *convolutions(setting),
     ]
 
@@ -70,6 +78,7 @@ def convolutions(setting: Setting) -> list[Row]:
         "tf32": step(of, 1, partial(tf32, True)),
         "channels last": step(of._replace(channels_last=True), 1),
         "any order": step(of, 1, any_order),
+        "graph": step(of._replace(iterations=RECORDED, cuda_graph=True), 1),
         "deterministic": step(of, 1, partial(deterministic, of.device)),
         "Fisher": fisher_pass(of),
         **{f"K = {k}": step(of, k) for k in STACKS},
@@ -82,6 +91,7 @@ def convolutions(setting: Setting) -> list[Row]:
         speedup(f"{name}, TF32 / float32", seconds["tf32"], single, "s", None, note),
         speedup(f"{name}, channels last / first", seconds["channels last"], single, "s", None, note),
         cost(f"{name}, repeatable / in any order", single, seconds["any order"], "s", None, note=note),
+        speedup(CONVOLUTIONS_GRAPH, seconds["graph"], single, "s", None, f"{note}; {RECORDED} steps and the recording"),
         cost(DETERMINISTIC, seconds["deterministic"], single, "s", None, note=note),
         *(
             speedup(f"{name}, K = {k}, per model-iteration / K = 1", seconds[f"K = {k}"], single, "s", None, note)

@@ -11,6 +11,8 @@ from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, gather
 from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum
 
+PER_STEP = ("at", "rows", "label", "owner")  # fields that have a mini-batch of each step
+
 
 class Batches(NamedTuple):
     """The mini-batches of one task for S seeds, as indices into the resident data; -1 where one is smaller than B."""
@@ -116,7 +118,7 @@ def pixel_orders(benchmark: Benchmark, curriculum: Curriculum) -> list[Tensor]:
 
 def part(drawn: Batches, first: int, last: int) -> Batches:
     """The mini-batches `first` to `last - 1`."""
-    cut = {name: getattr(drawn, name)[:, first:last] for name in ("at", "rows", "label", "owner")}
+    cut = {name: getattr(drawn, name)[:, first:last] for name in PER_STEP}
     return drawn._replace(**cut, sizes=drawn.sizes[first:last])
 
 

@@ -43,6 +43,7 @@ class Experiment(NamedTuple):
         False  # on CUDA, training may round factors to TF32; importances, observed or not, and evaluation never do
     )
     channels_last: bool = False  # training of one replica: the channels of an image's pixel are side by side in memory
+    cuda_graph: bool = False  # a step of training is recorded once and replayed (`engine.graphs`); the same numbers
     reinit: bool = False  # protected parameters are drawn anew before every task but the first
 
     def steps(self, task: int) -> int:

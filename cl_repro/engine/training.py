@@ -1,7 +1,7 @@
 """The steps of a stack on one task: mini-batches, losses, penalties."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from cl_repro import tree
 from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, taught
 from cl_repro.engine.batches import Batches, minibatch, slots, uniform
+from cl_repro.engine.graphs import Recorded
 from cl_repro.engine.stack import Experiment, Stack, lift, lower, raise_axis
 from cl_repro.losses import cross_entropy
 from cl_repro.models.layers import LINEAR
@@ -54,16 +55,17 @@ def follow(
             losses, _ = evaluated(leaves, lower(stack.buffers, k), *data)
             return dict(zip(mine, torch.autograd.grad(losses.sum(), list(mine.values())), strict=True))
 
-    for i in range(drawn.rows.shape[1]):
+    @cache
+    def downhill(*of: tuple[str, ...]) -> Callable[..., Any]:
+        """`descent`, for what is given of the task and of the memory."""
+        dims = [{name: 0 if name == "target" else each for name in names} for names in of]
+        return descent(objective(net, own, aid.old, method.hidden, inputs_of), method, k, (0 if reads else None, *dims))
+
+    def step(drawn: Batches, aid: Aids, i: int, state: Any) -> tuple[Any, Tensor]:
         data = minibatch(benchmark, drawn, take, i)
         batch, recalled = inputs(experiment, stack, drawn, aid, take, i, data)
-        if i == 0:  # then it is known what is given
-            dims = [{name: 0 if name == "target" else each for name in of} for of in (batch, recalled)]
-            downhill = descent(
-                objective(net, own, aid.old, method.hidden, inputs_of), method, k, (0 if reads else None, *dims)
-            )
         given = state if reads else None, leaves, lower(stack.buffers, k), batch, recalled
-        changed, grads, (losses, (buffers, z)) = downhill(*given)
+        changed, grads, (losses, (buffers, z)) = downhill(tuple(batch), tuple(recalled))(*given)
         state = changed if reads else state
         if observe:
             seen = {}
@@ -88,6 +90,14 @@ def follow(
                 state = observe(state, seen, lower(tree.change_since(before, targets), k))
             if method.keeps_logits and aid.slot is not None:
                 keep(stack, raise_axis(z, k), aid.slot[take, i, : drawn.sizes[i]], method)
+        return state, losses
+
+    def one_by_one(i: int, state: Any) -> tuple[Any, Tensor]:
+        return step(drawn, aid, i, state)
+
+    advance = Recorded(step, experiment, stack, drawn, aid) if experiment.cuda_graph else one_by_one
+    for i in range(drawn.rows.shape[1]):
+        state, losses = advance(i, state)
         if (i + 1) % REPORT_EVERY == 0 or i + 1 == drawn.rows.shape[1]:
             report(k * (i % REPORT_EVERY + 1), losses.detach().mean().item())
     return state
