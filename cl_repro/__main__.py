@@ -6,6 +6,7 @@ lambda in another code base's EWC, `export` sends finished runs to other tools.
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 import uuid
@@ -59,7 +60,9 @@ def run(cfg: DictConfig) -> None:
     """Compute what is missing, then draw and print what there is; of a sweep the command that started it does."""
     overrides = list(HydraConfig.get().overrides.task)
     # Not the overrides: a file can write `hydra.overrides.task` and `hydra.sweeper.params`, too.
-    arms = permitted(arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), shlex.split(os.environ[TYPED]))
+    arms = permitted(
+        arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), shlex.split(os.environ.get(TYPED, ""))
+    )
     from cl_repro import provenance, runtime, study, worker  # noqa: PLC0415 - slow, as torch is, and not needed above
 
     worker.end_with_parent()
@@ -69,8 +72,15 @@ def run(cfg: DictConfig) -> None:
         sweep.note(ended.folder)
     else:
         sweep.draw(ended.folder)
+    if ended.stopped and in_slurm(HydraConfig.get()):
+        signal.raise_signal(signal.SIGUSR2)  # as SLURM does at the limit: submitit queues the job again
     if ended.unfinished:
         raise UserError(ended.unfinished)
+
+
+def in_slurm(hydra_cfg: HydraConf) -> bool:
+    """Whether this is a job of a sweep on SLURM."""
+    return "partition" in hydra_cfg.launcher and "SLURM_JOB_ID" in os.environ
 
 
 def share(hydra_cfg: HydraConf, cores: int) -> tuple[int, int | None]:

@@ -28,6 +28,7 @@ class Ended(NamedTuple):
 
     folder: Path
     unfinished: str  # why it is not complete, in one line; empty if it is
+    stopped: bool = False  # whether it is for want of time, so that the same command gets on
 
 
 class Budget:
@@ -166,7 +167,7 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     missing = unfinished(planned, store)
     if not missing:
         store.tidy()
-    return Ended(store.folder, missing)
+    return Ended(store.folder, missing, bool(missing) and stopped(planned, store, arms_cfg[0]["time_budget"]))
 
 
 def left(planned: Plan, finished: Collection[str]) -> list[list[Cell]]:
@@ -186,6 +187,13 @@ def unfinished(planned: Plan, store: Store) -> str:
         last = failure["traceback"].strip().splitlines()[-1]
         text += f"; {len(failed)} chunks failed, e.g. {store.failures / name}.json: {last}"
     return text + "; the same command computes them, retry=failed only those that failed"
+
+
+def stopped(planned: Plan, store: Store, time_budget: float | None) -> bool:
+    """Whether runs are missing that have not failed: those for which no time was left."""
+    failed = {run_id for failure in store.failed().values() for run_id in failure["run_ids"]}
+    missing = store.missing(cell.run_id for chunk in planned.chunks for cell in chunk)
+    return time_budget is not None and not set(missing) <= failed
 
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -428,8 +436,10 @@ def compute_in_pool(
                         ended(jobs[number], outcome)
             except BrokenProcessPool:
                 raise
-            except BaseException:
+            except BaseException:  # an interruption, or the end of a job's time: nobody waits for what was begun
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in workers:
+                    process.terminate()
                 raise
     except BrokenProcessPool:  # outside of the pool, which has now waited for all its processes
         codes = {process.pid: process.exitcode for process in workers}

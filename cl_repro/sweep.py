@@ -20,10 +20,16 @@ class Noted(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """In the process that starts the jobs, before them."""
         os.environ[NOTES] = str(Path(config.hydra.sweep.dir).absolute())
+        if "partition" in config.hydra.launcher:
+            from cl_repro.slurm import without_accounts  # noqa: PLC0415 - submitit is an extra
+
+            without_accounts()
 
 
 def note(folder: Path) -> None:
     """Of a job: its results are in this folder."""
+    if not (NOTES in os.environ and LAUNCH in os.environ):  # a job that was given no environment
+        return
     notes = Path(os.environ[NOTES])
     notes.mkdir(parents=True, exist_ok=True)
     (notes / f"{os.environ[LAUNCH]}-{HydraConfig.get().job.num}").write_text(str(folder.absolute()), encoding="utf-8")
