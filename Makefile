@@ -59,7 +59,7 @@ data: $(READY) ## download the real data sets (or DATA=mnist) into ./data (or th
 	$(PY) scripts/prepare_data.py $(DATA)
 
 figures: $(READY) ## draw all figures again, from the CSVs alone
-	$(call all,plot_lambda_curves plot_comparison plot_anatomy plot_unifying plot_idea plot_survival)
+	$(call all,plot_lambda_curves plot_comparison plot_anatomy plot_unifying plot_idea plot_survival plot_matrices)
 
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(call all,table_accuracy table_timing)

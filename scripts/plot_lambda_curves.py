@@ -12,7 +12,7 @@ def make(arguments: argparse.Namespace) -> list[Path]:
     """Draw the studies asked for, or every one that has a curve."""
     skipping, paths = arguments.skipping, []
     found = studies(arguments.names, arguments.results_dir, (CURVES, ARMS, LISTING), skipping)
-    drawn = [study for study in found if arguments.names or most_lambdas(study.runs) > 1]
+    drawn = [study for study in found if arguments.names or study.kind == ARMS or most_lambdas(study.runs) > 1]
     for study in drawn:
         with_a_curve(study)  # refused before the first is drawn
     for study in drawn:

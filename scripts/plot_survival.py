@@ -8,14 +8,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from cl_repro.analysis.arms import METHODS
 from cl_repro.analysis.command import run
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import save
+from cl_repro.analysis.figures import headed, named_beside, save
 from cl_repro.survival import left, survival
 
 NAME = "memory_survival"
 SIZE, OFFERED = 500, 4000  # M, and examples offered after the memory is full
-COLOURS = {"insert_all": "#7A4F9E", "reservoir": "#D55E00"}
+COLOURS = {"insert_all": "#A6761D", "reservoir": METHODS["replay"].colour}
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
@@ -34,11 +35,11 @@ def draw() -> Figure:
     for policy, colour in COLOURS.items():
         at, kept = survival(policy, SIZE, OFFERED)
         axes.plot(at[:: OFFERED // 25], kept[:: OFFERED // 25], "o", color=colour, markersize=5, label=policy)
-    axes.set_title(f"What a memory of M = {SIZE} examples keeps", loc="left", fontweight="bold")
+    headed(figure, f"What a memory of M = {SIZE} examples keeps")
     axes.set_xlabel("examples offered after it is full, n")
     axes.set_ylabel("fraction of the first M items left")
     axes.set_ylim(0, 1.03)
-    axes.legend()
+    named_beside(axes)
     return figure
 
 

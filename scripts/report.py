@@ -1,4 +1,4 @@
-"""Write one page that shows all results: <out>/index.html, static and self-contained, from stored files alone."""
+"""Write the report of all results, <out>/index.html and a page a benchmark: static, from stored files alone."""
 
 import argparse
 from pathlib import Path

@@ -8,19 +8,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullLocator
 
 from cl_repro.analysis.anatomy import Anatomy
 from cl_repro.analysis.arms import LOOKS, label
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import decades, save
+from cl_repro.analysis.figures import PADDED, SOFT, decades, headed, lettered, save, told
 
-PANELS = {
-    "error": r"Error $\Vert F - E\,\Vert \,/\, \Vert E\,\Vert$, E exact of all examples",
-    "shape_error": "Error of the shape: the same after the best factor",
-}
-ARROW, BEYOND = r"$\uparrow$", "beyond the axis"
+PANELS = {"error": "as it is", "shape_error": "of the shape: after the best factor"}
+ERROR = r"Error $\Vert F - E\,\Vert \,/\, \Vert E\,\Vert$"
+NOTE = "Lines: median of passes; dots: passes; ↑: passes beyond the axis. E: exact, of all examples"
+ARROW = r"$\uparrow$"
+CLOSE = 0.07  # of the width of the axis: numbers of examples nearer to each other share a label
 ROOM = 1.25  # of the highest median, for what lies above
 
 
@@ -33,20 +32,15 @@ def plot_cost(found: Anatomy, out: Path) -> list[Path]:
 
 def draw(found: Anatomy) -> Figure:
     """Medians over passes as lines from the smallest n to all, every pass as a dot."""
-    figure = Figure(figsize=(12.6, 4.9), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))  # inches
+    figure = Figure(figsize=(12.6, 4.9), layout=PADDED)  # inches
     panels = figure.subplots(1, 2)
-    for axes, (column, text) in zip(panels, PANELS.items(), strict=True):
+    for axes, column in zip(panels, PANELS, strict=True):
         panel(axes, found.passes, column)
-        axes.set_ylabel(text)
+        axes.set_ylabel(ERROR)
         axes.set_xlabel("Cost in training epochs (log scale)")
-    figure.suptitle(found.title, x=0.012, ha="left", fontweight="bold", fontsize=12)
-    handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if BEYOND in handles:
-        handles[BEYOND] = handles.pop(BEYOND)  # last
-    legend = figure.legend(
-        handles.values(), handles.keys(), loc="outside right center", title="median; dots: passes", alignment="left"
-    )
-    legend.get_title().set_color("#555555")
+    lettered(panels, [f"error {name}" for name in PANELS.values()])
+    headed(figure, found.title, NOTE)
+    told(figure, panels[::-1])  # the second has the more room
     return figure
 
 
@@ -63,7 +57,6 @@ def panel(axes: Axes, passes: pd.DataFrame, column: str) -> None:
         if above.any():
             at = np.full(int(above.sum()), 0.965 * top)
             axes.plot(own["cost"][above], at, linestyle="", marker=ARROW, markersize=10, color=style.colour)
-            axes.plot([], [], linestyle="", marker=ARROW, markersize=10, color="#444444", label=BEYOND)
         line = middle.loc[name].sort_values("cost")
         unit = int(own["unit"].iloc[0])
         axes.plot(
@@ -80,12 +73,20 @@ def panel(axes: Axes, passes: pd.DataFrame, column: str) -> None:
 
 
 def examples(axes: Axes, cost: pd.Series) -> None:
-    """The number of examples above the axes, at the cost of exact."""
+    """The number of examples above the axes, at the cost of exact; those too close to each other as one label."""
     above = axes.secondary_xaxis("top")
     above.spines["top"].set_visible(False)
-    names = ["all" if np.isnan(n) else f"{n:.0f}" for n in cost.index]
-    above.set_xticks(cost.to_numpy(), names, fontsize=8.5, color="#555555")
-    above.get_xticklabels()[0].set_horizontalalignment("right")  # it may be close to the next
+    low, high = np.log(axes.get_xlim())
+    groups: list[list[tuple[float, str]]] = []
+    for at, n in sorted(zip(cost, cost.index, strict=True)):
+        name = "all" if np.isnan(n) else f"{n:.0f}"
+        if groups and np.log(at / groups[-1][-1][0]) < CLOSE * (high - low):
+            groups[-1].append((at, name))
+        else:
+            groups.append([(at, name)])
+    middles = [np.exp(np.mean(np.log([at for at, _ in group]))) for group in groups]
+    names = [", ".join(sorted((name for _, name in group), key=lambda name: name.zfill(9))) for group in groups]
+    above.set_xticks(middles, names, fontsize=8.5, color=SOFT)
     above.tick_params(which="both", length=0)
     above.xaxis.set_minor_locator(NullLocator())
-    above.set_xlabel("examples of the estimate", fontsize=8.5, color="#555555")
+    above.set_xlabel("examples of the estimate", fontsize=8.5, color=SOFT)

@@ -48,6 +48,31 @@ LOOKS = {
     "exact_by_score": Look("#44AA99", "p", (0, (5, 1.2)), False, 7.5),
     "importance_sample_by_score": Look("#882255", "*", (0, (4, 1.5)), True, 9.0),
 }
+METHODS = {
+    "si": Look("#332288", ">", "-"),
+    "sib": Look("#2C93C4", "s", (0, (4, 1.5))),
+    "siu": Look("#7A4A1E", "^", (0, (1.5, 1))),
+    "sos": Look("#117733", "8", (0, (4, 1.5))),
+    "mas": Look("#AA4499", "D", (0, (2, 1))),
+    "mas_batched": Look("#AA4499", "d", (0, (3, 1, 1, 1))),
+    "masx": Look("#7B5EA7", "D", "-"),
+    "af": Look("#8A8A00", "h", (0, (4, 1.5))),
+    "sqrt_fisher": Look("#CC6677", "<", "-"),
+    "l2": Look("#882255", "p", (0, (4, 2))),
+    "replay": Look("#D55E00", "o", "-"),
+    "context": Look("#B03A78", "d", "-"),
+}
+LIBRARIES = {
+    "reference": ("van de Ven", Look("#000000", "o", "-")),
+    "avalanche": ("Avalanche", Look("#0072B2", "v", "-", False, 9.0, 2.8)),
+    "pycil": ("PyCIL", Look("#F0A202", "D", (0, (3.5, 1.5)), True, 4.8)),
+    "clarena": ("CLArena", Look("#882255", "*", (0, (4, 1.5)), True, 9.0)),
+    "ewc_pytorch": ("ewc.pytorch", Look("#8C8C8C", "s", (0, (5, 1.2)), False, 7.5)),
+    "facil": ("FACIL", Look("#CC79A7", "P", (0, (5, 1.5, 1, 1.5)), True, 7.0)),
+    "gt_ripl": ("GT-RIPL", Look("#8C3B00", "^", "-", False, 7.5)),
+    "mammoth": ("Mammoth", Look("#5B4FC7", ">", (0, (1.5, 1)))),
+}  # names as people write them
+IN_WORDS = {"ewc_offline": "EWC offline", "ewc_guide": "EWC of guides"}  # methods with a Fisher, beside its name
 OTHERS = (
     Look("#56B4E9", "X", "-"),
     Look("#882255", "*", (0, (4, 1.5)), True, 9.0),
@@ -151,14 +176,14 @@ def label(method: str, fisher: str, unit: int | None = None) -> str:
     """
     if not fisher:
         return "None" if method == "finetune" else method.upper().replace("_", " ")
-    if fisher.startswith(COMPAT):
-        return fisher.removeprefix(COMPAT).upper().replace("_", " ")
+    if fisher.startswith(COMPAT) and (known := LIBRARIES.get(fisher.removeprefix(COMPAT))):
+        return known[0]
     estimator, n = parts(fisher)
     detail = [f"n={n}"] if n else []
     detail += [f"b={unit}"] if unit else []
-    detail += [] if method == "ewc" else [method]
+    detail += [] if method == "ewc" else [IN_WORDS.get(method, method)]
     detail += ["one sample at a time"] if fisher.startswith(ONE_SAMPLE) else []
-    return estimator.upper().replace("_", " ") + (f" ({', '.join(detail)})" if detail else "")
+    return estimator.removeprefix(COMPAT).upper().replace("_", " ") + (f" ({', '.join(detail)})" if detail else "")
 
 
 def variant(called: str, method: str, fisher: str) -> str:
@@ -169,7 +194,9 @@ def variant(called: str, method: str, fisher: str) -> str:
 
 def look(arm: Arm, position: int) -> Look:
     """How an arm is drawn; `position` picks among the looks of arms without one of their own."""
-    own = LOOKS.get(kind_of(arm.fisher) if arm.fisher else arm.method)
+    if known := LIBRARIES.get(arm.fisher.removeprefix(COMPAT)):
+        return known[1]
+    own = LOOKS.get(kind_of(arm.fisher) if arm.fisher else arm.method) or METHODS.get(arm.method)
     return own or OTHERS[position % len(OTHERS)]
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from cl_repro.analysis.accuracy import estimate_text, interval_text, judge, verdict_note
 from cl_repro.analysis.comparison import Entry, scenarios_of
-from cl_repro.analysis.figures import literal
+from cl_repro.analysis.figures import headed, lettered, literal
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.study import SCENARIOS, Study, published_row, sources
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW, Comparison, Estimate, estimate
@@ -97,11 +97,11 @@ def draw(study: Study, found: list[Pair], name: str) -> Figure:
     panels = figure.subplots(1, len(scenarios), sharey=True, squeeze=False)[0]
     for axes, scenario in zip(panels, scenarios, strict=True):
         panel(axes, study, [pair for pair in found if pair.entry.scenario == scenario], names)
-        axes.set_title(SCENARIOS[scenario], loc="left")
     panels[0].set_yticks(range(len(names)), [literal(name) for name in names])
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     panels[len(panels) // 2].set_xlabel(f"accuracy, ours {MINUS} published (points)")
-    figure.suptitle(name, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    lettered(panels, [SCENARIOS[scenario] for scenario in scenarios])
+    headed(figure, name)
     there = [verdict for verdict in COLOURS if any(pair.comparison.verdict == verdict for pair in found)]
     handles: list[Artist] = [
         Line2D([], [], color=COLOURS[v], marker=MARKERS[v], linewidth=1.6, label=f"{v} ({count(found, v)})")

@@ -4,19 +4,17 @@ The penalty is lambda F, so curves of estimators that differ by a factor fall on
 by the trace. The trace is that of the first task; later ones depend on lambda.
 """
 
-import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cl_repro.analysis.accuracy import interval_text
 from cl_repro.analysis.arms import Grid, grid_of, looks_of
-from cl_repro.analysis.curves import STYLE, curve, line
-from cl_repro.analysis.figures import decades, literal, save
+from cl_repro.analysis.curves import SEM, STYLE, curve, line
+from cl_repro.analysis.figures import PADDED, decades, headed, lettered, save, told
 from cl_repro.analysis.intervals import interval_note, interval_of, resampled_interval, weightings
 from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.markup import TIMES, Table, write
@@ -83,11 +81,11 @@ def collapse(study: Study) -> Collapse | None:
 
 def draw(found: Collapse, title: str) -> Figure:
     """Two panels with one axis of accuracy: against lambda, and against lambda times the trace."""
-    figure = Figure(figsize=(12.6, 4.9), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))  # inches
+    figure = Figure(figsize=(12.6, 4.9), layout=PADDED)  # inches
     grid, panels, looks = found.grid, figure.subplots(1, 2, sharey=True), looks_of(found.grid)
     scales = np.zeros_like(found.log_trace), found.log_trace
     spreads = found.spread, found.rescaled_spread
-    for axes, scale, spread, label in zip(panels, scales, spreads, X_LABELS, strict=True):
+    for axes, scale, label in zip(panels, scales, X_LABELS, strict=True):
         for (arm, values), style in zip(grid.flat, looks, strict=False):
             line(axes, arm, values, style)
         x = grid.lams * 10.0 ** scale[:, None]  # [A, L]
@@ -96,16 +94,11 @@ def draw(found: Collapse, title: str) -> Figure:
         there = x[np.isfinite(grid.accuracy).any(axis=1)]
         decades(axes, there.min(), there.max(), 12)
         axes.set_xlabel(label)
-        axes.set_title(f"rises within {interval_text(spread, sign='')} decades", loc="left", fontsize=11)
+        axes.tick_params(labelleft=True)
     panels[0].set_ylabel("Test accuracy after the last task (%)")
-    if grid.window:
-        panels[0].set_xlabel("\n".join([X_LABELS[0], *textwrap.wrap(grid.window_note, 62)]))
-    figure.suptitle(literal(title), x=0.012, ha="left", fontweight="bold", fontsize=12)
-    lines, names = panels[0].get_legend_handles_labels()
-    legend = figure.legend(
-        lines, names, loc="outside right center", title="mean, band ± 1 SEM over seeds", alignment="left"
-    )
-    legend.get_title().set_color("#555555")
+    lettered(panels, [f"rises within {interval_text(spread, sign='')} decades" for spread in spreads])
+    headed(figure, title, ". ".join(filter(None, [SEM, grid.window_note])))
+    told(figure, panels)
     return figure
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_repro.analysis.accuracy import NOTHING, estimate_text, interval_text, lambda_text
-from cl_repro.analysis.arms import Arm, arms_of, grid_of
+from cl_repro.analysis.arms import Arm, arms_of
 from cl_repro.analysis.markup import MINUS, TIMES, Table
 from cl_repro.analysis.read import read_accuracy, read_representation, read_storage
 from cl_repro.analysis.selection import validation_accuracy
@@ -110,7 +110,7 @@ def compared(study: Study) -> list[Entry]:
             none = finetuned(part[part["config_id"].isin([a.config_id for a in arms if not a.unlike(arm)])])
             none = none.set_index("seed")
             base, base_asking = (np.where(mixed, np.nan, of) for of in spent(none, seeds))
-            lam, at_edge = chosen(judged, study)
+            lam, at_edge = chosen(judged)
             rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
             fine = rows[rows["status"] == "ok"].reindex(seeds)
             seconds, asking = spent(rows, seeds)
@@ -142,16 +142,15 @@ def spent(runs: pd.DataFrame, seeds: Array) -> tuple[Array, Array]:
     return tuple(of.reindex(seeds).to_numpy(dtype=float) for of in (work, runs["seconds_eval"]))
 
 
-def chosen(own: pd.DataFrame, study: Study) -> tuple[float, bool]:
+def chosen(own: pd.DataFrame) -> tuple[float, bool]:
     """The lambda of one arm's runs, NaN without one, and whether it is the first or last of several candidates."""
     if own["lambda"].isna().all():
         return np.nan, False
-    judged = own.assign(accuracy=own["held_out"]) if own["held_out"].notna().any() else own
-    grid = grid_of(judged, study.folder)
-    i = int(best(seed_mean(complete(grid.accuracy)))[0])
-    if i < 0:
-        return float(grid.lams[0]), False
-    return float(grid.lams[i]), grid.lams.size > 1 and i in (0, grid.lams.size - 1)
+    judge = "held_out" if own["held_out"].notna().any() else "accuracy"
+    fine = own.assign(judged=own[judge].where(own["status"] == "ok"))
+    table = fine.pivot(index="seed", columns="lambda", values="judged")  # lambdas ascending
+    i = int(best(seed_mean(complete(table.to_numpy(dtype=float)))))
+    return float(table.columns[max(i, 0)]), i >= 0 and table.shape[1] > 1 and i in (0, table.shape[1] - 1)
 
 
 def plasticity(study: Study) -> pd.Series:

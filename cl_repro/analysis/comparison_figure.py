@@ -1,4 +1,4 @@
-"""The picture of a comparison: accuracy against extra memory, and against compute, one row of panels per scenario."""
+"""The picture of a comparison: a row a method, with its accuracy in each scenario, its extra memory and its compute."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cl_repro.analysis import beside, epoch_curves, replay_curves, window_curves
-from cl_repro.analysis.arms import setting
+from cl_repro.analysis.arms import LOOKS, setting
 from cl_repro.analysis.comparison import (
     BOUND,
     DISTILLATION,
+    FINETUNE,
     PENALTY,
     STORING,
     STRUCTURE,
@@ -25,7 +25,7 @@ from cl_repro.analysis.comparison import (
 )
 from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.epoch_curves import with_epochs
-from cl_repro.analysis.figures import literal, save
+from cl_repro.analysis.figures import PADDED, headed, inked, lettered, literal, save
 from cl_repro.analysis.replay_claims import with_sizes
 from cl_repro.analysis.study import SCENARIOS, Study, benchmark_name, commits, describe
 from cl_repro.analysis.window_curves import with_windows
@@ -39,7 +39,10 @@ MEANINGS = {
     STRUCTURE: "structure: projections, columns, sparse units",
     STORING: "replay: stored examples",
 }
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", ">", "h")
+NOTE = (
+    "Mean ± 1 SEM over seeds; dashed: finetune. Memory: kept beside network, gradient and optimiser (log scale). "
+    "Time: of a processor (log scale)"
+)
 LEAST = 100  # bytes; what keeps less is drawn as nothing
 GAP = 0.7  # decades between nothing and the least that is kept
 
@@ -68,82 +71,73 @@ def plot_comparison(study: Study, out: Path) -> list[Path]:
 
 
 def draw(found: list[Entry], title: str) -> Figure:
-    """One row per scenario: accuracy against memory (logarithmic, nothing at the left) and against compute."""
+    """A row a method, by family: accuracy in each scenario, and what it costs; so each point has its name beside it."""
     scenarios = scenarios_of(found)
-    listed = len({entry.name for entry in found}) + len({entry.family for entry in found})
-    height = max(1.0 + 2.75 * len(scenarios), 0.8 + 0.25 * listed)  # the legend's, if that is higher
-    figure = Figure(figsize=(12.0, height), layout="constrained")  # inches
-    panels = figure.subplots(len(scenarios), 2, sharex="col", sharey="row", squeeze=False)
-    marks = markers(found)
+    rows = rows_of(found)
+    figure = Figure(figsize=(9.0 + 1.7 * len(scenarios), 1.6 + 0.235 * len(rows)), layout=PADDED)  # inches
+    panels = figure.subplots(1, len(scenarios) + 2, sharey=True, width_ratios=[3] * len(scenarios) + [2.6, 2.2])
+    memory, compute = panels[-2:]
     least = min((entry.bytes for entry in found if entry.bytes >= LEAST), default=10**6)
     nothing = least / 10**GAP
-    for row, scenario in zip(panels, scenarios, strict=True):
-        for entry in (entry for entry in found if entry.scenario == scenario):
-            memory = entry.bytes if entry.bytes >= LEAST else nothing
-            for axes, x in zip(row, (memory, estimate(entry.compute).mean), strict=True):
-                point(axes, x, entry, marks[entry.name])
-        row[0].set_title(SCENARIOS[scenario], loc="left")
-        row[0].set_ylabel("test accuracy (%)")
-    memory_axis(panels[-1][0], nothing, max(entry.bytes for entry in found))
-    panels[-1][1].set_xlabel("processor time of training, relative to finetune")
-    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
-    legend(figure, found, marks)
+    for y, (family, name) in enumerate(rows):
+        own = [entry for entry in found if (entry.family, entry.name) == (family, name)]
+        for axes, scenario in zip(panels, scenarios, strict=False):
+            for entry in (entry for entry in own if entry.scenario == scenario):
+                accuracy = estimate(entry.accuracy)
+                point(axes, accuracy.mean, y, family, accuracy.sem)
+        if own:
+            most = max(entry.bytes for entry in own)
+            point(memory, most if most >= LEAST else nothing, y, family)
+            point(compute, estimate(np.concatenate([entry.compute for entry in own])).mean, y, family)
+    for axes, scenario in zip(panels, scenarios, strict=False):
+        for entry in (e for e in found if (e.scenario, e.name) == (scenario, FINETUNE)):
+            none = LOOKS[FINETUNE]
+            axes.axvline(
+                estimate(entry.accuracy).mean, color=none.colour, linestyle=none.dashes, linewidth=1.4, zorder=1
+            )
+        axes.set_xlabel("test accuracy (%)")
+    memory_axis(memory, nothing, max(entry.bytes for entry in found))
+    compute.set_xscale("log", base=2)
+    compute.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    compute.set_xlabel("times finetune's")
+    lettered(panels, [*(SCENARIOS[scenario] for scenario in scenarios), "extra memory", "training time"])
+    name_rows(panels[0], rows)
+    headed(figure, title, NOTE)
     return figure
 
 
-def point(axes: Axes, x: float, entry: Entry, marker: str) -> None:
-    """Mean and one standard error over seeds."""
-    accuracy, colour = estimate(entry.accuracy), COLOURS[entry.family]
-    hollow: Any = {"markerfacecolor": "white"} if entry.arm.fisher else {}
-    axes.errorbar(
-        x, accuracy.mean, np.nan_to_num(accuracy.sem), fmt=marker, color=colour, markersize=7.5, markeredgewidth=1.4,
-        elinewidth=1, alpha=0.9, **hollow,
-    )  # fmt: skip
-
-
-def markers(found: list[Entry]) -> dict[str, str]:
-    """A marker for each name, different within a family."""
-    result: dict[str, str] = {}
+def rows_of(found: list[Entry]) -> list[tuple[str, str]]:
+    """(family, name of a method), by family; before the first of each (family, "")."""
+    rows = []
     for family in COLOURS:
-        names = list(dict.fromkeys(entry.name for entry in found if entry.family == family))
-        result |= {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names) if name not in result}
-    return result
+        if names := dict.fromkeys(entry.name for entry in found if entry.family == family):
+            rows += [(family, ""), *((family, name) for name in names)]
+    return rows
+
+
+def name_rows(axes: Axes, rows: list[tuple[str, str]]) -> None:
+    """The first of the panels, which share their rows, has the names, families in their colours."""
+    axes.set_yticks(range(len(rows)), [literal(name or MEANINGS[family]) for family, name in rows], fontsize=9.5)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    for text, (family, name) in zip(axes.get_yticklabels(), rows, strict=True):
+        if not name:
+            text.set(fontweight="bold", color=inked(COLOURS[family]))
+
+
+def point(axes: Axes, x: float, y: int, family: str, sem: float = 0.0) -> None:
+    """A mean in its row, and one standard error over seeds."""
+    axes.errorbar(
+        x, y, xerr=np.nan_to_num(sem), fmt="o", color=COLOURS[family], markersize=6, elinewidth=1.4, capsize=2, zorder=3
+    )
 
 
 def memory_axis(axes: Axes, nothing: float, most: float) -> None:
     """Decades of bytes, and a place for nothing."""
     axes.set_xscale("log")
     powers = [10.0**p for p in range(int(np.ceil(np.log10(nothing * 10 ** (GAP / 2)))), int(np.log10(most)) + 1)]
+    powers = powers[1::2] if len(powers) > 3 else powers  # no label reaches the next
     axes.xaxis.set_major_locator(FixedLocator([nothing, *powers]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "none" if x == nothing else bytes_text(round(x))))
-    axes.set_xlabel("extra memory (logarithmic)")
-
-
-def legend(figure: Figure, found: list[Entry], marks: dict[str, str]) -> None:
-    """Names at the right, by family."""
-    handles: list[Line2D] = []
-    for family, colour in COLOURS.items():
-        own = dict.fromkeys((entry.name, bool(entry.arm.fisher)) for entry in found if entry.family == family)
-        if own:
-            handles.append(Line2D([], [], linestyle="", label=MEANINGS[family]))
-        for name, hollow in own:
-            face = "white" if hollow else colour
-            handles.append(
-                Line2D(
-                    [],
-                    [],
-                    linestyle="",
-                    marker=marks[name],
-                    color=colour,
-                    markerfacecolor=face,
-                    markersize=7,
-                    label=literal(name),
-                )
-            )
-    made = figure.legend(handles=handles, loc="outside right center", handlelength=1.2, labelspacing=0.55)
-    made.set_title("mean ± 1 SEM over seeds")
-    for text in made.get_texts():
-        if text.get_text() in MEANINGS.values():
-            text.set_fontweight("bold")
-            text.set_fontsize(9)
+    axes.set_xlabel("bytes")

@@ -1,7 +1,6 @@
 """The figure: accuracy against lambda, mean with a band of one standard error over seeds, one curve per arm."""
 
 import math
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from cl_repro.analysis import dots
 from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, looks_of
-from cl_repro.analysis.figures import lambdas, literal, save
+from cl_repro.analysis.figures import PADDED, headed, lambdas, literal, save, told
 from cl_repro.analysis.shape import seed_mean
-from cl_repro.analysis.study import PLACE, Study, commits, describe, most_lambdas
+from cl_repro.analysis.study import ARMS, PLACE, Study, commits, describe, most_lambdas
 from cl_repro.errors import UserError
 from cl_repro.stats import Array, estimate
 
 BAND = 0.13  # opacity of a band of one SEM; half of it where more than MANY curves lie over each other
 MANY = 6
+SEM = "Mean over seeds, band ± 1 SEM"
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
     "font.size": 10.5,
@@ -41,6 +41,8 @@ STYLE: dict[str, Any] = {
 def plot_study(study: Study, out: Path) -> list[Path]:
     """Draw accuracy against lambda for each benchmark, scenario and model that has an arm with two lambdas.
 
+    Where most arms have but one or two, accuracy by arm instead.
+
     Args:
         study: curves or listing.
         out: folder, made if missing.
@@ -57,7 +59,8 @@ def plot_study(study: Study, out: Path) -> list[Path]:
         name = study.name if len(groups) == 1 else "_".join([study.name, *key])
         style: Any = {**STYLE, "svg.hashsalt": name}  # with a salt, the ids in the SVG repeat
         with mpl.rc_context(style):
-            figure = draw(grid_of(runs, study.folder), describe(runs))
+            grid = grid_of(runs, study.folder)
+            figure = dots.draw(study, grid, describe(runs)) if dots.few(runs) else draw(grid, describe(runs))
             title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"
             paths += save(figure, title, source, out / name)
     return paths
@@ -65,7 +68,7 @@ def plot_study(study: Study, out: Path) -> list[Path]:
 
 def with_a_curve(study: Study) -> list[tuple[Any, pd.DataFrame]]:
     """What `plot_study` draws a figure of: (benchmark, scenario, model), and its runs. Raises UserError if nothing."""
-    groups = [(key, runs) for key, runs in study.runs.groupby(PLACE) if most_lambdas(runs) > 1]
+    groups = [(key, runs) for key, runs in study.runs.groupby(PLACE) if study.kind == ARMS or most_lambdas(runs) > 1]
     if not groups:
         raise UserError(f"{study.folder / 'runs.csv'}: no arm has two values of lambda, so there is no curve")
     return groups
@@ -73,7 +76,7 @@ def with_a_curve(study: Study) -> list[tuple[Any, pd.DataFrame]]:
 
 def draw(grid: Grid, title: str) -> Figure:
     """The figure of one grid: log lambda against percent."""
-    figure = Figure(figsize=(9.6, 5.0), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))  # inches
+    figure = Figure(figsize=(9.6, 5.0), layout=PADDED)  # inches
     axes = figure.add_subplot()
     looks, lost = looks_of(grid), False
     for (arm, values), style in zip(grid.flat, looks, strict=False):
@@ -83,7 +86,11 @@ def draw(grid: Grid, title: str) -> Figure:
         lost |= _mark_lost(axes, grid.lams, grid.accuracy[a], grid.lost[a], style)
     if lost:
         axes.plot([], [], "X", color="#444444", markersize=8, linestyle="", label="seed diverged or failed")
-    _dress(axes, grid, title)
+    lambdas(axes, grid.lams)
+    axes.set_xlabel("Regularisation strength λ (log scale)")
+    axes.set_ylabel("Test accuracy after the last task (%)")
+    headed(figure, title, ". ".join(filter(None, [SEM, grid.window_note])))
+    told(figure, [axes])
     return figure
 
 
@@ -132,14 +139,3 @@ def _mark_lost(axes: Axes, lams: Array, accuracy: Array, lost: Array, style: Loo
         else:
             axes.plot(lams[i], 0, **mark, transform=axes.get_xaxis_transform(), clip_on=False, zorder=6)
     return bool(lost.any())
-
-
-def _dress(axes: Axes, grid: Grid, title: str) -> None:
-    lambdas(axes, grid.lams)
-    axes.set_xlabel("\n".join(["Regularisation strength λ (log scale)", *textwrap.wrap(grid.window_note, 62)]))
-    axes.set_ylabel("Test accuracy after the last task (%)")
-    axes.set_title(literal(title), loc="left", pad=10, fontweight="bold")
-    legend = axes.figure.legend(
-        loc="outside right center", title="mean, band ± 1 SEM over seeds", alignment="left", borderaxespad=0.8
-    )
-    legend.get_title().set_color("#555555")

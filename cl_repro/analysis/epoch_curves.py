@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from cl_repro.analysis.accuracy import estimate_text, interval_text, lambda_text
+from cl_repro.analysis.arms import LOOKS, METHODS
 from cl_repro.analysis.comparison import NAMES, Entry, scenarios_of
-from cl_repro.analysis.figures import literal
+from cl_repro.analysis.figures import headed, lettered, named_beside
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.settings import Settings
 from cl_repro.analysis.study import SCENARIOS
@@ -18,10 +19,10 @@ from cl_repro.stats import estimate
 LABEL = re.compile(r"\[(?P<epochs>\d+)_epochs\]$")
 BASE = "l2"  # what the others are compared with
 STYLES = {
-    "l2": ("#555555", "o", (0, (4, 2))),
-    "ewc_offline": ("#000000", "s", "-"),
-    "si": ("#D55E00", "^", "-"),
-    "mas_batched": ("#0072B2", "v", "-"),
+    "l2": METHODS["l2"],
+    "ewc_offline": LOOKS["predicted"],
+    "si": METHODS["si"],
+    "mas_batched": METHODS["mas_batched"],
 }
 
 
@@ -77,19 +78,19 @@ def draw(found: list[Entry], title: str) -> Figure:
     panels = figure.subplots(1, len(scenarios), squeeze=False, sharey=True)[0]
     for axes, scenario in zip(panels, scenarios, strict=True):
         accuracies(axes, curves_of(found, scenario))
-        axes.set_title(SCENARIOS[scenario], loc="left")
         axes.set_xlabel("epochs a task (logarithmic)")
     panels[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
-    made = figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
-    made.set_title("mean ± 1 SEM")
+    lettered(panels, [SCENARIOS[scenario] for scenario in scenarios])
+    headed(figure, title, "Mean over seeds, bars ± 1 SEM")
+    for axes in panels:
+        named_beside(axes)
     return figure
 
 
 def accuracies(axes: Axes, curves: dict[str, dict[int, Entry]]) -> None:
     """One line per method."""
     for method, of in curves.items():
-        colour, marker, dashes = STYLES[method]
+        colour, marker, dashes, *_ = STYLES[method]
         points = [estimate(entry.accuracy) for entry in of.values()]
         axes.errorbar(
             [*of], [p.mean for p in points], [np.nan_to_num(p.sem) for p in points], color=colour, marker=marker,

@@ -10,15 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from cl_repro.analysis.arms import LOOKS, METHODS
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import save
+from cl_repro.analysis.figures import SOFT, headed, save
 from cl_repro.analysis.read import read_provenance, read_table
 from cl_repro.errors import UserError
 from cl_repro.records.schema import IDEA
 
 WITHIN = (2.0, 5.0)  # points of the best accuracy on a task: dark and light region
 COLOURS = {"accuracy_a": "#7A8CA3", "accuracy_b": "#E9B44C"}
-LINES = ("#009E73", "#B5121B", "#0072B2", "#000000")  # the last method's is black
+LINES = (LOOKS["finetune"].colour, METHODS["l2"].colour, METHODS["si"].colour, LOOKS["exact"].colour)
 NAMES = {"finetune": "no penalty", "l2": "equal penalty (L2)", "ewc-exact": "EWC, exact Fisher"}
 
 
@@ -57,16 +58,18 @@ def draw(paths: pd.DataFrame, plane: pd.DataFrame) -> Figure:
         (begin["x"], begin["y"]), xytext=(4, -9), textcoords="offset points", ha="left", va="top", fontsize=9.5,
     )  # fmt: skip
     axes.set_aspect("equal")
-    axes.set_xlabel("distance in parameter space, towards the end of EWC")
-    axes.set_ylabel("distance, across")
-    axes.set_title("Two tasks in a plane of parameter space, measured", loc="left", fontweight="bold", pad=10)
+    first, last = (NAMES.get(arm, arm) for arm in (arms[0], arms[-1]))
+    axes.set_xlabel(f"distance in parameter space from the end of task A towards the end of {last}")
+    axes.set_ylabel("distance at right angles to that")
+    through = f"The plane goes through the weights after task A and the ends of {first} and of {last}"
+    headed(figure, "Two tasks in a plane of parameter space, measured", f"{through}; paths are projected onto it")
     regions = [
         Patch(facecolor=colour, alpha=0.75, label=f"task {task[-1].upper()} solved") for task, colour in COLOURS.items()
     ]
     legend = figure.legend(
         handles=[*regions, *handles], loc="outside right center", title=caption(best), alignment="left"
     )
-    legend.get_title().set_color("#555555")
+    legend.get_title().set_color(SOFT)
     return figure
 
 

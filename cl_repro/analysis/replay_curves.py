@@ -1,34 +1,38 @@
 """How many stored examples are worth as much as EWC: accuracy against examples of each class."""
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from cl_repro.analysis.arms import LOOKS, METHODS
 from cl_repro.analysis.comparison import FINETUNE, JOINT, Entry, scenarios_of
-from cl_repro.analysis.figures import literal
+from cl_repro.analysis.figures import headed, lettered, named_beside
 from cl_repro.analysis.replay_claims import NAMES, curves_of
 from cl_repro.analysis.study import SCENARIOS
 from cl_repro.stats import estimate
 
-SEM = "mean, bars and bands ± 1 SEM over seeds"
-COLOURS = {"": "#D55E00", "insert_all": "#7A4F9E"}
-BANDS = {JOINT: ("#6A51A3", "joint"), "ewc": ("#000000", "EWC, exact Fisher"), FINETUNE: ("#009E73", "None")}
+SEM = "Mean over seeds, bars and bands ± 1 SEM"
+COLOURS = {"": METHODS["replay"].colour, "insert_all": "#A6761D"}
+BANDS = {
+    JOINT: (LOOKS["joint"].colour, "joint"),
+    "ewc": (LOOKS["exact"].colour, "EWC, exact Fisher"),
+    FINETUNE: (LOOKS["finetune"].colour, "None"),
+}
 
 
 def draw(found: list[Entry], title: str) -> Figure:
     """One panel per scenario."""
     scenarios = scenarios_of(found)
     figure = Figure(figsize=(1.6 + 3.5 * len(scenarios), 4.4), layout="constrained")  # inches
-    shown: dict[str, Artist] = {}
-    for axes, scenario in zip(figure.subplots(1, len(scenarios), squeeze=False)[0], scenarios, strict=True):
+    panels = figure.subplots(1, len(scenarios), squeeze=False)[0]
+    for axes, scenario in zip(panels, scenarios, strict=True):
         accuracies(axes, found, scenario)
-        shown |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    handles, labels = list(shown.values()), list(shown)
-    figure.legend(handles=handles, labels=labels, loc="outside lower center", ncols=3, title=SEM)
-    figure.axes[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
+    panels[0].set_ylabel("test accuracy (%)")
+    lettered(panels, [SCENARIOS[scenario] for scenario in scenarios])
+    headed(figure, title, SEM)
+    for axes in panels:
+        named_beside(axes)
     return figure
 
 
@@ -50,5 +54,4 @@ def accuracies(axes: Axes, found: list[Entry], scenario: str) -> None:
         axes.set_xticks(curve.sizes)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_title(SCENARIOS[scenario], loc="left")
     axes.set_xlabel("stored examples of each class")

@@ -29,6 +29,7 @@ KEYS = (
     "chosen_on",
     "kind",
     "note",
+    "title",
 )
 
 
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     chosen_on: tuple[int, ...]  # seeds that choose lambda in a comparison, and are not reported
     kind: str | None  # comparison: methods side by side, by what they cost; None: what the runs allow
     note: str | None  # said beside verdicts; None: nothing
+    title: str | None  # of the study in the report; None: what kind it is of
 
 
 def conf_dir() -> Path:
@@ -151,6 +153,7 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         chosen_on=tuple(int(seed) for seed in tree["chosen_on"]),
         kind=tree["kind"],
         note=tree["note"],
+        title=tree["title"],
     )
     rules: dict[str, tuple[Any, bool, str]] = {
         "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),

@@ -11,7 +11,7 @@ from cl_repro.analysis.comparison_figure import plot_comparison
 from cl_repro.analysis.curves import draw, plot_study
 from cl_repro.analysis.markup import Table, plain
 from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import CURVES, TIMING, Study, describe, most_lambdas, open_study
+from cl_repro.analysis.study import ARMS, CURVES, TIMING, Study, describe, most_lambdas, open_study
 from cl_repro.analysis.tables import shapes, summary_table, tables_of, write_tables
 from cl_repro.analysis.timing import timing_table
 from cl_repro.errors import UserError
@@ -24,7 +24,7 @@ def rebuild(name: str, results_dir: Path) -> str:
     paths = write_tables(study, tables, results_dir / "tables")
     if study.kind == COMPARISON:
         paths = plot_comparison(study, results_dir / "figures") + paths
-    elif study.kind != TIMING and most_lambdas(study.runs) > 1:
+    elif study.kind == ARMS or (study.kind != TIMING and most_lambdas(study.runs) > 1):
         paths = plot_study(study, results_dir / "figures") + paths
     shown = _summary(study) if study.kind == CURVES else tables[0]
     csvs = sorted(study.folder.glob("*.csv"))

@@ -6,29 +6,36 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 
 from cl_repro.analysis import unifying_panels as panels
+from cl_repro.analysis.arms import METHODS
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import save
+from cl_repro.analysis.figures import course, headed, lettered, named_beside, save
 from cl_repro.analysis.unifying import Figures, seeds, source
-from cl_repro.analysis.unifying_panels import ABOVE, BLUE, BROWN, GREEN, LEFT, PURPLE, Series
+from cl_repro.analysis.unifying_panels import SI, SIB, SIU, Series
 from cl_repro.analysis.unifying_seeds import figure_steps
 
 LEGEND: dict[str, Any] = {"loc": "best", "fontsize": 8.5, "labelspacing": 0.35, "handlelength": 2.6}
 WIDTH = 11.0  # inches; on a page of 7, text is 5.5 to 7 points
+MASX, AF, ROOT = (METHODS[name].colour for name in ("masx", "af", "sqrt_fisher"))
 MAS_FAMILY = (
-    Series("mas", "masx", PURPLE, "D"),
-    Series("mas", "af", GREEN, "s", (0, (4, 1.5))),
-    Series("mas", "sqrt_fisher", BLUE, "o"),
+    Series("mas", "masx", MASX, "D"),
+    Series("mas", "af", AF, "s", (0, (4, 1.5))),
+    Series("mas", "sqrt_fisher", ROOT, "o"),
 )
 OF_LOGITS = (
-    Series("mas_logits", "masx_logits", PURPLE, "D"),
-    Series("mas_logits", "af", GREEN, "s", (0, (4, 1.5))),
-    Series("mas_logits", "sqrt_fisher", BLUE, "o"),
+    Series("mas_logits", "masx_logits", MASX, "D"),
+    Series("mas_logits", "af", AF, "s", (0, (4, 1.5))),
+    Series("mas_logits", "sqrt_fisher", ROOT, "o"),
 )
+SCATTER = "task 1"  # of scatter plots
+SUMMED = "loss: its decrease"
+OWN_RANGES = "axes of x differ, as the sizes of the measures do"
 DROPPED = {0.0: "none", 0.01: "1%", 0.05: "5%"}
 
 
@@ -78,7 +85,7 @@ def scale(group: Sequence[Figures]) -> str:
 def new(height: float, title: str, *notes: str) -> Figure:
     """An empty figure, so many inches high, with its title and notes below it."""
     figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
-    figure.suptitle("\n".join([f"Benzing (2022), {title}", *notes]), x=0.012, ha="left", fontsize=10.5)
+    headed(figure, f"Benzing (2022), {title}", "; ".join(notes))
     return figure
 
 
@@ -86,6 +93,13 @@ def scattered(group: Sequence[Figures]) -> list[str]:
     """What scatter plots show, for a note; nothing if there are none."""
     n = sorted({len(one.scatter.of["sos"]) for one in group if one.scatter})
     return [f"scatter: {' and '.join(f'{k:,}' for k in n)} weights of one seed, r of all weights"] if n else []
+
+
+def alike(panels: Sequence[Axes]) -> None:
+    """Panels that are read beside each other have one range of y, that of all."""
+    limits = [axes.get_ylim() for axes in panels]
+    for axes in panels:
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def grid(figure: Figure, rows: int, columns: int) -> Callable[..., Axes]:
@@ -97,29 +111,31 @@ def grid(figure: Figure, rows: int, columns: int) -> Callable[..., Axes]:
 def figure_1(group: Sequence[Figures]) -> Figure:
     """Sums of the first task, SI, SIB and SIU beside SOS by task, and three scatters."""
     first, columns = group[0], max(3, 1 + len(group))
-    figure = new(6.9, "figure 1: summed contributions; SI beside SOS", scale(group), *scattered(group[:1]))
+    notes = [scale(group), SUMMED, *scattered(group[:1]), OWN_RANGES]
+    figure = new(6.9, "figure 1: summed contributions; SI beside SOS", *notes)
     at = grid(figure, 2, columns)
     axes = at(0, 0)
     panels.sums(axes, first, 1)
     axes.set_ylabel("Summed contributions")
-    axes.set_title(f"{first.benchmark}, task 1, one seed", **LEFT)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.3 * (high - low))  # the legend stands above the data
-    legend_inside(axes, loc="upper left", ncols=2, fontsize=8, columnspacing=1, borderaxespad=0)
     by_task = [at(0, j, columns - j if j == len(group) else 1) for j in range(1, len(group) + 1)]
-    for axes, one in zip(by_task, group, strict=True):
-        correlations_with_sos(axes, one, "")
-    legend_above(figure, by_task, 2)
-    scatters(at, first, "_raw")
+    for correlated, one in zip(by_task, group, strict=True):
+        correlations_with_sos(correlated, one, "")
+    alike(by_task)
+    names = [f"{first.benchmark}, task 1, one seed", *(one.benchmark for one in group)]
+    lettered(figure.axes + (below := scatters(at, first, "_raw")), names + [SCATTER] * len(below))
+    legend_within(by_task)
+    panels.name_sums(axes)
     return figure
 
 
-def scatters(at: Callable[..., Axes], found: Figures, kind: str) -> None:
+def scatters(at: Callable[..., Axes], found: Figures, kind: str) -> list[Axes]:
     """SI, SIB and SIU beside SOS, in the lower row."""
     if found.scatter is None:
-        return
-    for j, (x, colour) in enumerate((("si", BLUE), ("sib", GREEN), ("siu", BROWN))):
-        panels.scatter(at(1, j), found, f"{x}{kind}", "sos", colour, "" if j else f"{found.benchmark}, task 1")
+        return []
+    measures = (("si", SI), ("sib", SIB), ("siu", SIU))
+    made = [panels.scatter(at(1, j), found, f"{x}{kind}", "sos", colour) for j, (x, colour) in enumerate(measures)]
+    alike(made)
+    return made
 
 
 def correlations_with_sos(axes: Axes, found: Figures, kind: str) -> None:
@@ -128,7 +144,6 @@ def correlations_with_sos(axes: Axes, found: Figures, kind: str) -> None:
     if not kind:
         panels.without_maximum(axes, found)
     panels.from_zero_to_one(axes)
-    axes.set_title(found.benchmark, **LEFT)
 
 
 def entries(axes: Sequence[Axes]) -> dict[str, Any]:
@@ -137,16 +152,24 @@ def entries(axes: Sequence[Axes]) -> dict[str, Any]:
     return marks | {name: marks.pop(name) for name in panels.LAST if name in marks}
 
 
-def legend_inside(axes: Axes, **look: Any) -> None:
-    """The legend of one panel, where it hides the least unless `look` says where."""
-    marks = entries([axes])
-    axes.legend(marks.values(), marks.keys(), **LEGEND | look)
-
-
-def legend_above(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    """One legend for several panels, beside the title."""
+def legend_within(axes: Sequence[Axes]) -> None:
+    """One legend for several panels, in the one and the place where it hides the least of the data."""
     marks = entries(axes)
-    figure.legend(marks.values(), marks.keys(), **LEGEND | {"loc": "outside upper right", "ncols": columns})
+    figure: Any = axes[0].figure
+    figure.draw_without_rendering()  # places the panels
+    made = [(one, one.legend(marks.values(), marks.keys(), **LEGEND)) for one in axes]
+    hidden = [covered(one, legend) for one, legend in made]
+    kept = int(np.argmin(hidden))
+    for i, (_, legend) in enumerate(made):
+        if i != kept:
+            legend.remove()
+
+
+def covered(axes: Axes, legend: Legend) -> int:
+    """How many points of curves lie below a legend."""
+    box = legend.get_window_extent()
+    points = [course(line, 4.0) for line in axes.lines]
+    return sum(int(box.count_contains(xy)) for xy in points if len(xy))
 
 
 def figure_2(group: Sequence[Figures]) -> Figure:
@@ -154,17 +177,20 @@ def figure_2(group: Sequence[Figures]) -> Figure:
     title = "figure 2: MAS beside MASX, AF and the root of the Fisher"
     figure = new(0.9 + 2.9 * len(group), title, scale(group), *scattered(group))
     at = grid(figure, len(group), 3)
-    by_task = []
+    by_task, names = [], []
     for i, one in enumerate(reversed(group)):  # CIFAR above, as published
         axes = at(i, 0)
         panels.correlation(axes, one, MAS_FAMILY)
         panels.near_one(axes)
-        axes.set_title(one.benchmark, **LEFT, **ABOVE)
         by_task.append(axes)
+        names.append(one.benchmark)
         if one.scatter:
-            for j, (y, colour) in enumerate((("af", GREEN), ("sqrt_fisher", BLUE)), start=1):
-                panels.scatter(at(i, j), one, "mas", y, colour, "Task 1")
-    legend_above(figure, by_task, 2)
+            for j, (y, colour) in enumerate((("af", AF), ("sqrt_fisher", ROOT)), start=1):
+                panels.scatter(at(i, j), one, "mas", y, colour)
+                names.append(SCATTER)
+    alike(by_task)
+    lettered(figure.axes, names)
+    legend_within(by_task)
     return figure
 
 
@@ -176,23 +202,23 @@ def figure_h1(group: Sequence[Figures]) -> Figure:
         axes = at(0, j)
         panels.correlation(axes, one, OF_LOGITS)
         panels.from_zero_to_one(axes)
-        axes.set_title(one.benchmark, **LEFT)
-        legend_inside(axes)
     axes = at(0, len(group))
     for i, one in enumerate(group):
         if one.networks["many"].isna().all():
             continue
         few, many = one.networks["examples"].max(), one.networks["many"].max()
         name = one.benchmark.removeprefix("Split ").removeprefix("Permuted ")
-        colour, marker = (BLUE, PURPLE, BROWN)[i % 3], "os^"[i % 3]
-        pairs = [Series("af", "af_many", colour, marker, note=f", {name} ({few:,.0f}/{many:,.0f})")]
+        marker, dashes = "os^"[i % 3], ("-", (0, (1.5, 1)), (0, (4, 1.5)))[i % 3]
+        pairs = [Series("af", "af_many", AF, marker, dashes, note=f", {name} ({few:,.0f}/{many:,.0f})")]
         if i == 0:
-            pairs.append(Series("si", "af_many", GREEN, "D", (0, (4, 1.5)), note=f", {name} ({many:,.0f})"))
+            pairs.append(Series("si", "af_many", SI, "D", (0, (4, 1.5)), note=f", {name} ({many:,.0f})"))
         panels.correlation(axes, one, pairs)
     panels.from_zero_to_one(axes)
     axes.set_xlim(0.5, max(task for one in group for task in one.tasks) + 0.5)
-    axes.set_title("AF of more examples", **LEFT)
-    legend_inside(axes)
+    alike(figure.axes)
+    lettered(figure.axes, [*(one.benchmark for one in reversed(group)), "AF of more examples"])
+    legend_within(figure.axes[:-1])
+    legend_within(figure.axes[-1:])
     return figure
 
 
@@ -205,18 +231,18 @@ def figure_j1(group: Sequence[Figures]) -> Figure | None:
     figure = new(0.9 + 3.3 * len(those), title, f"{those[0].scale}; one seed")
     at = grid(figure, len(those), 2)
     for i, one in enumerate(those):
-        axes = at(i, 0)
-        panels.norms(axes, one)
-        axes.set_title(f"{one.benchmark}, task 1", **LEFT)
+        panels.norms(at(i, 0), one)
         panels.exceedance(at(i, 1), one)
-    legend_above(figure, figure.axes[:1], 2)
+    lettered(figure.axes, [name for one in those for name in (f"{one.benchmark}, task 1", "how often it is above x")])
+    named_beside(figure.axes[0])
     return figure
 
 
 def figure_l1(group: Sequence[Figures]) -> Figure:
     """As figure 1 before rescaling, what is left of r without the largest weights, and scatters after rescaling."""
     columns = max(3, len(group) + 1)
-    figure = new(6.9, "figure L.1: SI beside SOS, before rescaling", scale(group), *scattered(group[:1]))
+    notes = [scale(group), *scattered(group[:1]), OWN_RANGES]
+    figure = new(6.9, "figure L.1: SI beside SOS, before rescaling", *notes)
     at = grid(figure, 2, columns)
     by_task = [at(0, j) for j in range(len(group))]
     for axes, one in zip(by_task, group, strict=True):
@@ -227,9 +253,11 @@ def figure_l1(group: Sequence[Figures]) -> Figure:
     axes.set_xticks(range(len(DROPPED)), list(DROPPED.values()))
     axes.set_xlim(-0.4, len(DROPPED) - 0.6)
     axes.set_xlabel("Weights of the largest values left out")
-    axes.set_title(f"{group[-1].benchmark}, task 1", **LEFT)
-    legend_above(figure, [*by_task, axes], 2)
-    scatters(at, group[0], "_unclipped")
+    above = [*by_task, axes]
+    alike(above)
+    names = [*(one.benchmark for one in group), f"{group[-1].benchmark}, task 1"]
+    lettered([*above, *(below := scatters(at, group[0], "_unclipped"))], names + [SCATTER] * len(below))
+    legend_within(above)
     return figure
 
 
@@ -238,18 +266,21 @@ def figure_sums(found: Figures) -> Figure:
     known = {"permuted_mnist": "figure L.2", "cifar10_100": "figure L.3"}
     which = known.get(found.networks["benchmark"].iloc[0], "as figure L.2")
     tasks = found.tasks
-    columns = 5 if len(tasks) % 5 == 0 else 3
+    columns = 5 if len(tasks) % 5 == 0 else min(3, len(tasks))
     rows = -(-len(tasks) // columns)
     title = f"{which}: summed contributions in every task, {found.benchmark}"
-    figure = new(1.0 + (2.0 if columns == 5 else 2.3) * rows, title, f"{found.scale}; one seed")
+    ranges = "from task 2 on one range of y, task 1 its own" if len(tasks) > 2 else ""
+    note = "; ".join(filter(None, [found.scale, "one seed", SUMMED, ranges]))
+    figure = new(1.0 + (2.0 if columns == 5 else 2.3) * rows, title, note)
     at = grid(figure, rows, columns)
     for i, task in enumerate(tasks):
         axes = at(i // columns, i % columns)
         panels.sums(axes, found, task)
-        axes.set_title(f"Task {task}", **LEFT)
         if i + columns < len(tasks):
             axes.set_xlabel("")
         if i % columns == 0:
             axes.set_ylabel("Summed contributions")
-    legend_above(figure, figure.axes[:1], 2)
+    alike(figure.axes[1:])
+    lettered(figure.axes, [f"task {task}" for task in tasks])
+    panels.name_sums(figure.axes[0])
     return figure

@@ -1,6 +1,6 @@
 """Panels of the figures: correlation by task, scatter of weights, sums along training, noise of a mini-batch.
 
-Colours are the paper's, in shades that stay apart for colour-blind readers; markers and dashes repeat the distinction.
+A measure has the colour that its method has in all figures; markers and dashes repeat the distinction.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator
 
-from cl_repro.analysis.figures import decades
+from cl_repro.analysis.arms import METHODS
+from cl_repro.analysis.figures import decades, named_beside
 from cl_repro.analysis.markup import DASH
 from cl_repro.analysis.unifying import MAIN, NO_INIT, NO_PENALTY, Figures
 from cl_repro.stats import Array, Estimate
 
-BLUE, GREEN, BROWN, PURPLE, GREY = "#0072B2", "#009E73", "#7A4A1E", "#8E44AD", "#8C8C8C"
-RED, MAGENTA = "#D62728", "#C2579C"
+SI, SIB, SIU, SOS = (METHODS[name].colour for name in ("si", "sib", "siu", "sos"))
+PURPLE, GREY, RED, MAGENTA = "#8E44AD", "#8C8C8C", "#D62728", "#C2579C"  # controls; the full gradient; the loss
 WORDS = {
     "si": "SI", "sib": "SIB", "siu": "SIU", "sos": "SOS", "mas": "MAS", "masx": "MASX", "af": "AF",
     "sqrt_fisher": "√Fisher", "fisher": "Fisher", "mas_logits": "MAS of logits", "masx_logits": "MASX of logits",
     "sos_alpha1": "SOS, alpha = 1", "af_many": "AF",
 }  # fmt: skip
+NOISE = "#0072B2"
 UNCLIPPED, PUBLISHED = LAST = ("unclipped, as published", "published")  # of a legend
+FULL, DROP = "full gradient", "decrease of the loss"  # labels of sums
 PLUSES = 25  # marks of the full gradient
-LEFT: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold"}  # of titles
-ABOVE: dict[str, Any] = {"y": 1.0, "pad": 16}  # of titles beside or over a scatter plot: its power of ten is below them
 SUMS = {"si": "sum(si)", "siu": "sum(siu)", "full": "sum(full)", "drop": "loss drop"}  # column -> published quantity
 ON_THE_WAY = (100, 1000, 2000)  # iterations at which sums of the first task are published
 KINDS = {"_raw": " before rescaling", "_unclipped": " rescaled, unclipped", "": ""}
@@ -50,8 +51,8 @@ def word(measure: str) -> str:
 
 def paths(kind: str = "", controls: bool = True) -> list[Series]:
     """SI, SIB and SIU beside SOS, and SI of the control runs."""
-    own = [Series(f"si{kind}", "sos", BLUE, "o"), Series(f"sib{kind}", "sos", GREEN, "s", (0, (4, 1.5)))]
-    own.append(Series(f"siu{kind}", "sos", BROWN, "^", (0, (1.5, 1))))
+    own = [Series(f"si{kind}", "sos", SI, "o"), Series(f"sib{kind}", "sos", SIB, "s", (0, (4, 1.5)))]
+    own.append(Series(f"siu{kind}", "sos", SIU, "^", (0, (1.5, 1))))
     if controls:
         dashed = (0, (5, 2))
         own.append(Series(f"si{kind}", "sos", PURPLE, "D", dashed, NO_INIT))
@@ -160,39 +161,47 @@ def lowest(axes: Axes) -> float:
     return float(min(np.min(line.get_ydata(), initial=1.0) for line in axes.lines))
 
 
-def scatter(axes: Axes, found: Figures, x: str, y: str, colour: str, title: str = "") -> None:
-    """Two measures of some weights after the first task; the r above them is of all weights."""
+def scatter(axes: Axes, found: Figures, x: str, y: str, colour: str) -> Axes:
+    """Two measures of some weights after the first task; the r above them is of all weights; returns the axes."""
     assert found.scatter
     a, b = found.scatter.of[x], found.scatter.of[y]
     axes.plot(a, b, ".", color=colour, markersize=2.6, alpha=0.3, markeredgewidth=0, rasterized=True)
     axes.set_xlabel(word(x))
     axes.set_ylabel(word(y))
-    axes.set_title(title, **LEFT, **ABOVE)
-    axes.set_title(f"r = {found.r_of_scatter(x, y):.2f}", loc="right", fontsize=11, **ABOVE)
+    axes.set_title(f"r = {found.r_of_scatter(x, y):.2f}", loc="right", fontsize=11)
     axes.ticklabel_format(style="sci", scilimits=(-2, 3), useMathText=True)
     axes.locator_params(nbins=4)
+    return axes
 
 
 def sums(axes: Axes, found: Figures, task: int) -> None:
     """Summed contributions of SI and SIU, along the full gradient if it is known, and the decrease of the loss."""
     rows = found.path(task)
     t = rows["iteration"]
-    axes.plot(t, rows["si"], color=GREEN, linewidth=2, label="SI")
-    axes.plot(t, rows["siu"], color=BLUE, linewidth=2, label="SIU")
+    axes.plot(t, rows["si"], color=SI, linewidth=2, label="SI")
+    axes.plot(t, rows["siu"], color=SIU, linewidth=2, label="SIU")
     exact = rows[rows["full"].notna()]
     if len(exact):
         few = exact.iloc[:: max(1, len(exact) // PLUSES)]
         every = exact["full_every"].iloc[0]
-        label = "full gradient" + (f" (one step in {every:.0f})" if every > 1 else "")
+        label = FULL + (f" (one step in {every:.0f})" if every > 1 else "")
         axes.plot(few["iteration"], few["full"], "+", color=RED, markersize=7, markeredgewidth=1.3, label=label)
-    axes.plot(t, rows["drop"], color=MAGENTA, linewidth=1.2, label="decrease of the loss")
+    axes.plot(t, rows["drop"], color=MAGENTA, linewidth=1.2, label=DROP)
     if not found.suffix:  # a twin's sums are of another size
-        for colour, quantity in zip((GREEN, BLUE, RED, MAGENTA), SUMS.values(), strict=True):
+        for colour, quantity in zip((SI, SIU, RED, MAGENTA), SUMS.values(), strict=True):
             values = {i: dict(references(found, f"{quantity} at {i}")).get(task) for i in ON_THE_WAY}
             values[t.iloc[-1]] = dict(references(found, quantity)).get(task)
             published(axes, colour, [(i, value) for i, value in values.items() if value is not None])
     axes.set_xlabel("Iteration")
     axes.locator_params(axis="x", nbins=4, integer=True)
+    axes.margins(y=0.14)  # for names
+
+
+def name_sums(axes: Axes) -> None:
+    """Names beside the curves of `sums`, short ones."""
+    labels = axes.get_legend_handles_labels()[1]
+    short = {DROP: "loss"} | {label: FULL for label in labels if label.startswith(FULL)}
+    named_beside(axes, short, size=9)
 
 
 def norms(axes: Axes, found: Figures) -> None:
@@ -201,7 +210,7 @@ def norms(axes: Axes, found: Figures) -> None:
     t = rows["iteration"]
     noise, full = r"$\Vert\, g - g_\mathrm{full} \Vert^2$", r"$\Vert\, g_\mathrm{full} \Vert^2$"
     axes.plot(t, rows["noise"] / rows["signal"], color=GREY, linewidth=1.0, label="noise / full gradient")
-    axes.plot(t, rows["noise"], color=BLUE, linewidth=1.3, label=f"noise, {noise}")
+    axes.plot(t, rows["noise"], color=NOISE, linewidth=1.3, label=f"noise, {noise}")
     axes.plot(t, rows["signal"], color=RED, linewidth=1.3, label=f"full gradient, {full}")
     axes.locator_params(axis="x", integer=True)
     axes.set_yscale("log")
@@ -212,7 +221,7 @@ def norms(axes: Axes, found: Figures) -> None:
 def exceedance(axes: Axes, found: Figures) -> None:
     """Fraction of iterations whose ratio of noise to full gradient is at least x."""
     ratio = np.sort(found.noise["noise"] / found.noise["signal"])
-    axes.step(ratio, 1 - np.arange(len(ratio)) / len(ratio), where="pre", color=BLUE, linewidth=2)
+    axes.step(ratio, 1 - np.arange(len(ratio)) / len(ratio), where="pre", color=NOISE, linewidth=2)
     axes.axvline(1, color="#555555", linewidth=1, linestyle=(0, (2, 2)))
     decades(axes, ratio[0], ratio[-1])
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 3)))

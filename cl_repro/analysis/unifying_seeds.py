@@ -13,10 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from cl_repro.analysis.figures import headed, lettered
 from cl_repro.analysis.markup import DASH, MINUS, Table
 from cl_repro.analysis.study import origin
 from cl_repro.analysis.unifying import MAIN, Figures, seeds
-from cl_repro.analysis.unifying_panels import BLUE, GREEN, GREY, LEFT, PUBLISHED, references
+from cl_repro.analysis.unifying_panels import GREY, PUBLISHED, SI, SIU, references
 from cl_repro.stats import Array, Interval, estimate, further, paired
 
 CONFIDENCE = 0.95
@@ -171,10 +172,9 @@ def figure_steps(found: Figures, scale: str) -> Figure:
     """Sums of SI and SIU along the first steps, a line a seed, and SIU against the loss after the first step."""
     si, siu, loss = (by_seed(found, column) for column in ("si", "siu", "loss"))
     figure = Figure(figsize=(8.2, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
-    title = f"Benzing (2022), figure 1 left, the first {siu.columns[-1]} steps of Permuted MNIST\n{scale}"
-    figure.suptitle(title, x=0.012, ha="left", fontsize=10.5)
+    headed(figure, f"Benzing (2022), figure 1 left, the first {siu.columns[-1]} steps of Permuted MNIST", scale)
     left, right = figure.subplots(1, 2)
-    for name, sums, colour in (("SI", si, GREEN), ("SIU", siu, BLUE)):
+    for name, sums, colour in (("SI", si, SI), ("SIU", siu, SIU)):
         for i, (_, row) in enumerate(sums.iterrows()):
             left.plot(
                 sums.columns, row, color=colour, linewidth=0.9, alpha=0.6, label=f"{name}, a seed" if not i else "_"
@@ -188,11 +188,11 @@ def figure_steps(found: Figures, scale: str) -> Figure:
     left.set_ylabel("Summed contributions")
     left.legend(loc="lower right", fontsize=8.5)
     at = siu.columns[-1]
-    right.plot(loss[1], siu[at], "o", color=BLUE, markeredgewidth=0)
+    right.plot(loss[1], siu[at], "o", color=SIU, markeredgewidth=0)
     right.plot(loss[0], siu[at], "o", color=GREY, markerfacecolor="none")
     right.set_xlabel("Loss of the next mini-batch")
     right.set_ylabel(f"SIU after {at} steps")
-    right.set_title("before any step (rings) and after the first", **LEFT | {"fontsize": 9.5})
+    lettered([left, right], ["one line a seed", "before (rings), after a step (dots)"])
     return figure
 
 

@@ -3,19 +3,23 @@
 import re
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from cl_repro.analysis.arms import LOOKS, METHODS
 from cl_repro.analysis.comparison import FINETUNE, JOINT, Entry, scenarios_of
-from cl_repro.analysis.figures import literal
+from cl_repro.analysis.figures import headed, lettered, named_beside
 from cl_repro.analysis.study import SCENARIOS
 from cl_repro.stats import estimate
 
 LABEL = re.compile(r"\[window_(?P<length>\d+)\]$")
-COLOUR = "#D55E00"
-BANDS = {JOINT: "#6A51A3", "replay": "#0072B2", FINETUNE: "#009E73"}
+COLOUR = METHODS["context"].colour
+BANDS = {
+    JOINT: LOOKS["joint"].colour,
+    "replay": METHODS["replay"].colour,
+    FINETUNE: LOOKS["finetune"].colour,
+}
 
 
 def with_windows(found: list[Entry]) -> bool:
@@ -37,7 +41,6 @@ def draw(found: list[Entry], title: str, per_task: int | None) -> Figure:
     scenarios = scenarios_of(found)
     figure = Figure(figsize=(1.4 + 4.2 * len(scenarios), 6.0), layout="constrained")  # inches
     above, below = figure.subplots(2, len(scenarios), squeeze=False, sharex=True, height_ratios=(2, 1))
-    shown: dict[str, Artist] = {}
     for accuracy, cost, scenario in zip(above, below, scenarios, strict=True):
         own = [entry for entry in found if entry.scenario == scenario]
         lengths = accuracies(accuracy, own)
@@ -46,15 +49,15 @@ def draw(found: list[Entry], title: str, per_task: int | None) -> Figure:
         cost.margins(y=0.15)
         cost.set_ylim(0)
         cost.set_xlabel("length of the window (examples)")
-        accuracy.set_title(SCENARIOS[scenario], loc="left")
         if per_task:
             tasks_in_it(accuracy, per_task, max(lengths))
-        shown |= {text: handle for handle, text in zip(*accuracy.get_legend_handles_labels(), strict=True)}
     above[0].set_ylabel("test accuracy (%)")
     below[0].set_ylabel("evaluation, relative\nto finetune")
-    made = figure.legend(handles=list(shown.values()), labels=list(shown), loc="outside lower center", ncols=4)
-    made.set_title("mean, bars and bands ± 1 SEM over seeds")
-    figure.suptitle(literal(title), x=0.01, ha="left", fontweight="bold", fontsize=12)
+    names = [f"{what}, {SCENARIOS[scenario]}" for what in ("accuracy", "cost") for scenario in scenarios]
+    lettered([*above, *below], names)
+    headed(figure, title, "Mean over seeds, bars and bands ± 1 SEM")
+    for axes in above:
+        named_beside(axes)
     return figure
 
 

@@ -21,6 +21,7 @@ def section(paths: Sequence[Path], place: Place) -> Section:
     origins = f"Measured at commit {commits(rows)}, torch {', '.join(sorted(rows['torch'].unique()))}, {where}."
     return Section(
         name=BENCH,
+        title="What make bench measures",
         kind=BENCH,
         benchmark="",
         sentence="Ratios within one process, medians of interleaved rounds, beside their targets.",

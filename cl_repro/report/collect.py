@@ -12,9 +12,21 @@ from cl_repro.analysis.study import commits, folders, open_study, origin
 from cl_repro.analysis.unifying_figures import figures_of
 from cl_repro.errors import Skipping, UserError
 from cl_repro.report import bench, explained, search, studies
-from cl_repro.report.section import ANATOMY, BENCH, FIGURES, GROUPS, KINDS, Link, Place, Section, commands, one
+from cl_repro.report.section import (
+    ANATOMY,
+    BENCH,
+    FIGURES,
+    GROUPS,
+    HEADLINE,
+    KINDS,
+    Link,
+    Place,
+    Section,
+    capital,
+    commands,
+    one,
+)
 
-HEADLINE = "split_mnist_fisher"  # first of its benchmark, which is the first
 BENCHMARKS = ("split_mnist", "split_cifar10", "permuted_mnist", "cifar10_100", "tiny_imagenet")  # others follow
 
 
@@ -77,6 +89,8 @@ def _anatomy(found: Anatomy, place: Place) -> Section:
     alt = f"{found.title}: error of every estimate of the Fisher against its cost; the tables hold the numbers"
     return Section(
         name=found.name,
+        title=capital(KINDS[ANATOMY])
+        + (", drawn by importance" if (found.passes["estimator"] == "importance_sample").any() else ""),
         kind=ANATOMY,
         benchmark=one(found.confidence["benchmark"]),
         sentence=f"{found.title}: {KINDS[ANATOMY]}; {len(found.passes)} passes.",
@@ -103,6 +117,7 @@ def _figures(group: Sequence[unifying.Figures], place: Place) -> Section:
     networks = pd.concat([own.networks for own in group])
     return Section(
         name=f"unifying_figures{group[0].suffix}" if len(group) > 1 else names[0],
+        title=f"Benzing (2022), figures: {group[0].scale}",
         kind=FIGURES,
         benchmark=one(networks["benchmark"]),
         sentence=f"{' and '.join(own.benchmark for own in group)}, {unifying.seeds(group)}: {KINDS[FIGURES]}.",

@@ -10,7 +10,7 @@ from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.read import read_provenance, read_table
 from cl_repro.analysis.study import benchmark_name
 from cl_repro.records.schema import IDEA as FILES
-from cl_repro.report.section import IDEA, KINDS, SURVIVAL, Place, Section, commands
+from cl_repro.report.section import IDEA, KINDS, SURVIVAL, Place, Section, capital, commands
 
 FILE = "paths.csv"  # of scripts/idea.py
 MEMORY = "memory_survival"  # the figure of scripts/plot_survival.py
@@ -31,6 +31,7 @@ def idea(name: str, place: Place) -> Section:
     n = paths["arm"].nunique()
     return Section(
         name=name,
+        title=capital(KINDS[IDEA]),
         kind=IDEA,
         benchmark="",
         sentence=f"{', '.join([*data, KINDS[IDEA]])}: after task A, task B is learned from the same weights in {n} "
@@ -38,9 +39,7 @@ def idea(name: str, place: Place) -> Section:
         facts=[*([("Origin", f"Runs of commit {'+'.join(shas)}, {machines}.")] if runs else []), *commands(folder)],
         commits="+".join(shas),
         links=place.files(name),
-        pictures=place.pictures(
-            [name], f"{KINDS[IDEA].capitalize()}: regions where each is solved, and paths of training"
-        ),
+        pictures=place.pictures([name], f"{capital(KINDS[IDEA])}: regions where each is solved, and paths of training"),
         tables=[ends_table(paths)],
     )
 
@@ -76,7 +75,7 @@ def survival(place: Place) -> list[Section]:
     with Image.open(pictures[0].path) as image:
         source = image.info.get("Source", "")
     law = (
-        f"{KINDS[SURVIVAL].capitalize()}: where every example offered takes the place of a random one, an example "
+        f"{capital(KINDS[SURVIVAL])}: where every example offered takes the place of a random one, an example "
         f"survives n of them with probability (1 {MINUS} 1/M)ⁿ, so earlier tasks vanish exponentially; a reservoir of "
         "M examples keeps M / (M + n) of its first ones."
     )
@@ -84,6 +83,7 @@ def survival(place: Place) -> list[Section]:
     return [
         Section(
             name=MEMORY,
+            title=capital(KINDS[SURVIVAL]),
             kind=SURVIVAL,
             benchmark="",
             sentence=law,

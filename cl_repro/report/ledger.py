@@ -23,6 +23,7 @@ class Ledger(NamedTuple):
     """All published numbers."""
 
     counts: Table
+    verdicts: tuple[tuple[str, int], ...]  # how many published numbers have each
     meanings: tuple[str, ...]  # of the verdicts
     studies: tuple[Published, ...]
 
@@ -46,7 +47,9 @@ def ledger(results_dir: Path, skipping: Skipping | None = None) -> Ledger | None
     groups = by_study(found)
     meanings = (" ".join(part.split()) for part in INTRODUCTION.split("\n- ")[1:])
     studies = (_of_study(name, rows) for name, rows in groups.items())
-    return Ledger(counts_table(found, groups), tuple(meanings), tuple(studies))
+    counts = counts_table(found, groups)
+    verdicts = tuple(zip(counts.header[2:], map(int, counts.rows[0][2:]), strict=True))
+    return Ledger(counts, verdicts, tuple(meanings), tuple(studies))
 
 
 def _of_study(study: str, rows: list[Entry]) -> Published:

@@ -8,7 +8,7 @@ from cl_repro.analysis.markup import Table
 from cl_repro.analysis.read import read_provenance, read_table
 from cl_repro.analysis.study import benchmark_name, commits, origin
 from cl_repro.records.schema import SEARCH as FILES
-from cl_repro.report.section import KINDS, SEARCH, Place, Section, commands, one
+from cl_repro.report.section import KINDS, SEARCH, Place, Section, capital, commands, one
 from cl_repro.stats import estimate
 
 FILE = "attempts.csv"
@@ -30,6 +30,7 @@ def section(name: str, place: Place) -> Section:
     minutes = [f"{total:,.0f} {'core' if device == 'cpu' else device}-minutes" for device, total in cost.items()]
     return Section(
         name=name,
+        title=capital(KINDS[SEARCH]),
         kind=SEARCH,
         benchmark=one(final["benchmark"]),
         sentence=f"{' and '.join(map(benchmark_name, benchmarks))}, {seeds} seed{'s' * (seeds != 1)}: {KINDS[SEARCH]} "

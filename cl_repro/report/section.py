@@ -28,6 +28,7 @@ KINDS = {
     SURVIVAL: "how long an example stays in a memory",
     BENCH: "speed and memory",
 }  # in reading order
+HEADLINE = "split_mnist_fisher"  # first of its benchmark, which is the first
 MIXED = "Several benchmarks"
 GROUPS = {IDEA: "How methods work", SURVIVAL: "How methods work", BENCH: "Speed and memory"}  # others: the benchmark's
 
@@ -40,7 +41,7 @@ class Link(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure that was drawn from the same files."""
+    """A figure that was drawn from the same files; wide ones of several panels are stacked on a narrow screen."""
 
     path: Path  # PNG
     alt: str
@@ -51,6 +52,7 @@ class Section(NamedTuple):
     """One results folder on the page, or several that share their figures; in reading order from `charts` on."""
 
     name: str
+    title: str  # in words
     kind: str
     benchmark: str  # empty where there are several
     sentence: str
@@ -65,7 +67,7 @@ class Section(NamedTuple):
 
     @property
     def group(self) -> str:
-        """Heading in the list of contents."""
+        """The page that it is on."""
         return GROUPS.get(self.kind) or (benchmark_name(self.benchmark) if self.benchmark else MIXED)
 
 
@@ -87,6 +89,7 @@ class Place(NamedTuple):
         """Tables and provenance of a results folder, and what is made of it."""
         folder = self.results / name
         made = [self.results / "tables" / f"{stem}.md" for stem in (name, f"collapse_{name}")]
+        made.append(self.results / "figures" / f"matrix_{name}.png")
         return self.links([*sorted(folder.glob("*.csv")), folder / "provenance.json", *made])
 
     def pictures(self, stems: Iterable[str], alt: str) -> list[Picture]:
@@ -102,6 +105,11 @@ def commands(folder: Path) -> list[tuple[str, str]]:
     data = [f"{name} {checksum[:12]}" for name, checksum in sorted(known.get("data", {}).items())]
     facts = [("Command", "; ".join(made)), ("Data, SHA-256", ", ".join(data))]
     return [(name, text) for name, text in facts if text]
+
+
+def capital(text: str) -> str:
+    """With a capital letter."""
+    return text[:1].upper() + text[1:]
 
 
 def one(values: pd.Series) -> str:

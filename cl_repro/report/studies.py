@@ -8,7 +8,7 @@ from cl_repro.analysis.collapse import collapse
 from cl_repro.analysis.collapse import table as collapse_table
 from cl_repro.analysis.comparison import compared
 from cl_repro.analysis.markup import Table
-from cl_repro.analysis.settings import COMPARISON
+from cl_repro.analysis.settings import COMPARISON, load
 from cl_repro.analysis.study import (
     CURVES,
     LISTING,
@@ -25,7 +25,7 @@ from cl_repro.analysis.tables import tables_of
 from cl_repro.analysis.timing import timing_table
 from cl_repro.report import curves, sizes
 from cl_repro.report.chart import Chart
-from cl_repro.report.section import KINDS, Place, Section, commands, one
+from cl_repro.report.section import KINDS, Place, Section, capital, commands, one
 from cl_repro.stats import estimate
 
 ROWS = 30  # of a listing; a longer one is shown in short
@@ -44,6 +44,7 @@ def section(study: Study, place: Place) -> Section:
     others = place.pictures([f"collapse_{study.name}"], "")  # what the second axis of a chart shows
     return Section(
         name=study.name,
+        title=_title(study),
         kind=study.kind,
         benchmark=one(runs["benchmark"]),
         sentence=_sentence(study),
@@ -56,6 +57,12 @@ def section(study: Study, place: Place) -> Section:
         tables=tables,
         more=more,
     )
+
+
+def _title(study: Study) -> str:
+    """Of the folder, which may have begun as a copy of another's, or of its study; else what kind it is of."""
+    own = load(study.name.removesuffix(f"_{study.runs['scale'].iloc[0]}"))
+    return own.title or study.settings.title or capital(KINDS[study.kind])
 
 
 def _charts(study: Study, tables: list[Table]) -> list[Chart]:

@@ -1,0 +1,42 @@
+"""What was found, in a paragraph and a figure: the beginning of the report, from the headline study's files alone."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cl_repro.analysis.accuracy import at_best, interval_text
+from cl_repro.analysis.arms import grid_of
+from cl_repro.analysis.collapse import collapse
+from cl_repro.analysis.study import describe, open_study
+from cl_repro.report.section import HEADLINE, Picture, Place
+from cl_repro.stats import estimate
+
+
+class Finding(NamedTuple):
+    """The beginning of the report."""
+
+    text: str
+    picture: Picture
+
+
+def finding(place: Place) -> Finding | None:
+    """What the headline study found; None where it, or its figure, is not there."""
+    if not (place.results / HEADLINE / "runs.csv").is_file():
+        return None
+    study = open_study(HEADLINE, place.results)
+    alt = f"{describe(study.runs)}: accuracy against λ, and against λ times the trace of the Fisher"
+    pictures, found = place.pictures([f"collapse_{HEADLINE}"], alt), collapse(study)
+    if not pictures or not found:
+        return None
+    grid = grid_of(study.runs, study.folder)
+    best = [estimate(values).mean for arm, _, values in at_best(grid) if arm.fisher]
+    none, before, after = (
+        estimate(grid.none).mean, *(interval_text(one, sign="") for one in (found.spread, found.rescaled_spread))
+    )  # fmt: skip
+    floor = f" (without a penalty {none:.1f} %)" if np.isfinite(none) else ""
+    text = (
+        f"Does it matter how the Fisher of EWC is computed? At their best λ, {len(best)} ways of computing it reach "
+        f"{min(best):.1f} to {max(best):.1f} %{floor}. What differs is which λ is good: their curves rise within "
+        f"{before} decades of λ, but within {after} of λ times the trace of the Fisher. They differ in scale."
+    )
+    return Finding(text, pictures[0])
