@@ -5,23 +5,28 @@ import math
 import re
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import made_results
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import processes
 import pytest
 from made_results import row
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 import cl_repro
-from cl_repro.analysis import report, settings
+from cl_repro.analysis import dots, matrices, report, settings
 from cl_repro.analysis.accuracy import interval_text, lambda_text
-from cl_repro.analysis.arms import grid_of, label, look, looks_of
+from cl_repro.analysis.arms import LOOKS, grid_of, label, look, looks_of
 from cl_repro.analysis.collapse import collapse
 from cl_repro.analysis.collapse import table as collapse_table
 from cl_repro.analysis.curves import draw, plot_study
+from cl_repro.analysis.figures import course, inked, luminance
 from cl_repro.analysis.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
 from cl_repro.analysis.read import read_accuracy, read_importance, read_published, read_runs
 from cl_repro.analysis.study import open_study, studies
@@ -427,8 +432,8 @@ def test_the_figure_shows_means_bands_and_names(results):
     study = open_study(MNIST, results)
     figure = draw(grid_of(study.runs, study.folder), "Split MNIST")
     axes = figure.axes[0]
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["None", "EXACT", "EXACT (n=500)", "SAMPLE", "EMPIRICAL", "BATCHED"]
+    assert {text.get_text() for text in axes.texts} == set(axes.get_legend_handles_labels()[1]) == NAMED
+    assert not figure.legends
     assert axes.get_xscale() == "log"
     lines = {line.get_label(): line for line in axes.get_lines()}
     own = study.runs[(study.runs["fisher"] == "exact") & (study.runs["lambda"] == 1e3)]["accuracy"]
@@ -436,6 +441,94 @@ def test_the_figure_shows_means_bands_and_names(results):
     assert len(axes.collections) == 5  # one band per curve
     top = axes.collections[0].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx((lines["EXACT"].get_ydata() + sem_of(study, "exact")).max())
+
+
+NAMED = {"None", "EXACT", "EXACT (n=500)", "SAMPLE", "EMPIRICAL", "BATCHED"}
+
+
+def test_names_beside_curves_are_legible_and_hide_neither_each_other_nor_leave_the_panel(results):
+    study = open_study(MNIST, results)
+    figure = draw(grid_of(study.runs, study.folder), "Split MNIST")
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert not any(one.overlaps(other) for one, other in combinations(boxes.values(), 2))
+    frame = axes.get_window_extent()
+    for name, box in boxes.items():
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        distances = {}  # pixels from a name to each curve
+        for line, named in zip(*axes.get_legend_handles_labels(), strict=True):
+            xy = course(line, 1.0)
+            x, y = np.clip(xy[:, 0], box.x0, box.x1), np.clip(xy[:, 1], box.y0, box.y1)
+            distances[named] = np.hypot(xy[:, 0] - x, xy[:, 1] - y).min()
+        assert min(distances, key=distances.get) == name
+    for style in LOOKS.values():
+        ink = np.array(to_rgb(inked(style.colour)))
+        assert 1.05 / (luminance(ink) + 0.05) >= 4.5
+    assert luminance(np.ones(3)) == pytest.approx(1) and inked("#000000") == "#000000"
+
+
+def test_more_curves_than_can_be_named_have_a_legend(results):
+    study = open_study(MNIST, results)
+    grid = grid_of(study.runs, study.folder)
+    many = tuple(grid.arms[0]._replace(label=f"m{i}") for i in range(7))
+    figure = draw(
+        grid._replace(arms=many, accuracy=np.stack([grid.accuracy[0]] * 7), lost=grid.lost[:1].repeat(7, 0)), ""
+    )
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["None", *(f"m{i}" for i in range(7))]
+    assert not figure.axes[0].texts
+
+
+def test_arms_with_too_few_lambdas_for_curves_are_dots_beside_the_published_means(tmp_path):
+    study = "unifying_table1_permuted_mnist"
+    own = {"study": study, "benchmark": "permuted_mnist", "scenario": "domain", "scale": "cpu", "batch_size": 256}
+    rows = [row("finetune", "finetune", "", None, seed, 0.5 + seed / 100, **own) for seed in (1, 2, 3)]
+    for method, lams in (("si", (1.0, 2.0)), ("siu", (5.0,)), ("mas", (5.0,))):
+        rows += [row(method, method, "", lam, s, 0.9 + s / 100 - lam / 100, **own) for lam in lams for s in (1, 2, 3)]
+    made = study_of(tmp_path, rows, study)
+    grid = grid_of(made.runs, made.folder)
+    assert dots.few(made.runs) and not dots.few(made.runs[made.runs["method"] == "finetune"])
+    figure = dots.draw(made, grid, "title")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["MAS  λ = 5", "SI  λ = 1e0", "SIU  λ = 5"]
+    ours, theirs = ([c.lines[0] for c in axes.containers if c.lines[0].get_marker() == mark] for mark in "oD")
+    assert [line.get_xydata().tolist()[0] for line in ours] == [
+        pytest.approx([x, y]) for y, x in enumerate((87, 91, 87))
+    ]
+    assert sorted(line.get_xdata()[0] for line in theirs) == [96.3, 97.2, 97.3]
+    (none,) = (line for line in axes.lines if line.get_label() == "None")
+    assert none.get_xdata() == pytest.approx([52, 52])
+    bar = next(c for c in axes.containers if c.lines[0] is ours[0]).lines[2][0].get_segments()[0]
+    assert bar[:, 0] == pytest.approx(
+        [87 - 4.303 / 3**0.5, 87 + 4.303 / 3**0.5], abs=1e-3
+    )  # t of two degrees of freedom
+    said = figure.get_supxlabel()
+    assert "95% t-interval" in said and "unifying ± 1 SEM, of another scale" in said and "dashed: None" in said
+
+
+def test_the_matrix_is_the_mean_over_seeds_of_every_task_after_every_task(tmp_path):
+    """Seed s knows task j after task i as 90 - 10 (i - j) + s percent; before any task, and of tasks to come, 1."""
+    rows = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",))
+    folder = made_results.write(tmp_path / MNIST, rows, provenance=False)
+    lines = [
+        (r["run_id"], split, i, j, (90 - 10 * (i - j) + r["seed"] if 0 <= j <= i else 1) / 100)
+        for r in rows for split in ("test", "val") for i in range(-1, 3) for j in range(3)
+    ]  # fmt: skip
+    pd.DataFrame(lines, columns=list(pd.read_csv(folder / "accuracy.csv"))).to_csv(folder / "accuracy.csv", index=False)
+    study = open_study(MNIST, tmp_path)
+    none, exact = matrices.matrices(study)
+    expected = [[91.5, np.nan, np.nan], [81.5, 91.5, np.nan], [71.5, 81.5, 91.5]]
+    for one in (none, exact):
+        np.testing.assert_allclose(one.accuracy, expected)
+        assert one.plasticity == pytest.approx(91.5) and one.forgotten == pytest.approx(15)
+    best = grid_of(study.runs, study.folder).best()[0]
+    assert (none.name, exact.name) == ("None", f"EXACT\nλ = {lambda_text(made_results.LAMS[best])}")
+    figure = matrices.draw([none, exact], "title")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["92", "82", "92", "72", "82", "92"]
+    assert [p.name for p in matrices.plot_matrices(study, tmp_path)] == [f"matrix_{MNIST}.png", f"matrix_{MNIST}.svg"]
+    last = [line for line in lines if line[2] == 2]  # evaluated at the end alone
+    pd.DataFrame(last, columns=list(pd.read_csv(folder / "accuracy.csv"))).to_csv(folder / "accuracy.csv", index=False)
+    assert matrices.plot_matrices(study, tmp_path / "none") == [] and not (tmp_path / "none").exists()
 
 
 def sem_of(study, fisher):
@@ -489,7 +582,9 @@ def test_a_scale_that_is_not_the_papers_is_in_the_title(tmp_path):
         ("ewc", "exact_50", None, "EXACT (n=50)"),
         ("ewc", "sample_100", None, "SAMPLE (n=100)"),
         ("ewc", "batched", 128, "BATCHED (b=128)"),
-        ("ewc_offline", "predicted", None, "PREDICTED (ewc_offline)"),
+        ("ewc_offline", "predicted", None, "PREDICTED (EWC offline)"),
+        ("ewc", "compat/gt_ripl", None, "GT-RIPL"),
+        ("ewc", "compat/unknown", None, "UNKNOWN"),
         ("ewc", "one_sample/exact_500", None, "EXACT (n=500, one sample at a time)"),
     ],
 )

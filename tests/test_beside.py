@@ -87,7 +87,8 @@ def test_the_figure_draws_each_difference_in_the_colour_of_its_verdict(results):
     study = open_study(STUDY, results)
     figure = draw(study, pairs_of(study, compared(study)), "title")
     task, domain, class_ = figure.axes
-    assert [axes.get_title("left").split("-")[0] for axes in figure.axes] == ["task", "domain", "class"]
+    names = [axes.get_title("left").split()[-1] for axes in figure.axes]
+    assert names == ["task-incremental", "domain-incremental", "class-incremental"]
     assert domain.get_xlabel() == f"accuracy, ours {MINUS} published (points)"
     centres = {c.lines[0].get_color(): c.lines[0].get_xdata()[0] for c in task.containers if hasattr(c, "has_xerr")}
     assert centres == {COLOURS["agrees"]: pytest.approx(1.0), COLOURS["differs"]: pytest.approx(-2.0)}

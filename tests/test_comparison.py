@@ -9,7 +9,7 @@ from made_results import row, write, write_provenance
 from scipy import stats
 
 from cl_repro.analysis import replay_curves, window_curves
-from cl_repro.analysis.comparison import bytes_text, compared, comparison_tables
+from cl_repro.analysis.comparison import bytes_text, compared, comparison_tables, scenarios_of
 from cl_repro.analysis.comparison_figure import draw
 from cl_repro.analysis.replay_claims import claims_table
 from cl_repro.analysis.study import open_study
@@ -120,14 +120,23 @@ def test_the_overview_has_every_method_once(study):
 def test_the_figure_puts_each_method_at_its_memory_compute_and_accuracy(study):
     found = compared(study)
     figure = draw(found, "title")
-    (memory, compute), (_, below) = np.array(figure.axes).reshape(2, 2)
-    at = {(line.get_xdata()[0], line.get_ydata()[0]) for line in compute.lines if len(line.get_xdata()) == 1}
-    expected = {(np.mean(e.compute), np.mean(e.accuracy)) for e in found if e.scenario == "task"}
-    assert np.allclose(sorted(at), sorted(expected))
-    places = {line.get_xdata()[0] for line in memory.lines if len(line.get_xdata()) == 1}
-    assert places >= {4000, 79208}
-    assert min(places) < 4000  # nothing is drawn at the left of the least that is kept
-    assert below.get_xlabel().startswith("processor time")
+    *panels, memory, compute = figure.axes
+    rows = {text.get_text(): y for y, text in enumerate(panels[0].get_yticklabels())}
+
+    def at(axes):
+        """Row -> x."""
+        return {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"}
+
+    for axes, scenario in zip(panels, scenarios_of(found), strict=True):
+        own = [entry for entry in found if entry.scenario == scenario]
+        assert at(axes) == pytest.approx({rows[entry.name]: np.mean(entry.accuracy) for entry in own})
+        (none,) = (line for line in axes.lines if list(line.get_ydata()) == [0, 1])
+        assert none.get_xdata()[0] == pytest.approx(at(axes)[rows["finetune"]])
+    of = {name: [entry for entry in found if entry.name == name] for name in rows}
+    assert at(compute) == pytest.approx({rows[n]: np.mean([e.compute for e in own]) for n, own in of.items() if own})
+    places = at(memory)
+    assert set(places.values()) >= {4000, 79208}
+    assert min(places.values()) == places[rows["finetune"]] < 4000  # nothing, at the left of the least that is kept
 
 
 def test_finetuning_without_a_name_of_its_own_is_the_measure_and_structure_is_a_family(tmp_path):

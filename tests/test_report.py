@@ -16,26 +16,31 @@ import made_results
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
+from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
 import cl_repro
-from cl_repro.analysis.arms import LOOKS, OTHERS, Arm, look
-from cl_repro.analysis.idea import PATHS
+from cl_repro.analysis.arms import LIBRARIES, LOOKS, METHODS, OTHERS, Arm, grid_of, look
+from cl_repro.analysis.collapse import collapse
+from cl_repro.analysis.figures import save
 from cl_repro.analysis.markup import DASH, Table
 from cl_repro.analysis.study import CURVES, open_study
 from cl_repro.analysis.tables import tables_of
 from cl_repro.analysis.timing import timing_table
 from cl_repro.errors import UserError
+from cl_repro.records.schema import IDEA, SEARCH
 from cl_repro.stats import Estimate
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
 from plotly.offline import get_plotlyjs
 
-from cl_repro.report import chart, curves, search, studies
+from cl_repro.report import chart, curves, studies
 from cl_repro.report import collect as collecting
 from cl_repro.report import page as paging
+from cl_repro.report.finding import finding
 from cl_repro.report.ledger import ledger
-from cl_repro.report.section import Section
+from cl_repro.report.section import Place, Section
 
 ROOT = Path(cl_repro.__file__).resolve().parent.parent
 MNIST, TIMING, MANY = "split_mnist_fisher", "split_mnist_timing", "three_scenarios"
@@ -105,6 +110,7 @@ def results(tmp_path_factory) -> Path:
     Image.new("RGB", (20, 10), "red").save(root / "figures" / f"{TIMING}.png")
     (root / "bench").mkdir()
     bench = {"name": "a / b", "value": 2.345, "value_unit": "x", "target": 2, "better": "at least", "note": "n <1>"}
+    bench |= {"ours": 1.0, "other": 2.345, "unit": "s", "rounds": 3, "date": "2026-11-21"}
     stamp = {"verdict": "met", "git_sha": "0123456789", "dirty": False, "hardware": "a processor", "torch": "2.13.0"}
     other = {"name": "c", "value": math.nan, "note": "", "verdict": "not measured"}
     pd.DataFrame([bench | stamp, bench | stamp | other]).to_csv(root / "bench" / "steps.csv", index=False)
@@ -127,15 +133,26 @@ def content(results) -> tuple:
 
 
 @pytest.fixture(scope="module")
-def html(content) -> str:
-    page, left_out = paging.page(*content)
+def pages(content) -> dict[str, bytes]:
+    """The files of the report."""
+    made, left_out = paging.pages(*content)
     assert left_out == []
-    return page.decode()
+    return made
 
 
 @pytest.fixture(scope="module")
-def reader(html) -> Reader:
-    return Reader(html)
+def reader(pages) -> Reader:
+    """All pages, read one after the other."""
+    return Reader(joined(pages))
+
+
+def joined(pages: dict[str, bytes]) -> str:
+    return "".join(content.decode() for file, content in pages.items() if file.endswith(".html"))
+
+
+def html_of(sections: list[Section]) -> str:
+    """The pages of some sections, one after the other."""
+    return joined(paging.pages(sections, None)[0])
 
 
 def tables_in(reader: Reader, section: str) -> list[list[list[str]]]:
@@ -157,9 +174,9 @@ def test_tables_on_the_page_are_those_of_the_analysis(results, reader):
     assert study.kind == CURVES
     shown = tables_in(reader, MNIST)
     for table in tables_of(study):
-        assert as_rows(table) in shown
+        assert as_rows(paging.fronted(table)) in shown
     assert len(shown) == len(tables_of(study)) + 1  # how far the curves fall on one
-    assert tables_in(reader, TIMING) == [as_rows(timing_table(open_study(TIMING, results)))]
+    assert tables_in(reader, TIMING) == [as_rows(paging.fronted(timing_table(open_study(TIMING, results))))]
     for note in tables_of(study)[0].notes:
         assert note in reader.texts
 
@@ -254,24 +271,30 @@ def test_bands_stop_where_no_spread_is_known():
     assert list(band.trace.y) == [91, 92, 90, 89, None, 94, 95, 96, 94, 93, 92]
 
 
-def test_every_link_resolves(results, reader):
-    ids = reader.values("id")
-    assert len(ids) == len(set(ids))
-    links = reader.values("href")
-    for link in links:
-        there = link[1:] in ids if link.startswith("#") else (results / "report" / unquote(link)).resolve().is_file()
-        assert there, link
+def test_every_link_resolves(results, pages):
+    readers = {file: Reader(content.decode()) for file, content in pages.items() if file.endswith(".html")}
+    assert {*readers} == {"index.html", "split-mnist.html", "speed-and-memory.html"}
+    ids = {file: reader.values("id") for file, reader in readers.items()}
+    for file, reader in readers.items():
+        assert len(ids[file]) == len(set(ids[file]))
+        for link in reader.values("href"):
+            path, _, anchor = unquote(link).partition("#")
+            there = (results / "report" / path).resolve().is_file() or path in pages or not path
+            assert there and (not anchor or anchor in ids[path or file]), link
+        labelled = [of for name in ("aria-labelledby", "for") for of in reader.values(name)]
+        assert set(labelled) <= set(ids[file])
+        assert {one for one in readers if one != file} <= {link.partition("#")[0] for link in reader.values("href")}
+    links = readers["split-mnist.html"].values("href")
     for name in ("runs.csv", "accuracy.csv", "importance.csv", "provenance.json"):
         assert f"../{MNIST}/{name}" in links
-    labelled = [of for name in ("aria-labelledby", "for") for of in reader.values(name)]
-    assert set(labelled) <= set(ids)
 
 
 def test_nothing_is_fetched(reader):
     for tag, found in reader.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "audio", "video")
         for name in ("src", "srcset", "data", "poster", "action", "background"):
-            assert (found.get(name) or "data:").startswith("data:")
+            value = found.get(name) or "data:"
+            assert value.startswith("data:") or (tag, value) == ("script", paging.PROGRAM)
         if "http" in (found.get("href") or ""):
             assert tag == "a"
     policy = next(
@@ -286,19 +309,20 @@ def test_pictures_are_inlined_and_linked(reader):
     assert f"../figures/{TIMING}.png" in reader.values("href")
 
 
-def test_pictures_that_do_not_fit_are_linked_only(content, html, monkeypatch):
-    monkeypatch.setattr(paging, "LIMIT", len(html.encode()) - 1)
-    short, left_out = paging.page(*content)
-    assert len(short) < len(html.encode()) and [picture.path.stem for picture in left_out] == [TIMING]
-    assert b"<img" not in short and f'href="../figures/{TIMING}.png"'.encode() in short
+def test_pictures_that_do_not_fit_are_linked_only(content, pages, monkeypatch):
+    whole = sum(map(len, pages.values()))
+    monkeypatch.setattr(paging, "LIMIT", whole - 1)
+    short, left_out = paging.pages(*content)
+    assert sum(map(len, short.values())) < whole and [picture.path.stem for picture in left_out] == [TIMING]
+    assert "<img" not in joined(short) and f'href="../figures/{TIMING}.png"' in joined(short)
     monkeypatch.setattr(paging, "LIMIT", 10_000)
     with pytest.raises(UserError, match=r"would have .* bytes, more than 10,000: name fewer studies"):
-        paging.page(*content)
+        paging.pages(*content)
 
 
 def test_bench_rows_are_beside_their_targets(reader):
     rows = reader.tables["bench-1-bench"]
-    assert rows[1:] == [["a / b [1]", "2.35 x", "≥ 2 x", "met"], ["c", DASH, "≥ 2 x", "not measured"]]
+    assert rows[1:] == [["a / b [1]", "met", "2.35 x", "≥ 2 x"], ["c", "not measured", DASH, "≥ 2 x"]]
     assert "[1] n <1>" in reader.texts
 
 
@@ -320,13 +344,16 @@ def test_everything_is_escaped(tmp_path):
     ]  # fmt: skip
     made_results.write(tmp_path / MNIST, rows, command=f"python {SCRIPT} `{SCRIPT}`")
     sections = collecting.collect([], tmp_path, tmp_path / "report")
-    text = paging.page(sections, None)[0].decode()
+    made, _ = paging.pages(sections, None)
+    text = joined(made)
     assert SCRIPT.lower() not in text.lower() and SCRIPT.upper() not in text
+    assert {*made} == {"index.html", "script-alert-x-script.html", paging.PROGRAM}
     reader = Reader(text)
-    assert sum(tag == "script" for tag, _ in reader.tags) == 3  # one chart, plotly, and ours
+    assert sum(tag == "script" for tag, _ in reader.tags) == 5  # ours twice, one chart, what draws it, and with what
     assert any(SCRIPT in found for found in reader.texts)
     assert SCRIPT.upper() + "</SCRIPT>" in reader.tables[f"{MNIST}-1-accuracy"][2][0]
-    hover = [t.get("hovertemplate") or "" for t in json.loads(reader.scripts[0])["traces"]]
+    payload = next(script for script in reader.scripts if script.startswith("{"))
+    hover = [t.get("hovertemplate") or "" for t in json.loads(payload)["traces"]]
     assert any("&lt;SCRIPT&gt;" in found for found in hover) and not any("<SCRIPT" in found for found in hover)
 
 
@@ -354,7 +381,7 @@ def test_the_headline_comes_first_and_speed_last(results, tmp_path):
     ]  # fmt: skip
 
 
-def test_script_writes_the_same_page_twice_without_torch(results, html, tmp_path):
+def test_script_writes_the_same_pages_twice_without_torch(results, pages):
     program = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "assert 'torch' not in sys.modules"
@@ -362,9 +389,9 @@ def test_script_writes_the_same_page_twice_without_torch(results, html, tmp_path
     command = [sys.executable, "-c", program, ROOT / "scripts" / "report.py", "--results-dir", results]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    path = results / "report" / "index.html"
-    assert out == f"{path}\n"
-    assert path.read_text() == html
+    folder = results / "report"
+    assert out.splitlines() == [str(folder / file) for file in pages] and next(iter(pages)) == "index.html"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == pages
 
 
 def picture_of(root: Path, name: str, width: int = 20, source: str = "") -> None:
@@ -390,17 +417,83 @@ def test_the_same_as_a_picture_is_folded_and_gives_way_to_the_other_pictures(res
     made_results.write(tmp_path / TIMING, made_results.timing_rows())
     for name in (MNIST, TIMING, f"collapse_{MNIST}"):
         picture_of(tmp_path, name)
-    (path,) = paging.write_page([], tmp_path, tmp_path / "report")
+    paths = paging.write_page([], tmp_path, tmp_path / "report")
     assert capsys.readouterr().err == ""
-    reader = Reader(path.read_text())
+    assert [path.name for path in paths] == ["index.html", "split-mnist.html", paging.PROGRAM]
+    reader = Reader(paths[1].read_text())
     alts = [found["alt"] for tag, found in reader.tags if tag == "img"]
     assert len(alts) == 2 and f"../figures/collapse_{MNIST}.png" in reader.values("href")
     assert reader.texts.count("The same as a picture") == 1
-    monkeypatch.setattr(paging, "LIMIT", path.stat().st_size - 1)
+    monkeypatch.setattr(paging, "LIMIT", sum(path.stat().st_size for path in paths) - 1)
     paging.write_page([], tmp_path, tmp_path / "report")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("warning: ")
     assert f"{paging.LIMIT:,} bytes for {MNIST}.png" in lines[0] and TIMING not in lines[0]
+
+
+def test_the_index_begins_with_what_was_found_and_a_bar_of_verdicts(tmp_path):
+    made_results.write(tmp_path / MNIST, made_results.fisher_rows())
+    place = Place(tmp_path, tmp_path / "report")
+    assert finding(place) is None  # its figure has not been drawn
+    picture_of(tmp_path, f"collapse_{MNIST}")
+    found, study = finding(place), open_study(MNIST, tmp_path)
+    grid = grid_of(study.runs, study.folder)
+    best = [np.nanmean(grid.accuracy[a, :, i]) for a, i in enumerate(grid.best())]
+    collapsed = collapse(study)
+    assert f"5 ways of computing it reach {min(best):.1f} to {max(best):.1f} %" in found.text
+    assert f"(without a penalty {np.mean(grid.none):.1f} %)" in found.text
+    for spread in (collapsed.spread, collapsed.rescaled_spread):
+        assert f"within {spread.centre:.2f} " in found.text
+    paging.write_page([], tmp_path, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    reader = Reader(text)
+    assert found.text in reader.texts
+    order = ["<h1>", escape(found.text), "<img ", 'class="bar"', 'id="pages"', '<section id="ledger"', "<footer>"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "0123456" in text[places[-1] :] and "0123456" not in text[: places[4]]  # hashes come last
+    (bar,) = (attributes["aria-label"] for tag, attributes in reader.tags if attributes.get("class") == "bar")
+    counts = dict(reversed(part.split(" ", 1)) for part in bar.split(", "))
+    published = pd.read_csv(ROOT / "results" / "published" / "published.csv")
+    assert sum(map(int, counts.values())) == len(published) and int(counts["not yet run"]) > 0
+    widths = [float(style) for style in re.findall(r'style="flex-grow: (\d+)"', text)]
+    assert widths == [*map(int, counts.values())]
+    assert "git" not in found.text and not re.search(r"[0-9a-f]{7}", found.text)
+
+
+def test_ours_and_verdicts_stand_beside_the_name_of_their_row():
+    header = ("Arm", "best λ", "ours, %", "a, %", "ours − theirs", "verdict", "b, %", "ours − theirs", "verdict")  # noqa: RUF001
+    table = Table("accuracy", "t", header, (tuple("0123456789"[: len(header)]),))
+    made = paging.fronted(table)
+    assert made.header[:4] == ("Arm", "ours, %", "verdict, a", "verdict, b") and made.rows == (tuple("025813467"),)
+    one = Table("ledger", "t", ("number", "source", "published", "ours", "verdict"), (tuple("01234"),))
+    assert paging.fronted(one).header == ("number", "ours", "verdict", "source", "published")
+    other = Table("x", "t", ("a", "b"), (("0", "1"),))
+    assert paging.fronted(other) == other
+
+
+def test_a_narrow_screen_shows_the_panels_of_a_picture_in_turn(tmp_path):
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    save(figure, "t", "s", tmp_path / "two")
+    shown = paging.shrunk(tmp_path / "two.png")
+    assert len(shown.panels) == 2 and (shown.width, shown.height) == (1200, 480)
+    for (x, _, w, h), axes in zip(shown.panels, (left, right), strict=True):
+        frame = axes.get_position()
+        assert x <= 1200 * frame.x0 and 1200 * frame.x1 <= x + w + 1 and h > 480 * frame.height
+    assert shown.panels[0][0] + shown.panels[0][2] <= shown.panels[1][0] + 1
+    left.sharey(right)
+    right.tick_params(labelleft=False)  # its rows are named in the other panel alone
+    save(figure, "t", "s", tmp_path / "two")
+    assert paging.shrunk(tmp_path / "two.png").panels == ()
+
+
+def test_titles_are_words(results):
+    sections = collecting.collect([], results, results / "report")
+    assert [section.title for section in sections] == [
+        "Five ways of computing the Fisher", "What each Fisher costs in time",
+        "Several benchmarks, scenarios or settings", "What make bench measures",
+    ]  # fmt: skip
 
 
 def test_a_picture_is_as_wide_as_it_was_drawn(tmp_path):
@@ -415,10 +508,12 @@ def test_a_picture_is_as_wide_as_it_was_drawn(tmp_path):
     assert len(data) < 1000
 
 
-def test_plotly_is_in_the_page_compressed(html, reader):
-    (text,) = (text for text in reader.scripts if text.startswith("H4sI"))  # what gzip begins with, in base64
+def test_plotly_is_beside_the_pages_once_compressed(pages):
+    text = pages[paging.PROGRAM].decode().partition('PACKED = "')[2].partition('"')[0]
     assert gzip.decompress(base64.b64decode(text)).decode() == get_plotlyjs()
-    assert len(html) < 2_300_000
+    assert sum(map(len, pages.values())) < 2_300_000
+    charted = {file for file in pages if f'src="{paging.PROGRAM}"'.encode() in pages[file]}
+    assert charted == {"split-mnist.html"}
 
 
 def test_bands_are_fainter_where_many_lie_over_each_other(results, monkeypatch):
@@ -457,7 +552,7 @@ def test_arms_that_would_look_alike_do_not(tmp_path):
 
 
 def test_every_look_has_a_marker_of_its_own():
-    for one in (*LOOKS.values(), *OTHERS):
+    for one in (*LOOKS.values(), *METHODS.values(), *OTHERS, *(own for _, own in LIBRARIES.values())):
         assert one.marker in chart.MARKERS
     names, outlines = zip(*chart.MARKERS.values(), strict=True)
     assert len(set(outlines)) == len(outlines) and len(set(names) - {"circle"}) == len(names) - 2
@@ -505,9 +600,9 @@ def test_a_comparison_shows_its_picture_its_tables_and_then_accuracy_against_lam
         }
         x, y = line_of(json.loads(made.payload), "SI")
         assert x == [*lams] and y == pytest.approx([62 - shift, 72 - shift, 82 - shift])
-    text = paging.page([section], None)[0].decode()
+    text = html_of([section])
     order = [text.index(part) for part in ("<img", ">Methods in the three scenarios<", f'id="{name}-more-1"')]
-    assert order == sorted(order) and 'id="plotly"' in text
+    assert order == sorted(order) and f'src="{paging.PROGRAM}"' in text
 
 
 def test_stored_examples_are_the_axis_where_arms_differ_in_them(tmp_path):
@@ -555,7 +650,7 @@ def idea_of(root: Path) -> None:
         for step in (0, 1, 2)
     ]
     rows += [("ewc-exact", 300.0, step, 0.0, 6.0 * step, 8.0 * step, 0.9, 0.1 + 0.3 * step) for step in (0, 1, 2)]
-    pd.DataFrame(rows, columns=list(PATHS)).to_csv(root / "idea" / "paths.csv", index=False)
+    pd.DataFrame(rows, columns=list(IDEA["paths.csv"])).to_csv(root / "idea" / "paths.csv", index=False)
     pd.DataFrame({"x": [0.0]}).to_csv(root / "idea" / "plane.csv", index=False)
     picture_of(root, "idea", 1920)
 
@@ -570,7 +665,7 @@ def test_the_plane_of_two_tasks_has_a_section(tmp_path):
         ("no penalty", DASH, "70.0", "90.0", "10.00", "8.00"),
         ("EWC, exact Fisher", "300", "90.0", "70.0", "20.00", "16.00"),
     )
-    reader = Reader(paging.page([section], None)[0].decode())
+    reader = Reader(html_of([section]))
     assert {"../idea/paths.csv", "../idea/plane.csv", "../figures/idea.png"} <= set(reader.values("href"))
     (image,) = (found for tag, found in reader.tags if tag == "img")
     assert image["style"] == "--inches: 9.60"
@@ -585,19 +680,18 @@ def test_what_a_memory_keeps_is_shown_once_it_is_drawn(tmp_path):
     picture_of(tmp_path, "memory_survival", source="cl_repro/memory.py, seed <0>")
     section = section_of(tmp_path, "memory_survival")
     assert section.facts[0] == ("Origin", "cl_repro/memory.py, seed <0>")
-    text = paging.page([section], None)[0].decode()
+    text = html_of([section])
     assert "<dt>Files</dt>" not in text and "seed &lt;0&gt;" in text and "(1 \N{MINUS SIGN} 1/M)ⁿ" in text
     assert "../figures/memory_survival.png" in Reader(text).values("href")
-    assert "Results of commit" not in text
-    both = paging.page([section, section._replace(name="other", commits="abc")], None)[0].decode()
-    assert "Results of commit abc." in both
+    assert "Results of 1 commit" not in text
+    both = html_of([section, section._replace(name="other", commits="abc")])
+    assert "<summary>Results of 1 commit</summary><p>abc</p>" in both
 
 
 def test_searches_show_accuracies_and_the_strengths_that_were_kept(tmp_path):
-    folder, stamp = (
-        tmp_path / "strength_search_split_digits",
-        {"hardware": "a processor", "torch": "2", "device": "cpu"},
-    )
+    folder = tmp_path / "strength_search_split_digits"
+    stamp = {"hardware": "a processor", "torch": "2", "device": "cpu", "dtype": "float32"}
+    stamp |= {"finished": "2026-11-21", "schema_version": 1}
     final, attempts = [], []
     for method, seed, status in (("si", 1, "ok"), ("si", 2, "ok"), ("mas", 1, "ok"), ("mas", 2, "diverged")):
         key = {"config_id": f"id-{method}", "arm": method, "seed": seed}
@@ -612,8 +706,8 @@ def test_searches_show_accuracies_and_the_strengths_that_were_kept(tmp_path):
                 again = {"phase": 2, "attempt": attempt, "strength": 8.0 * seed / 2**attempt, "kept": attempt == 2}
                 attempts.append(key | one | again)
     folder.mkdir()
-    pd.DataFrame(final)[list(search.FINAL)].to_csv(folder / "final.csv", index=False)
-    pd.DataFrame(attempts)[list(search.ATTEMPTS)].to_csv(folder / "attempts.csv", index=False)
+    pd.DataFrame(final)[list(SEARCH["final.csv"])].to_csv(folder / "final.csv", index=False)
+    pd.DataFrame(attempts)[list(SEARCH["attempts.csv"])].to_csv(folder / "attempts.csv", index=False)
     section = section_of(tmp_path, folder.name)
     assert section.group == "Split digits" and section.commits == "abcdef0"
     assert "2 seeds" in section.sentence and "2 methods, 24 trainings" in section.sentence
@@ -636,13 +730,16 @@ def test_searches_show_accuracies_and_the_strengths_that_were_kept(tmp_path):
 def test_the_page_of_the_committed_results_is_small_and_so_is_each_section():
     results = ROOT / "results"
     sections = collecting.collect([], results, results / "report")
-    page, left_out = paging.page(sections, ledger(results))
-    text = page.decode()
+    place = Place(results, results / "report")
+    made, left_out = paging.pages(sections, ledger(results), finding(place))
+    text = joined(made)
     assert left_out == []
     assert all(f'id="{path.parent.name}"' in text for path in results.glob("*/anatomy.csv"))
     assert all(f'id="{name}"' in text for name in ("idea", "memory_survival", "palliatives_split_mnist"))
-    assert len(page) < paging.LIMIT == 6_000_000
+    assert sum(map(len, made.values())) < paging.LIMIT == 6_000_000
+    assert len(made["index.html"]) < paging.INDEX == 1_000_000
+    assert len(made) == 1 + len({section.group for section in sections}) + 1  # and the program of the charts
     parts = re.findall(r"<section .*?</section>", text, re.DOTALL)
-    assert len(parts) == len(sections) + 1  # and the ledger
+    assert len(parts) == len(sections) + 2  # and the list of pages, and the ledger
     for part in parts:  # plotly takes 2 MB, which leaves 4 for about twenty of them
         assert len(part.encode()) < 150_000 + 80_000 * part.count("<img "), part[:80]

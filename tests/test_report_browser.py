@@ -1,5 +1,6 @@
 """The page of results in a browser: no error, no fetch, arms and axes switch, hover tells mean, SEM and n."""
 
+import io
 import math
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import made_results
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
@@ -21,6 +23,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from cl_repro.analysis.figures import save
 from cl_repro.report.page import write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
@@ -40,7 +43,8 @@ AXIS = "return [arguments[0].layout.xaxis.title.text, arguments[0]._fullLayout.x
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory) -> str:
+def urls(tmp_path_factory) -> dict[str, str]:
+    """Of the report's files."""
     root: Path = tmp_path_factory.mktemp("results")
     rows = made_results.fisher_rows()
     rows[20] |= {"accuracy": math.nan, "status": "diverged"}
@@ -49,8 +53,17 @@ def url(tmp_path_factory) -> str:
     (root / "figures").mkdir()
     for name, pixels in (("split_mnist_timing", 1920), ("memory_survival", 1280)):
         Image.new("RGB", (pixels, 800), "red").save(root / "figures" / f"{name}.png", dpi=(200, 200))
-    (path,) = write_page([], root, root / "report")
-    return path.as_uri()
+    save(drawn(), "title", "source", root / "figures" / f"collapse_{STUDY}")
+    paths = write_page([], root, root / "report")
+    return {path.name: path.as_uri() for path in paths}
+
+
+def drawn() -> Figure:
+    """A wide figure of two panels: the left one red, the right one blue."""
+    figure = Figure(figsize=(12.6, 4.9), layout="constrained")
+    for axes, colour in zip(figure.subplots(1, 2), ("red", "blue"), strict=True):
+        axes.set_facecolor(colour)
+    return figure
 
 
 @contextmanager
@@ -71,10 +84,10 @@ def browser(width: int, height: int) -> Iterator[Chrome]:
 
 
 @pytest.fixture(scope="module", params=[(1366, 768), (390, 844)], ids=["laptop", "phone"])
-def driver(request, url) -> Iterator[Chrome]:
-    """The page at one size, drawn."""
+def driver(request, urls) -> Iterator[Chrome]:
+    """The page of a benchmark at one size, drawn."""
     with browser(*request.param) as found:
-        found.get(url)
+        found.get(urls["split-mnist.html"])
         drawn = "return document.readyState === 'complete' && !!document.querySelector('.plot .main-svg')"
         WebDriverWait(found, PATIENCE).until(lambda one: one.execute_script(drawn))
         yield found
@@ -180,17 +193,82 @@ def test_hover_tells_mean_sem_and_n(driver, chart) -> None:
     assert lines[2].startswith("mean 9") and lines[3].startswith("SEM 0.") and lines[4] == "n = 5 seeds"
 
 
-def test_pictures_keep_the_proportions_of_their_letters(driver) -> None:
-    widths = [image.rect["width"] for image in driver.find_elements(By.CSS_SELECTOR, "main img")]
+@pytest.mark.parametrize("size", [(1366, 768), (390, 844)], ids=["laptop", "phone"])
+def test_pictures_keep_the_proportions_of_their_letters(urls, size) -> None:
+    widths = []
+    with browser(*size) as found:
+        for file in ("split-mnist.html", "how-methods-work.html"):
+            found.get(urls[file])
+            image = WebDriverWait(found, PATIENCE).until(lambda one: one.find_element(By.CSS_SELECTOR, "main img"))
+            WebDriverWait(found, PATIENCE).until(lambda one: one.execute_script("return document.images[0].complete"))
+            widths.append(image.rect["width"])
     assert len(widths) == 2 and widths[0] >= 700
     assert widths[0] / widths[1] == pytest.approx(1920 / 1280, rel=0.02)
 
 
-def test_a_browser_that_cannot_unpack_the_charts_says_so(url) -> None:
+def test_a_browser_that_cannot_unpack_the_charts_says_so(urls) -> None:
     with browser(800, 600) as found:
         old = {"source": "delete window.DecompressionStream"}
         found.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", old)
-        found.get(url)
+        found.get(urls["split-mnist.html"])
         said = WebDriverWait(found, PATIENCE).until(lambda one: one.execute_script(SAID))
         assert said == "The chart needs a browser of 2023 or later; its numbers are in the table below."
         assert [entry for entry in found.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+@pytest.fixture(scope="module", params=[(1366, 768), (390, 844)], ids=["laptop", "phone"])
+def index(request, urls) -> Iterator[Chrome]:
+    """The first page at one size."""
+    with browser(*request.param) as found:
+        found.get(urls["index.html"])
+        complete = "return document.readyState === 'complete' && [...document.images].every(one => one.complete)"
+        WebDriverWait(found, PATIENCE).until(lambda one: one.execute_script(complete))
+        yield found
+
+
+def test_the_first_screen_has_what_was_found_its_figure_and_on_a_laptop_the_verdicts(index) -> None:
+    assert [entry for entry in index.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    height, width, page = index.execute_script("return [innerHeight, innerWidth, document.documentElement.scrollWidth]")
+    assert page <= width
+    paragraph = index.find_element(By.CSS_SELECTOR, "header p")
+    assert paragraph.text.startswith("Does it matter how the Fisher of EWC is computed?")
+    shown = "img" if width > 600 else ".panel"
+    figure = index.find_element(By.CSS_SELECTOR, f".headline {shown}")
+    assert figure.is_displayed()
+    assert paragraph.rect["y"] < figure.rect["y"] and figure.rect["y"] + figure.rect["height"] <= height
+    if width > 600:
+        bar = index.find_element(By.CSS_SELECTOR, ".bar")
+        assert bar.rect["y"] + bar.rect["height"] <= height
+
+
+def test_panels_stand_one_below_the_other_on_a_phone_alone(index) -> None:
+    left, right = index.find_elements(By.CSS_SELECTOR, ".headline .panel")
+    picture = index.find_element(By.CSS_SELECTOR, ".headline img")
+    narrow = index.execute_script("return innerWidth < 600")
+    assert left.is_displayed() == right.is_displayed() == narrow != picture.is_displayed()
+    if narrow:
+        assert left.rect["x"] == right.rect["x"] and left.rect["y"] + left.rect["height"] <= right.rect["y"]
+        assert left.rect["width"] > 0.9 * index.execute_script("return innerWidth")
+        colours = [middle(one) for one in (left, right)]
+        assert colours[0][0] > 2 * colours[0][2] and colours[1][2] > 2 * colours[1][0]
+
+
+def middle(element: WebElement) -> tuple[int, ...]:
+    """The colour in the middle of an element, as it is shown."""
+    with Image.open(io.BytesIO(element.screenshot_as_png)) as image:
+        return image.convert("RGB").getpixel((image.width // 2, image.height // 2))
+
+
+def test_ours_and_the_verdict_are_in_sight_beside_the_name_of_their_row(driver) -> None:
+    wide = driver.execute_script("return innerWidth")
+    table = driver.find_element(By.CSS_SELECTOR, f"#{STUDY}-1-accuracy")
+    heads = [head.text for head in table.find_elements(By.CSS_SELECTOR, "thead th")]
+    assert heads[:3] == ["Arm", "ours, %", "verdict, blog-final"]
+    for cell in table.find_elements(By.CSS_SELECTOR, "thead th")[:3]:
+        assert cell.rect["x"] + cell.rect["width"] <= wide
+
+
+def test_a_link_leads_back_to_the_top(driver) -> None:
+    driver.execute_script("scrollTo(0, document.documentElement.scrollHeight)")
+    driver.find_element(By.CSS_SELECTOR, ".top").click()
+    WebDriverWait(driver, PATIENCE).until(lambda one: one.execute_script("return scrollY") == 0)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from cl_repro.analysis import unifying_figures as figures
 from cl_repro.analysis import unifying_seeds as several
 from cl_repro.analysis import unifying_tables as tables
+from cl_repro.analysis.arms import METHODS
 from cl_repro.analysis.markup import DASH, MINUS, Table
 from cl_repro.analysis.unifying import (
     BY_X,
@@ -350,12 +351,12 @@ def drawn(group: list[Figures]) -> list[Figure]:
 
 
 def title(figure: Figure) -> str:
-    return figure.get_suptitle()
+    return f"{figure.get_suptitle()}\n{figure.get_supxlabel()}"
 
 
 def panels(figure: Figure) -> dict[str, Axes]:
     """By what their titles on the left say; of several, the first."""
-    return {axes.get_title(loc="left"): axes for axes in reversed(figure.axes)}
+    return {axes.get_title(loc="left").partition("  ")[2]: axes for axes in reversed(figure.axes)}
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
@@ -420,8 +421,8 @@ def test_sums_are_those_of_the_first_seed(mnist: Figures) -> None:
     assert {(100, 12.41), (1000, 34.7), (2000, 93.9), (2000, 2.296)} <= dashes(paper)  # the last is of the end
     assert (2000, 53.2) not in dashes(paper)
     each = panels(figures.figure_sums(mnist))
-    assert line(each["Task 3"], "SI")[-1] == pytest.approx([2000, 60])
-    assert "full gradient (one step in 20)" not in each["Task 3"].get_legend_handles_labels()[1]
+    assert line(each["task 3"], "SI")[-1] == pytest.approx([2000, 60])
+    assert "full gradient (one step in 20)" not in each["task 3"].get_legend_handles_labels()[1]
 
 
 def test_scatter_plots_are_of_the_stored_weights(mnist: Figures) -> None:
@@ -469,20 +470,32 @@ def test_more_examples_of_both_benchmarks_have_room(mnist: Figures, cifar: Figur
 def test_legends_lie_on_nothing(figure: Any, mnist: Figures, cifar: Figures) -> None:
     made = figure([mnist, cifar])
     FigureCanvasAgg(made).draw()
-    text = made._suptitle.get_window_extent()
-    for legend in made.legends:
-        box = legend.get_window_extent()
-        assert not box.overlaps(text)
-        assert box.x1 <= made.bbox.x1 and box.y1 <= made.bbox.y1
-        assert not any(box.overlaps(axes.get_tightbbox()) for axes in made.axes)
+    legends = [(axes, axes.get_legend()) for axes in made.axes if axes.get_legend()]
+    assert legends and not made.legends  # in a panel, near the data
+    for axes, legend in legends:
+        box, frame = legend.get_window_extent(), axes.get_window_extent()
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1 + 1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        assert figures.covered(axes, legend) == 0
         labels = [one.get_text() for one in legend.get_texts()]
-        assert len(set(labels)) == len(labels) and labels[-1] == "published"
-    for axes in made.axes:
-        if axes.get_legend():
-            box = axes.get_legend().get_window_extent()
-            assert box.x1 <= axes.get_tightbbox().x1 + 1
-            if axes.get_title(loc="left").endswith("one seed"):
-                assert all(axes.transData.transform(one.get_xydata())[:, 1].max() < box.y0 for one in axes.lines)
+        assert len(set(labels)) == len(labels) and "published" not in labels[:-1]
+
+
+def test_panels_read_beside_each_other_have_letters_and_one_range(mnist: Figures, cifar: Figures) -> None:
+    made = figures.figure_l1([mnist, cifar])
+    letters = [axes.get_title(loc="left").partition("  ")[0] for axes in made.axes]
+    assert letters == [rf"$\bf{{{letter}}}$" for letter in "abcdef"]
+    assert len({axes.get_ylim() for axes in made.axes[:3]}) == 1 == len({axes.get_ylim() for axes in made.axes[3:]})
+    each = figures.figure_sums(mnist).axes
+    assert len({axes.get_ylim() for axes in each[1:]}) == 1 and each[0].get_ylim() != each[1].get_ylim()
+    assert each[0].texts and not each[1].texts  # names beside the curves of the first
+
+
+def test_a_measure_has_one_colour_everywhere(mnist: Figures) -> None:
+    made = figures.figure_1([mnist])
+    sums, by_task, *scatters = made.axes
+    (path,) = (one for one in sums.lines if one.get_label() == "SIU")
+    (r,) = (one for one in by_task.containers if plain(one.get_label()) == "SIU - SOS")
+    assert path.get_color() == r.lines[0].get_color() == scatters[2].lines[0].get_color() == METHODS["siu"].colour
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -84,12 +84,11 @@ def draw(grid: Grid, title: str) -> Figure:
     for a, (arm, style) in enumerate(zip(grid.arms, looks[len(grid.flat) :], strict=True)):
         curve(axes, arm, grid.lams, grid.accuracy[a], style, a, BAND if len(grid.arms) <= MANY else BAND / 2)
         lost |= _mark_lost(axes, grid.lams, grid.accuracy[a], grid.lost[a], style)
-    if lost:
-        axes.plot([], [], "X", color="#444444", markersize=8, linestyle="", label="seed diverged or failed")
     lambdas(axes, grid.lams)
     axes.set_xlabel("Regularisation strength λ (log scale)")
     axes.set_ylabel("Test accuracy after the last task (%)")
-    headed(figure, title, ". ".join(filter(None, [SEM, grid.window_note])))
+    crosses = "Crosses: a seed diverged or failed" if lost else ""
+    headed(figure, title, ". ".join(filter(None, [SEM, crosses, grid.window_note])))
     told(figure, [axes])
     return figure
 

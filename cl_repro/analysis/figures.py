@@ -3,6 +3,7 @@
 import io
 import json
 import string
+import textwrap
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,7 @@ LINEAR = 0.7  # width of the linear part of an axis with a 0, in decades
 PADDED = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
 FEW = 6  # curves at most that have their names beside them; more have a legend
 SOFT = "#555555"  # of what is said beside the data
+LETTERS = 13.5  # of a note, to the inch
 HALO = withStroke(linewidth=2.5, foreground="white", alpha=0.85)  # of letters over a grid or a band
 CONTRAST = 4.5  # of letters on white, as accessible pages have it
 MOST = 8  # panels that a narrow screen shows one below the other
@@ -37,7 +39,8 @@ def headed(figure: Figure, title: str, note: str = "") -> None:
     """The title of a figure at its upper left, and what all of it needs to be read below its panels."""
     figure.suptitle(literal(title), x=0.012, ha="left", fontweight="bold", fontsize=12)
     if note:
-        figure.supxlabel(note, x=0.012, ha="left", fontsize=8.5, color=SOFT)
+        lines = textwrap.fill(note, round(LETTERS * figure.get_figwidth()))
+        figure.supxlabel(lines, x=0.012, ha="left", fontsize=8.5, color=SOFT)
 
 
 def lettered(panels: Iterable[Axes], names: Iterable[str]) -> None:
@@ -80,7 +83,8 @@ def named_beside(axes: Axes, names: Mapping[str, str] | None = None, size: float
     courses = [course(line, STEP * scale) for line in lines]
     taken = [np.empty((0, 4))]  # x, y, x, y of the corners of names
     box = axes.get_window_extent()
-    for i in sorted(range(len(lines)), key=lambda i: len(courses[i])):  # first what has the fewest places
+    drawn = [i for i, points in enumerate(courses) if len(points)]
+    for i in sorted(drawn, key=lambda i: len(courses[i])):  # first what has the fewest places
         name = (names or {}).get(labels[i], labels[i])
         text = axes.text(
             0, 0, name, color=inked(lines[i].get_color()), fontsize=size, fontweight="bold", va="bottom",

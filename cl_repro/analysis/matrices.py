@@ -139,7 +139,8 @@ def draw(found: list[Matrix], title: str) -> Figure:
             if i + across >= len(own):
                 axes.set_xlabel("asked", fontsize=8)
     if len(found) > NUMBERED:
-        figure.colorbar(shades, ax=panels, location="top", shrink=0.3, aspect=40, anchor=(0, 0), label="accuracy (%)")
+        where: Any = {"location": "top", "shrink": 0.3, "aspect": 30, "fraction": 0.02, "pad": 0.01, "anchor": (0, 0)}
+        figure.colorbar(shades, ax=panels, label="accuracy (%)", **where)
     headed(figure, f"{title}: accuracy of every task after every task", NOTE)
     return figure
 

@@ -15,7 +15,7 @@ from matplotlib.legend import Legend
 from cl_repro.analysis import unifying_panels as panels
 from cl_repro.analysis.arms import METHODS
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import course, headed, lettered, named_beside, save
+from cl_repro.analysis.figures import course, headed, lettered, save
 from cl_repro.analysis.unifying import Figures, seeds, source
 from cl_repro.analysis.unifying_panels import SI, SIB, SIU, Series
 from cl_repro.analysis.unifying_seeds import figure_steps
@@ -33,6 +33,7 @@ OF_LOGITS = (
     Series("mas_logits", "af", AF, "s", (0, (4, 1.5))),
     Series("mas_logits", "sqrt_fisher", ROOT, "o"),
 )
+TRIES = 25  # at making room for a legend
 SCATTER = "task 1"  # of scatter plots
 SUMMED = "loss: its decrease"
 OWN_RANGES = "axes of x differ, as the sizes of the measures do"
@@ -163,6 +164,14 @@ def legend_within(axes: Sequence[Axes]) -> None:
     for i, (_, legend) in enumerate(made):
         if i != kept:
             legend.remove()
+    for _ in range(TRIES):
+        if not covered(*made[kept]):
+            return
+        made[kept][1].set_loc("lower left")  # where room is made
+        low, high = axes[0].get_ylim()
+        for one in axes:
+            one.set_ylim(low - 0.1 * (high - low), high)
+        figure.draw_without_rendering()
 
 
 def covered(axes: Axes, legend: Legend) -> int:
@@ -234,7 +243,7 @@ def figure_j1(group: Sequence[Figures]) -> Figure | None:
         panels.norms(at(i, 0), one)
         panels.exceedance(at(i, 1), one)
     lettered(figure.axes, [name for one in those for name in (f"{one.benchmark}, task 1", "how often it is above x")])
-    named_beside(figure.axes[0])
+    legend_within(figure.axes[:1])
     return figure
 
 

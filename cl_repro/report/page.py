@@ -26,7 +26,7 @@ from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
 
 LIMIT = 6_000_000  # bytes of all pages together, with the program of the charts
 INDEX = 1_000_000  # of the first
-TAG = 400  # bytes at most around a picture and its description
+TAG, PART = 250, 220  # bytes at most around a picture and its description, and of each of its panels
 WIDTH, QUALITY = 1200, 75  # pixels at most, of a picture in a page; its files are linked
 DPI = 200  # of a picture that does not say
 PROGRAM = "charts.js"  # of the pages that have charts: once for all of them, since it takes 2 MB
@@ -132,7 +132,7 @@ def pages(
     pictures += [picture for section in sections for picture in section.drawn]  # a chart shows the same
     for picture in pictures:
         image = shrunk(picture.path)
-        added = len(image.uri) + len(picture.alt.encode()) + TAG * (1 + len(image.panels))
+        added = len(image.uri) + len(picture.alt.encode()) + TAG + PART * len(image.panels)
         if size + added <= LIMIT:
             images[picture.path] = image
             size += added
