@@ -64,7 +64,7 @@ figures: $(READY) ## draw all figures again, from the CSVs alone
 tables: $(READY) ## write all tables again, from the CSVs alone
 	$(call all,table_accuracy table_timing)
 
-report: $(READY) ## one page with all results: results/report/index.html
+report: $(READY) ## all results as pages, beginning with what was found: results/report/index.html
 	$(PY) scripts/report.py
 
 $(VENV)/.docs: $(READY)
