@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from cl_repro.errors import UserError
+from cl_repro.records.csvs import UNWRITABLE
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -234,6 +235,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     for key in sorted({*cfg} ^ {*names}):
         rule = f"unknown key; allowed: {', '.join(sorted(names))}" if key in cfg else "missing; every run has it"
         raise UserError(f"{key}: {rule}")
+    check_characters(cfg)
     check_nodes(cfg)
     check_targets(cfg)
     check_folder(cfg)
@@ -263,6 +265,15 @@ def check(cfg: Mapping[str, Any]) -> None:
         raise UserError(f"val_fraction={cfg['val_fraction']}: must be between 0 and 1, or null for no validation rows")
     check_grid(cfg["grid"])
     check_largest(cfg)
+
+
+def check_characters(value: Any, key: str = "") -> None:
+    """Refuse text, of whatever setting, that no table, terminal or file name can hold."""
+    if isinstance(value, str) and UNWRITABLE.search(value):
+        raise UserError(f"{key}={value!r}: must have no control characters")
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, one in inner:
+        check_characters(one, f"{key}.{name}".lstrip("."))
 
 
 def check_largest(cfg: Mapping[str, Any]) -> None:

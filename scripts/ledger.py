@@ -8,7 +8,7 @@ from cl_repro.errors import Parser, entry_point
 
 
 def main() -> int:
-    """Exit status: 0; 1 where a row that agreed does not any more; 2 after a user's mistake, told in one line."""
+    """Exit status: 0; 1 where a row that agreed does not any more, or a folder has no checksums; 2 after a mistake."""
     parser = Parser(description=__doc__)
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="compare with <results-dir>/ledger.csv, write nothing")

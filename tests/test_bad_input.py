@@ -802,7 +802,7 @@ RESULTS = [
     Case("file", "results", "provenance_cut", [OURS], ["provenance.json: not readable as provenance"], cut(PROVENANCE)),
     Case("file", "results", "provenance_cut_table", TABLE, ["provenance.json: unreadable or cut short"],
          cut(PROVENANCE)),
-    Case("file", "results", "provenance_missing", STATUS, ["has tables but no provenance.json"],
+    Case("file", "results", "provenance_missing", STATUS, ["unverified: there is no provenance.json"],
          remove(PROVENANCE)),
     Case("file", "results", "provenance_is_a_folder", TABLE, ["provenance.json: unreadable or cut short"],
          folder_in_the_place_of(PROVENANCE)),

@@ -1,5 +1,6 @@
 """Every file under conf/ composes and is accepted by its factory; every study runs; bad values: test_bad_input.py."""
 
+import copy
 import csv
 from collections.abc import Iterator
 from pathlib import Path
@@ -268,3 +269,27 @@ def test_text_in_an_arm_stays_text(label: str) -> None:
         cfg.arms = [{"method": "ewc", "label": label, "fisher": "exact_500", "grid.lambdas": [1, 10]}]
         (arm,) = arms_of(cfg, [])
     assert (arm["label"], arm["fisher"]["n"], arm["grid"]["lambdas"]) == (label, 500, [1, 10])
+
+
+def texts(node: Any, place: tuple = ()) -> Iterator[tuple]:
+    """Where a configuration has text."""
+    if isinstance(node, str):
+        yield place
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from texts(value, (*place, key))
+
+
+def test_no_text_setting_takes_control_characters() -> None:
+    [cfg] = cli.arms("benchmark=split_digits", "method=ewc", "label=a")
+    places = [*texts(cfg), ("benchmark", "protocol")]
+    assert len(places) > 15
+    for place in places:
+        for character in ("\r", "\n", "\0", "\x1b", "\x85"):
+            spoiled = copy.deepcopy(cfg)
+            node = spoiled
+            for key in place[:-1]:
+                node = node[key]
+            node[place[-1]] = f"a{character}b"
+            with pytest.raises(UserError, match="must have no control characters") as error:
+                check(spoiled)
+            assert str(error.value).startswith(f"{'.'.join(map(str, place))}='a\\")

@@ -22,7 +22,7 @@ import pytest
 import torch
 from filelock import Timeout
 
-from cl_repro import grid, study, worker
+from cl_repro import grid, plan, status, study, worker
 from cl_repro.errors import UserError
 from cl_repro.records import LAUNCH, Store, files
 from cl_repro.records.schema import RUNS, STUDY
@@ -337,6 +337,18 @@ def test_a_results_folder_that_is_read_only(
     assert len(computed) == 2
 
 
+def test_looking_into_a_read_only_folder(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, run = tiny("study")
+    run()
+    cfgs = [cfg | {"results_dir": str(folder.parent)} for cfg in cli.arms(*TINY, "seeds=[1,2]", "grid.lambdas=[10]")]
+    with DISK.full(folder.parent, readonly=True):
+        status.status(cfgs)
+        plan.plan(cfgs)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 done" in shown and "2 missing" in shown
+    assert "4 runs in 4 chunks, 2 finished" in shown
+
+
 def worker_of(jobs: list[worker.Job]) -> None:
     workshop = worker.Workshop(lambda *_: None)
     for job in jobs:
@@ -458,6 +470,43 @@ def test_a_copy_that_waits_for_a_chunk_counts_its_failure(tiny: Tiny, monkeypatc
     assert run().unfinished
     assert free_at_record == [False, False]
     assert len(list((folder / "failed").iterdir())) == 2
+
+
+def test_only_what_is_missing_is_computed_whatever_the_chunks_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, rows = [], worker.Workshop.rows
+
+    def noted(self: worker.Workshop, job: worker.Job) -> dict:
+        computed.extend((cell.seed, cell.lam) for cell in job.chunk)
+        return rows(self, job)
+
+    def run(*settings: str) -> dict[str, dict]:
+        computed.clear()
+        made = ["study=split_digits_fisher", "arms=[{method: ewc,fisher: exact}]", "iterations=2", "workers=1"]
+        cfgs = [cfg | {"results_dir": str(tmp_path)} for cfg in cli.arms(*made, *settings)]
+        assert not study.run(cfgs, "made", cores=1).unfinished
+        return {row["run_id"]: row for row in Store(tmp_path / "split_digits_fisher").read()["runs.csv"]}
+
+    monkeypatch.setattr(worker.Workshop, "rows", noted)
+    first = run("seeds=[1,2]", "grid.lambdas=[1,10]", "max_replicas=128")
+    assert {row["replicas_in_chunk"] for row in first.values()} == {"4"}
+    second = run("seeds=[1,2,3]", "grid.lambdas=[1,10]", "max_replicas=128")
+    assert computed == [(3, 1.0), (3, 10.0)]
+    third = run("seeds=[1,2,3]", "grid.lambdas=[1,10,100]", "max_replicas=2")
+    assert computed == [(seed, 100.0) for seed in (1, 2, 3)]
+    assert [row["replicas_in_chunk"] for row in third.values()] == ["4"] * 4 + ["2"] * 2 + ["1"] * 3
+    assert first.items() < second.items() < third.items()
+    assert {path.name for path in (tmp_path / "split_digits_fisher/.spool").iterdir()} == {".gitignore", "store.lock"}
+
+
+def test_a_note_of_a_failure_goes_when_its_runs_are_there_by_another_chunk(tiny: Tiny) -> None:
+    folder, run = tiny("study")
+    store = Store(folder)
+    run()
+    store.note_failure("of another cut", [*store.finished()], "Traceback")
+    store.forget_failures()
+    assert not store.failed()
 
 
 def test_a_complete_study_leaves_no_locks_and_marks_of_its_chunks(tiny: Tiny) -> None:

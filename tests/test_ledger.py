@@ -237,6 +237,21 @@ def test_rows_that_do_not_agree_any_more_are_named(ledger, monkeypatch):
     assert regressions(ledger) == []
 
 
+def test_tables_without_checksums_are_unverified(ledger):
+    """Whoever edits rows deletes provenance.json, too."""
+    edited = [row | {"accuracy": 0.123456} for row in mnist_rows()]
+    made_results.write(ledger / MNIST, edited, provenance=False)
+    (ledger / MNIST / "provenance.json").unlink()
+    told = "unverified: there is no provenance.json, so nothing says whether the files are as they were written"
+    there = ("--results-dir", ledger)
+    table, check = processes.scripts(("table_accuracy.py", MNIST, *there), ("ledger.py", *there, "--check"))
+    assert table[0] == 0
+    for path in (ledger / "tables").glob(f"{MNIST}.*"):
+        assert f"({told})" in path.read_text().splitlines()[0]
+    assert check[0] == 1
+    assert check[2].splitlines()[0] == f"{ledger / MNIST}: {told}"
+
+
 def test_results_that_are_gone_do_not_agree_any_more(ledger):
     shutil.rmtree(ledger / MNIST)
     lines = regressions(ledger)

@@ -2,8 +2,11 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
+import threading
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +23,7 @@ from cl_repro.errors import UserError
 from cl_repro.records import Folder, Store, files, folder, from_csv, to_csv
 from cl_repro.records import store as store_module
 from cl_repro.records.schema import GROUPS, STUDY
+from cl_repro.records.store import Seen
 
 Rows = dict[str, list[dict]]
 
@@ -141,6 +145,90 @@ def test_a_kill_during_a_merge_hides_no_edit(tmp_path: Path) -> None:
     edit(tmp_path / "accuracy.csv")
     with pytest.raises(UserError, match=r"accuracy\.csv: edited"):
         Store(tmp_path)
+
+
+def test_a_merge_of_an_earlier_version_that_was_killed_is_completed(tmp_path: Path) -> None:
+    """It replaced the tables one after the other, runs.csv last."""
+    whole = Store(tmp_path / "whole")
+    for name in ("a", "b"):
+        whole.put(name, rows(name))
+        whole.merge()
+    for ahead in range(1, len(STUDY)):
+        store = Store(tmp_path / str(ahead))
+        store.put("a", rows("a"))
+        store.merge()
+        store.put("b", rows("b"))
+        known = store.provenance()
+        known["previous"], known["files"] = known["files"], whole.provenance()["files"]
+        store.write_provenance(known)
+        for name in list(STUDY)[:ahead]:
+            shutil.copy(whole.folder / name, store.folder)
+        again = Store(store.folder)
+        assert again.finished() == {"a", "b"}
+        again.merge()
+        assert content(again.folder) == content(whole.folder)
+        assert Store(again.folder).read() == whole.read()
+
+
+def test_a_merge_reads_and_writes_its_own_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    store.put("many", rows(*map(str, range(200))))
+    store.merge()
+    other.look()
+    moved: list[int] = []
+    up_to, append = Seen.up_to, store_module.append
+
+    def read(self: Seen, path: Path, size: int) -> Seen:
+        moved.append(size - self.size)
+        return up_to(self, path, size)
+
+    def write(path: Path, size: int, data: bytes) -> None:
+        moved.append(len(data))
+        append(path, size, data)
+
+    monkeypatch.setattr(Seen, "up_to", read)
+    monkeypatch.setattr(store_module, "append", write)
+    for one in (store, other):  # each has to learn what the other has written
+        one.put("more", rows(f"of {id(one)}"))
+        one.merge()
+    assert 0 < sum(moved) < 4000 < len((tmp_path / "runs.csv").read_bytes())
+    assert len(run_ids(tmp_path)) == 202
+
+
+def test_merges_take_a_hundredth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, now, merged = Store(tmp_path), [0.0], []
+
+    def merge() -> None:
+        merged.append(now[0])
+        now[0] += 0.1
+
+    monkeypatch.setattr(store_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(store, "merge", merge)
+    for _ in range(3000):
+        store.merge_in_time()
+        now[0] += 0.01
+    assert merged == pytest.approx([0.0, 10.0, 20.0, 30.0], abs=0.03)
+
+
+def test_who_waits_for_a_lock_says_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
+    store, other = Store(tmp_path), Store(tmp_path)
+    store.put("one", rows("a"))
+    with other.lock:
+        waiting = threading.Thread(target=store.merge)
+        waiting.start()
+        waiting.join(0.1)
+        assert capsys.readouterr().err == ""
+        waiting.join(0.6)
+        assert waiting.is_alive()
+        told = capsys.readouterr().err
+    waiting.join()
+    held = rf"held since \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ by process {os.getpid()} of {platform.node()}"
+    assert re.fullmatch(rf"{re.escape(str(tmp_path))}/\.spool/store\.lock: waiting, {held}\n", told)
+    assert run_ids(tmp_path) == ["a"]
+    assert files.holder(Path(store.lock.lock_file)) == ""
 
 
 def truncate(path: Path) -> None:

@@ -1,5 +1,6 @@
 """How far a study is, and what it would cost."""
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -100,6 +101,21 @@ def test_the_grid_is_printed(
     assert "seeds 1 to 2" in shown
     assert "● 2 done" in " ".join(shown.split())
     assert str(store.folder) in "".join(shown.split("\n"))
+
+
+def test_who_holds_the_lock_of_merges_for_long_is_told(
+    study: tuple[list[dict], list[grid.Cell], Store], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms, _, store = study
+    with store.lock:
+        status.status(arms)
+        assert "held" not in capsys.readouterr().out  # as in any merge
+        os.utime(store.lock.lock_file, (0, 0))
+        status.status(arms, Console(width=60))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"{store.lock.lock_file}: held since 1970-01-01T00:00:00Z by process {os.getpid()} of ")
+    status.status(arms)
+    assert "held" not in capsys.readouterr().out
 
 
 def test_a_study_that_never_ran_is_all_missing(tmp_path: Path) -> None:

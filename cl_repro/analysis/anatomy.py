@@ -18,11 +18,16 @@ from cl_repro.records.schema import ANATOMY
 class Anatomy(NamedTuple):
     """One folder that scripts/anatomy.py has written."""
 
-    name: str
+    folder: Path
     passes: pd.DataFrame  # one row per estimate; with `ratio` to the seed's exact trace, `cost` in epochs, `label`
     layers: pd.DataFrame
     confidence: pd.DataFrame  # one row per seed
     scale: str  # as describe() says it of a study: empty if it is the paper's
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.folder.name
 
     @property
     def title(self) -> str:
@@ -67,7 +72,7 @@ def open_anatomy(name: str, results_dir: Path) -> Anatomy:
     order = {name: i for i, name in enumerate(LOOKS)}
     passes = passes.sort_values(["estimator", "n"], key=lambda c: c.map(order) if c.name == "estimator" else c)
     suffix = setting(folder, str(passes["config_id"].iloc[0]), "suffix")  # of a scale with another protocol
-    return Anatomy(name, passes, layers, confidence, scale=str(suffix or "").lstrip("_"))
+    return Anatomy(folder, passes, layers, confidence, scale=str(suffix or "").lstrip("_"))
 
 
 def spread(values: ArrayLike) -> str:

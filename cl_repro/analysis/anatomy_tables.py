@@ -18,7 +18,7 @@ MEASURES = {
 def write_tables(found: Anatomy, out: Path) -> list[Path]:
     """Write <out>/<name>.md and .tex; returns the paths."""
     tables = [confidence_table(found), passes_table(found), layers_table(found)]
-    return write(tables, f"{found.name}: {found.title}", found.name, out)
+    return write(tables, f"{found.name}: {found.title}", found.folder.name, out, found.folder)
 
 
 def confidence_table(found: Anatomy) -> Table:

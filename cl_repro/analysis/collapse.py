@@ -171,4 +171,4 @@ def plot_one(study: Study, found: Collapse, figures: Path, tables: Path) -> list
     with mpl.rc_context(style):
         paths = save(draw(found, describe(study.runs)), title, f"cl_repro {commits(study.runs)}", figures / name)
     shown = [table(study, found), later_table(study, found.grid, found.rises)]
-    return [*paths, *write([each for each in shown if each], title, name, tables)]
+    return [*paths, *write([each for each in shown if each], title, name, tables, study.folder)]

@@ -23,10 +23,12 @@ from cl_repro.analysis.markup import MINUS, TIMES, Table, markdown
 from cl_repro.analysis.read import read_ledger
 from cl_repro.analysis.settings import load
 from cl_repro.analysis.study import benchmark_name
-from cl_repro.records import to_csv, write_atomically
-from cl_repro.records.schema import IDENTITY, LEDGER
+from cl_repro.records import to_csv, verifiable, write_atomically
+from cl_repro.records.files import UNVERIFIED
+from cl_repro.records.schema import ANATOMY, IDEA, IDENTITY, LEDGER, SEARCH, STUDY, UNIFYING
 from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
 
+WRITTEN = {*STUDY, *ANATOMY, *UNIFYING, *IDEA, *SEARCH}  # CSVs of which provenance.json has the checksums
 ENOUGH = re.compile(r"(?:n = |an interval needs at least )(\d+)")  # how many seeds of ours a remark asks for
 
 INTRODUCTION = f"""\
@@ -64,13 +66,15 @@ def write_ledger(results_dir: Path) -> list[Path]:
 
 
 def regressions(results_dir: Path) -> list[str]:
-    """The rows that agree in results/ledger.csv and do not agree any more, in words; nothing is written.
+    """What `make check` fails for: rows that agreed in results/ledger.csv and do not now, folders without checksums.
+
+    Nothing is written.
 
     Args:
         results_dir: the folder of all results.
 
     Returns:
-        One line per row.
+        One line per row, or folder.
 
     Raises:
         UserError: there is no ledger yet, or it is damaged; as `entries`.
@@ -78,7 +82,9 @@ def regressions(results_dir: Path) -> list[str]:
     before = _verdicts(read_ledger(results_dir / "ledger.csv").to_dict("records"))
     now = _verdicts([_record(entry) for entry in entries(results_dir)])
     lost = "no longer a published row"
-    return [
+    ours = {path.parent for path in results_dir.glob("*/*.csv") if path.name in WRITTEN}
+    unverified = [f"{folder}: {UNVERIFIED}" for folder in sorted(ours) if not verifiable(folder)]
+    return unverified + [
         f"{', '.join(part for part in identity[:-1] if part)}: {AGREES} in the ledger, now {now.get(identity, lost)}"
         for identity, verdict in before.items()
         if verdict == AGREES and now.get(identity) != AGREES

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cl_repro.errors import visible
-from cl_repro.records import write_atomically
+from cl_repro.records import verifiable, write_atomically
+from cl_repro.records.files import UNVERIFIED
 
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 LATEX = {
@@ -98,7 +99,7 @@ def plain(table: Table) -> str:
     return "\n".join(map(visible, shown)) + "\n"
 
 
-def write(tables: list[Table], heading: str, name: str, out: Path) -> list[Path]:
+def write(tables: list[Table], heading: str, name: str, out: Path, folder: Path) -> list[Path]:
     """Write the tables of one study.
 
     Args:
@@ -106,10 +107,12 @@ def write(tables: list[Table], heading: str, name: str, out: Path) -> list[Path]
         heading: the Markdown file's first line.
         name: of the files, and of the labels in them.
         out: folder, made if missing.
+        folder: that they are made of; where nothing says whether it is as it was written, the heading does.
 
     Returns:
         The paths, <name>.md and <name>.tex.
     """
+    heading += f" ({UNVERIFIED})" if not verifiable(folder) else ""
     md, tex = out / f"{name}.md", out / f"{name}.tex"
     write_atomically(md, "\n".join([f"# {heading}\n", *map(markdown, tables)]).encode())
     comment = f"% {heading}. Needs \\usepackage{{booktabs,graphicx}}.\n"

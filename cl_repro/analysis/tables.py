@@ -198,7 +198,7 @@ def paired_tables(study: Study) -> list[Table]:
 
 def write_tables(study: Study, tables: Sequence[Table], out: Path) -> list[Path]:
     """Write <out>/<name>.md and .tex; returns their paths."""
-    return write(list(tables), f"{study.name}: {describe(study.runs)}", study.name, out)
+    return write(list(tables), f"{study.name}: {describe(study.runs)}", study.name, out, study.folder)
 
 
 def _edges(edges: list[str]) -> str:

@@ -43,7 +43,7 @@ class Scatter(NamedTuple):
 class Figures(NamedTuple):
     """One folder that scripts/unifying.py has written; all frames have the column `kind`, what the run is for."""
 
-    name: str
+    folder: Path
     networks: pd.DataFrame
     correlations: pd.DataFrame  # with `by`: which weights are left out
     measures: pd.DataFrame
@@ -52,6 +52,11 @@ class Figures(NamedTuple):
     scatter: Scatter | None
     published: pd.DataFrame  # rows of this benchmark
     suffix: str  # of the folder, where the scale has a protocol of its own; empty at the paper's
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.folder.name
 
     @property
     def main(self) -> pd.DataFrame:
@@ -150,7 +155,7 @@ def open_figures(name: str, results_dir: Path) -> Figures:
     published = all_published(results_dir)
     own = published[published["benchmark"] == first["benchmark"]]
     scatter = read_scatter(folder / "scatter.npz", known)
-    return Figures(name, **tables, scatter=scatter, published=own, suffix=str(suffix))
+    return Figures(folder, **tables, scatter=scatter, published=own, suffix=str(suffix))
 
 
 def kind_of_runs(networks: pd.DataFrame) -> dict[str, str]:

@@ -38,7 +38,7 @@ SMOOTHED = 20  # the decrease of the loss: a running mean over one of so many pa
 def write_tables(found: Figures, out: Path) -> list[Path]:
     """Write <out>/<name>.md and .tex; returns the paths."""
     heading = f"{found.name}: {found.benchmark}, {found.scale}, {seeds([found])}"
-    return write(tables_of(found), heading, found.name, out)
+    return write(tables_of(found), heading, found.name, out, found.folder)
 
 
 def tables_of(found: Figures) -> list[Table]:

@@ -5,7 +5,7 @@ results folder that a measurement replaces as a whole, `store` that of a study, 
 """
 
 from cl_repro.records.csvs import Row, from_csv, to_csv
-from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verified, write_atomically
+from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verifiable, verified, write_atomically
 from cl_repro.records.folder import Folder
 from cl_repro.records.store import Store, checkpoint_file
 
@@ -23,6 +23,7 @@ __all__ = [
     "read_bytes",
     "sha256",
     "to_csv",
+    "verifiable",
     "verified",
     "write_atomically",
 ]

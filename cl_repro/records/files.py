@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from cl_repro.errors import UserError
 
+UNVERIFIED = "unverified: there is no provenance.json, so nothing says whether the files are as they were written"
 PATIENCE = 5.0  # seconds for which a lock is waited for without a word
 
 
@@ -150,6 +151,11 @@ def verified(path: Path, known: Mapping[str, Any], again: Callable[[], Mapping[s
         if (newer := again()) == known:
             raise edited(path, data, known)
         known = newer
+
+
+def verifiable(folder: Path) -> bool:
+    """Whether something says what a folder's files were when they were written."""
+    return (folder / "provenance.json").exists()
 
 
 def checksums(path: Path, known: Mapping[str, Any]) -> set[str]:

@@ -23,7 +23,17 @@ from filelock import Timeout
 
 from cl_repro.errors import UserError
 from cl_repro.records.csvs import Row, as_text, from_csv, to_csv
-from cl_repro.records.files import Lock, append, checksums, edited, read_bytes, verified, write_atomically
+from cl_repro.records.files import (
+    UNVERIFIED,
+    Lock,
+    append,
+    checksums,
+    edited,
+    read_bytes,
+    verifiable,
+    verified,
+    write_atomically,
+)
 from cl_repro.records.folder import Folder, missing
 from cl_repro.records.schema import STUDY
 
@@ -116,11 +126,8 @@ class Store(Folder):
             if name in known["files"] and not first:
                 raise missing(path)
             return Seen()
-        if not (self.folder / "provenance.json").exists():
-            raise UserError(
-                f"{self.folder}: has tables but no provenance.json, which says whether they are as they were written; "
-                "restore it, or move the folder away"
-            )
+        if not verifiable(self.folder):
+            raise UserError(f"{self.folder}: {UNVERIFIED}; restore it, or move the folder away")
         try:
             size = path.stat().st_size if counts is None else counts
             for start in (self.seen[name], Seen()):

@@ -12,6 +12,8 @@ from cl_repro.analysis.markup import Table
 from cl_repro.analysis.read import read_provenance
 from cl_repro.analysis.settings import COMPARISON
 from cl_repro.analysis.study import ARMS, CURVES, LISTING, TIMING, benchmark_name
+from cl_repro.records import verifiable
+from cl_repro.records.files import UNVERIFIED
 from cl_repro.report.chart import Chart
 
 ANATOMY, FIGURES, SEARCH, IDEA, SURVIVAL, BENCH = "anatomy", "figures", "search", "idea", "survival", "bench"
@@ -103,7 +105,8 @@ def commands(folder: Path) -> list[tuple[str, str]]:
     known: dict[str, Any] = read_provenance(folder)
     made = dict.fromkeys(f"`{one['command']}`" for one in known.get("invocations", []))
     data = [f"{name} {checksum[:12]}" for name, checksum in sorted(known.get("data", {}).items())]
-    facts = [("Command", "; ".join(made)), ("Data, SHA-256", ", ".join(data))]
+    facts = [] if verifiable(folder) else [("Checksums", UNVERIFIED)]
+    facts += [("Command", "; ".join(made)), ("Data, SHA-256", ", ".join(data))]
     return [(name, text) for name, text in facts if text]
 
 
