@@ -83,6 +83,17 @@ def expand(word: str) -> list[str]:
     return [f"{key}={value}" for value in values.split(",")]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in commands(README) if line in APPLICATION])
+def test_the_application_runs_what_the_readme_says(
+    line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = [] if "--cfg" in line else ["iterations=2", "seeds=[1]", "device=cpu", "workers=1"]
+    assert cli.run(monkeypatch, tmp_path, *shlex.split(line)[3:], *small) == 0
+    out = capfd.readouterr().out
+    assert "batch_size: 16" in out if "--cfg" in line else "results/tables/" in out
+
+
 @pytest.mark.parametrize("line", BESIDE)
 def test_what_is_beside_hydra_accepts_it(
     line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
