@@ -25,7 +25,7 @@ def add_(total: Tree, part: Tree) -> Tree:
     if at_once(values := list(total.values())):
         torch._foreach_add_(values, [part[name] for name in total])
         return total
-    for name, value in total.items():
+    for name, value in reversed(total.items()):  # the last was made last, and is still in the cache
         value.add_(part[name])
     return total
 

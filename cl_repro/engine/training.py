@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from cl_repro import tree
 from cl_repro.engine.aids import BATCH, INDEPENDENT, NOTHING, Aids, taught
@@ -82,10 +83,7 @@ def follow(
                 grads |= tree.add_(penalty(state, mine), grads)
             if project:
                 grads |= project(state, {name: grads[name] for name in mine})
-            for name, target in stack.params.items():
-                # contiguous: the fused optimiser reads memory in order, whatever the strides say
-                target.grad = (grads[name][None] if k == 1 else grads[name]).contiguous()
-            stack.optimiser.step()
+            descend(stack.optimiser, stack.params, grads, k)
             if observe:
                 state = observe(state, seen, lower(tree.change_since(before, targets), k))
             if method.keeps_logits and aid.slot is not None:
@@ -101,6 +99,16 @@ def follow(
         if (i + 1) % REPORT_EVERY == 0 or i + 1 == drawn.rows.shape[1]:
             report(k * (i % REPORT_EVERY + 1), losses.detach().mean().item())
     return state
+
+
+def descend(optimiser: Optimizer, params: Tree, grads: Tree, k: int) -> None:
+    """One step with the gradients of K replicas, as `lift` gives them, which the optimiser lets go after it."""
+    for name, p in params.items():
+        # contiguous: the fused optimiser reads memory in order, whatever the strides say
+        p.grad = (grads[name][None] if k == 1 else grads[name]).contiguous()
+    optimiser.step()
+    for p in params.values():
+        p.grad = None  # the next step's are then made where these are, in the cache
 
 
 def descent(objective: Callable[..., Any], method: Method, k: int, in_dims: tuple[Any, ...]) -> Callable[..., Any]:
@@ -156,9 +164,7 @@ def warm_up(experiment: Experiment, stack: Stack, drawn: Batches, new: Tensor, s
         x, label, _ = minibatch(experiment.benchmark, drawn, take, i)
         losses = value(leaves, rest, lower(stack.buffers, k), x, label)
         grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
-        for p, g in zip(head.values(), grads, strict=True):
-            p.grad = (g[None] if k == 1 else g).contiguous()
-        optimiser.step()
+        descend(optimiser, head, dict(zip(head, grads, strict=True)), k)
 
 
 Inputs = dict[str, Tensor]
