@@ -27,6 +27,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}")
 
 
+def existing_folder(text: str) -> Path:
+    """The type of an argument: a folder that is there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: must be a folder that is there")
+    return Path(text)
+
+
 def visible(text: str) -> str:
     """Text with what a terminal would obey, instead of showing it, written out as in Python."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -24,7 +24,7 @@ from cl_repro.bench import (
     whole_study,
 )
 from cl_repro.bench.measure import Setting
-from cl_repro.errors import Parser, entry_point
+from cl_repro.errors import Parser, UserError, entry_point
 from cl_repro.records import check_place
 
 GROUPS = {
@@ -68,6 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
         runtime.prepare()
         setting = Setting(options.rounds, options.data_dir, runtime.resolve_device("auto"))
         check_place(options.out)  # not after minutes of measuring
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{options.out}: cannot be made: {error.strerror}") from error
         measure(options.only or list(GROUPS), setting, options.out)
 
 

@@ -3,7 +3,7 @@
 Give the same command again, and it continues; what is left is printed at the end. See `make gpu`.
 """
 
-import argparse
+import math
 import subprocess
 import sys
 import time
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cl_repro import provenance, runtime
-from cl_repro.errors import entry_point, refuse
+from cl_repro.errors import Parser, UserError, entry_point, refuse
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / ".gpu"  # a file for every check or bench that was done, with its commit
@@ -62,10 +62,12 @@ WORK = [
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: `arguments` without the program's name, or those of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--budget", type=float, default=540.0, help="seconds of this slice (default: %(default)s)")
-    budget = parser.parse_args(arguments).budget
     with entry_point():
+        budget = parser.parse_args(arguments).budget
+        if not 0 < budget < math.inf:
+            raise UserError(f"--budget={budget:g}: must be a number of seconds above 0")
         if not runtime.cuda_devices():
             refuse("torch sees no CUDA device here")
         left = a_slice(WORK, time.monotonic() + budget)

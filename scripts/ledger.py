@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 from cl_repro.analysis.ledger_files import regressions, write_ledger
-from cl_repro.errors import Parser, entry_point
+from cl_repro.errors import Parser, entry_point, existing_folder
 
 
 def main() -> int:
     """Exit status: 0; 1 where a row that agreed does not any more, or a folder has no checksums; 2 after a mistake."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument("--results-dir", type=existing_folder, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="compare with <results-dir>/ledger.csv, write nothing")
     with entry_point():
         arguments = parser.parse_args()

@@ -12,6 +12,7 @@ from cl_repro.analysis.arms import METHODS
 from cl_repro.analysis.command import run
 from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.figures import headed, named_beside, save
+from cl_repro.errors import UserError
 from cl_repro.survival import left, survival
 
 NAME = "memory_survival"
@@ -20,7 +21,11 @@ COLOURS = {"insert_all": "#A6761D", "reservoir": METHODS["replay"].colour}
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
-    """There is one such figure; names of studies change nothing."""
+    """There is one such figure, of no study."""
+    if arguments.names:
+        raise UserError(
+            f"plot_survival.py: {arguments.names[0]}: must name no study: the figure is of the memories alone"
+        )
     style: Any = {**STYLE, "svg.hashsalt": NAME}
     with mpl.rc_context(style):
         return save(draw(), NAME, "cl_repro/memory.py, seed 0", arguments.out / NAME)

@@ -714,9 +714,19 @@ CLI = [
     Case("folder", "cli", "data_dir_too_long", ["benchmark=split_mnist", f"data_dir={LONG}"],
          ["cannot be read: File name too long"]),
     Case("folder", "cli", "table_results_dir", ["table_accuracy.py", "--results-dir", "nowhere"],
-         ["no curves or arms or comparison or listing results under nowhere: run `make reproduce` first"]),
+         ["table_accuracy.py: argument --results-dir: nowhere: must be a folder that is there"]),
     Case("folder", "cli", "ledger_results_dir", ["ledger.py", "--results-dir", "nowhere", "--check"],
-         ["no ledger at nowhere/ledger.csv: write it with `make ledger` first"]),
+         ["ledger.py: argument --results-dir: nowhere: must be a folder that is there"]),
+    Case("folder", "cli", "ledger_of_nothing", ["ledger.py", "--results-dir", "nowhere"],
+         ["ledger.py: argument --results-dir: nowhere: must be a folder that is there"]),
+    Case("folder", "cli", "survival_results_dir", ["plot_survival.py", "--results-dir", "nowhere"],
+         ["plot_survival.py: argument --results-dir: nowhere: must be a folder that is there"]),
+    Case("value", "cli", "survival", ["plot_survival.py", "nope"],
+         ["plot_survival.py: nope: must name no study: it draws the memories alone"]),
+    Case("folder", "cli", "bench_not_writable", ["bench.py", "--out", "/proc/none"],
+         ["/proc/none: cannot be made: No such file or directory"]),
+    Case("key", "cli", "gpu", ["gpu.py", "nope"], ["gpu.py: unrecognized arguments: nope"]),
+    Case("value", "cli", "gpu", ["gpu.py", "--budget=nan"], ["--budget=nan: must be a number of seconds above 0"]),
     Case("folder", "cli", "out_not_writable", [*TABLE, "--out", "/proc/none"], ["/proc/none/", "cannot be written: "]),
     Case("folder", "cli", "figures_not_writable", ["plot_lambda_curves.py", STUDY, "--out", "/proc/none"],
          ["/proc/none/", "cannot be written: "]),
@@ -837,7 +847,18 @@ RESULTS = [
          ["results/runs/runs.csv: edited since the run wrote it"], change("results/runs/runs.csv", ",0.9", ",0.8")),
 ]  # fmt: skip
 
-TABLE_OF_CASES = CONFIG + CLI + DATA + RESULTS
+DRAWING = [path.name for path in sorted((cli.ROOT / "scripts").glob("[prt]*_*.py")) if path.name != "prepare_data.py"]
+SCRIPTS = [
+    case
+    for name in [*DRAWING, "report.py"]
+    for case in (
+        Case("folder", "cli", f"nowhere_{name}", [name, "--results-dir", "nowhere"],
+             [f"{name}: argument --results-dir: nowhere: must be a folder that is there"]),
+        Case("key", "cli", f"option_{name}", [name, "--nope"], [f"{name}: unrecognized arguments: --nope"]),
+        Case("value", "cli", f"name_{name}", [name, "nope"], ["nope"]),
+    )
+]  # fmt: skip
+TABLE_OF_CASES = CONFIG + CLI + DATA + RESULTS + SCRIPTS
 
 
 # --- the folder in which they run ------------------------------------------------------------------------------------

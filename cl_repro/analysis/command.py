@@ -7,7 +7,7 @@ from pathlib import Path
 from cl_repro.analysis.markup import Table, plain
 from cl_repro.analysis.study import Study, studies
 from cl_repro.analysis.tables import write_tables
-from cl_repro.errors import Parser, Skipping, entry_point
+from cl_repro.errors import Parser, Skipping, entry_point, existing_folder
 from cl_repro.records import check_place
 
 
@@ -30,7 +30,7 @@ def run(
     parser.add_argument(
         "names", nargs="*", metavar="study", help="folders under --results-dir (default: every one that fits)"
     )
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument("--results-dir", type=existing_folder, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, help=f"default: <results-dir>/{default_out}")
     if shows:
         parser.add_argument("--show", action="store_true", help="also print the tables")
