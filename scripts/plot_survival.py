@@ -23,9 +23,7 @@ COLOURS = {"insert_all": "#A6761D", "reservoir": METHODS["replay"].colour}
 def make(arguments: argparse.Namespace) -> list[Path]:
     """There is one such figure, of no study."""
     if arguments.names:
-        raise UserError(
-            f"plot_survival.py: {arguments.names[0]}: must name no study: the figure is of the memories alone"
-        )
+        raise UserError(f"plot_survival.py: {arguments.names[0]}: must name no study: it draws the memories alone")
     style: Any = {**STYLE, "svg.hashsalt": NAME}
     with mpl.rc_context(style):
         return save(draw(), NAME, "cl_repro/memory.py, seed 0", arguments.out / NAME)
