@@ -136,17 +136,13 @@ def group(pid: int) -> list[int]:
     return found
 
 
-def children(pid: int) -> list[int]:
-    """Worker processes of a process (Linux)."""
+def workers(pid: int) -> list[int]:
+    """Those of a group that train beside its first: of a pool, or jobs of joblib."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-            command = (entry.parent / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-        if int(fields[1]) == pid and b"spawn_main" in command:
-            found.append(int(entry.parent.name))
+    for member in group(pid):
+        with suppress(OSError):  # it ended meanwhile
+            command = Path(f"/proc/{member}/cmdline").read_bytes()
+            found += [member] if member != pid and (b"spawn_main" in command or b"popen_loky" in command) else []
     return found
 
 

@@ -2,19 +2,21 @@
 
 import csv
 import errno
-import hashlib
+import itertools
 import json
 import os
 import random
 import resource
+import shutil
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import cli
 import processes
@@ -23,8 +25,9 @@ import torch
 from filelock import Timeout
 
 from cl_repro import grid, plan, status, study, worker
+from cl_repro.__main__ import main
 from cl_repro.errors import UserError
-from cl_repro.records import LAUNCH, Store, files
+from cl_repro.records import LAUNCH, Store, checkpoint_file, files
 from cl_repro.records.schema import RUNS, STUDY
 
 torch.set_num_threads(1)  # as the application does
@@ -53,36 +56,71 @@ def science(folder: Path) -> dict[str, list[tuple[str, ...]]]:
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
-class Sweep:
-    """A study of so many seeds, one chunk a cell, two workers; where its results are, and how long its parts take."""
+HOW = {  # the settings of a launch: in one process, in a pool, and as two jobs of joblib that share the study
+    "one": ["workers=1"],
+    "pool": ["workers=2"],
+    "joblib": ["-m", "hydra/launcher=workstation", "hydra.launcher.n_jobs=2", "copy=1,2", "workers=1"],
+}
 
-    def __init__(self, folder: Path, seeds: int) -> None:
+
+class Fork:
+    """The command in a fork of this process, which has everything imported; as far as `Launch` needs a `Popen`."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.said, self.returncode = folder / "said.txt", None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        status = 99
+        try:
+            os.setsid()
+            sys.stdout = sys.stderr = open(self.said, "w", buffering=1)  # noqa: SIM115 - of this process to its end
+            os.chdir(folder)
+            sys.argv = ["cl_repro", *arguments]
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        if self.returncode is None and (found := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(found[1])
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait for its end; what it has said."""
+        processes.until(lambda: self.poll() is not None, timeout)
+        return "", "".join(line for line in self.said.read_text().splitlines(True) if "error: " in line)
+
+
+class Sweep:
+    """A study of so many seeds, one chunk a cell; where its results are, and how long its parts take."""
+
+    def __init__(self, folder: Path, seeds: int, how: str = "pool", begin: Path | None = None) -> None:
         folder.mkdir()
-        self.folder, self.results = folder, folder / "results" / "split_digits_fisher"
-        self.command = [*SMALL, f"seeds={list(range(1, seeds + 1))}", "iterations=200", "workers=2"]
+        self.folder, self.results, self.how = folder, folder / "results" / "split_digits_fisher", how
+        self.command = [*SMALL, f"seeds={list(range(1, seeds + 1))}", "iterations=20", *HOW[how]]
+        if begin:
+            shutil.copytree(begin, self.results)
 
     def finish_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Run to the end in this process, which takes the start of three."""
-        assert cli.run(monkeypatch, self.folder, *self.command[:-1], "workers=1") == 0
+        command = self.command[: -len(HOW[self.how])]
+        assert cli.run(monkeypatch, self.folder, *command, "workers=1") == 0
 
     def start(self) -> "Launch":
-        return Launch(self, processes.start(self.folder, *self.command))
-
-    def finish(self) -> tuple[float, float]:
-        """Run to the end; seconds to the first chunk, and seconds a chunk takes."""
-        launch = self.start()
-        launch.until(launch.marks)
-        began = time.time()
-        _, err = launch.process.communicate(timeout=600)
-        assert (launch.process.returncode, err) == (0, "")  # no bar, either: this is no terminal
-        training = (self.results / "runs.csv").stat().st_mtime - began
-        return began - launch.began, 2 * training / len(science(self.results)["runs.csv"])
+        return Launch(self, (Fork if self.how == "one" else processes.start)(self.folder, *self.command))
 
 
 class Launch:
     """A process of a sweep, and what can be seen of it from outside."""
 
-    def __init__(self, sweep: Sweep, process: subprocess.Popen[str]) -> None:
+    def __init__(self, sweep: Sweep, process: Any) -> None:
         self.sweep, self.process, self.began = sweep, process, time.time()
 
     def marks(self) -> set[tuple[str, int]]:
@@ -97,95 +135,97 @@ class Launch:
                 found.add((path.name, changed))
         return found
 
-    def until(self, condition: Callable[[], object], pause: float = 0.02) -> None:
-        limit = time.monotonic() + 600
+    def until(self, condition: Callable[[], object], pause: float = 0.02) -> bool:
+        """Wait for it; whether it came before the command ended by itself."""
+        limit = time.monotonic() + processes.limit(600)
         while not condition():
-            assert self.process.poll() is None, f"it ended by itself: {self.process.communicate()}"
+            if self.process.poll() is not None:
+                return False
             assert time.monotonic() < limit
             time.sleep(pause)
+        return True
 
-    def kill(self, victim: str, rng: random.Random) -> None:
-        """Kill the parent or a worker; wait until all are gone."""
-        if victim == "worker":
-            self.until(lambda: processes.children(self.process.pid))
-        workers = processes.children(self.process.pid)
-        assert self.process.poll() is None
-        os.kill(self.process.pid if victim == "parent" else rng.choice(workers), signal.SIGKILL)
-        _, err = self.process.communicate(timeout=120)
-        if victim == "worker":
+    def kill(self, victim: str, rng: random.Random) -> bool:
+        """Kill the parent or another process of the command; wait until all are gone. Whether one was left to kill."""
+        others = processes.workers(self.process.pid)
+        pid = rng.choice(others) if victim == "worker" and others else self.process.pid
+        killed = pid in processes.group(self.process.pid)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.kill(pid, signal.SIGKILL)
+        _, err = self.process.communicate(timeout=processes.limit(120))
+        assert "Traceback" not in err
+        if self.sweep.how == "pool" and killed and pid != self.process.pid and self.process.returncode:
             assert self.process.returncode == 2
-            assert err.startswith("error: a worker process died")
-            assert len(err.splitlines()) == 1
-        limit = time.monotonic() + 600
-        while any(map(processes.alive, workers)):  # no orphan goes on
-            assert time.monotonic() < limit
-            time.sleep(0.02)
+            (line,) = processes.complaints(err)
+            assert line.startswith("error: a worker process died")
+        processes.until(lambda: not processes.group(self.process.pid), 600)  # no orphan goes on
+        return killed
 
-    def wait_for(self, phase: str, rng: random.Random, start: float, chunk: float) -> None:
-        """Wait for a random moment of a phase; `start` and `chunk`: seconds they take."""
+    def wait_for(self, phase: str, rng: random.Random) -> bool:
+        """Wait for a random moment of a phase; whether it came."""
         if phase == "start":
-            time.sleep(rng.uniform(0, start))
-        elif phase == "training":
-            seen, n = set(), rng.choice([1, 2, 3])
-            self.until(lambda: len(seen.update(self.marks()) or seen) >= n)
-            time.sleep(rng.uniform(0, chunk))
-        else:  # provenance.json is the first of the four files of a merge
-            self.until(self.marks)
-            path = self.sweep.results / "provenance.json"
-            before = path.stat().st_mtime_ns
-            self.until(lambda: path.stat().st_mtime_ns != before, pause=0)
-            time.sleep(rng.choice([0, 0, 0.001, 0.002, 0.004]))
+            time.sleep(rng.uniform(0, 1 if self.sweep.how == "one" else 4))
+            return self.process.poll() is None
+        if not self.until(self.marks):
+            return False
+        if phase == "training":
+            time.sleep(rng.uniform(0, 1))
+            return self.process.poll() is None
+        path = self.sweep.results / "provenance.json"  # the first and the last file of a merge
+        before = path.stat().st_mtime_ns
+        came = self.until(lambda: path.stat().st_mtime_ns != before, pause=0)
+        time.sleep(rng.choice([0, 0.001, 0.002, 0.004, 0.008]))
+        return came
 
 
 def in_a_merge(results: Path) -> bool:
-    """Whether a merge has begun and not ended: a table is not yet what provenance.json says."""
+    """Whether a merge has begun and not ended."""
     path = results / "provenance.json"
-    files = json.loads(path.read_text())["files"] if path.exists() else {}
-    tables = {name: results / name for name in files}
-    return any(not t.exists() or hashlib.sha256(t.read_bytes()).hexdigest() != files[n] for n, t in tables.items())
+    return path.exists() and "appending" in json.loads(path.read_text())
 
 
-MOMENTS = [
-    *[("worker", "training"), ("parent", "training")],
-    *[("worker", "start"), ("parent", "start"), ("parent", "merge"), ("worker", "training")] * 2,
-    *[("worker", "training"), ("parent", "merge")] * 4,
-    *[("worker", "training"), ("parent", "training")],
-]
+def kill_again_and_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, kills: dict[str, int]
+) -> Counter[tuple[str, str]]:
+    """Launches of a study, by `HOW`, most of which are killed at random, until there are so many; each then completed.
 
-
-@pytest.mark.slow
-def test_a_worker_and_a_parent_killed_in_training_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed, killed = Sweep(tmp_path / "undisturbed", 2), Sweep(tmp_path / "killed", 2)
-    cli.undrawn(monkeypatch)
+    Half of the studies begin with nothing, half with most of their rows. Wherever one is complete, its rows have to be
+    those of one that nobody disturbed, and nothing may be left beside them.
+    """
+    late = Sweep(folder / "late", seeds * 5 // 6)
+    late.finish_here(monkeypatch)
+    undisturbed = Sweep(folder / "undisturbed", seeds, begin=late.results)
     undisturbed.finish_here(monkeypatch)
-    rng, landed = moments(), 0
-    for victim in ("worker", "parent"):
-        launch = killed.start()
-        launch.wait_for("training", rng, start=0.0, chunk=0.3)
-        launch.kill(victim, rng)
-        landed += bool(launch.marks())
-    assert landed
-    killed.finish_here(monkeypatch)
-    assert_nothing_lost(killed, undisturbed, 2)
+    rng, landed, number = moments(), Counter[tuple[str, str]](), itertools.count()
+    for how, wanted in kills.items():
+        done = 0
+        while done < wanted:
+            begin = late.results if next(number) % 2 else None
+            sweep = Sweep(folder / f"{how} {done} {bool(begin)}", seeds, how, begin)
+            for _ in range(min(wanted - done, 12)):
+                phase, launch = rng.choice(["start", "training", "training", "merge", "merge"]), sweep.start()
+                there = launch.wait_for(phase, rng)
+                if not launch.kill(rng.choice(["parent", "worker"]), rng) or not there:
+                    break  # it was complete
+                done += 1
+                landed[how, "kill"] += 1
+                landed[how, "late" if begin else "early"] += 1
+                landed[how, "training"] += bool(launch.marks())
+                landed[how, "merge"] += in_a_merge(sweep.results)
+            print(f"so far {dict(landed)}", flush=True)
+            sweep.finish_here(monkeypatch)
+            assert_nothing_lost(sweep, undisturbed, seeds)
+            shutil.rmtree(sweep.folder)
+    return landed
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_continued(tmp_path: Path) -> None:
-    seeds, kills = 12, 20
-    undisturbed, killed = Sweep(tmp_path / "undisturbed", seeds), Sweep(tmp_path / "killed", seeds)
-    seconds = undisturbed.finish()
-    rng, landed = moments(), Counter[str]()
-    for victim, phase in rng.sample(MOMENTS[:kills], kills):
-        before, launch = in_a_merge(killed.results), killed.start()
-        launch.wait_for(phase, rng, *seconds)
-        launch.kill(victim, rng)
-        landed["training"] += bool(launch.marks())
-        landed["merge"] += in_a_merge(killed.results) and not before
-        print(f"{victim} killed, {phase}; so far {dict(landed)}")
-    assert landed["training"] >= kills // 2
-    assert landed["merge"]
-    killed.finish()
-    assert_nothing_lost(killed, undisturbed, seeds)
+def test_killed_at_random_moments_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.undrawn(monkeypatch)
+    landed = kill_again_and_again(tmp_path, monkeypatch, 12, {"one": 16, "pool": 8, "joblib": 4})
+    assert sum(landed[how, "training"] for how in HOW) >= 5
+    assert sum(landed[how, "late"] for how in HOW) >= 5
+    assert sum(landed[how, "early"] for how in HOW) >= 5
 
 
 def moments() -> random.Random:
@@ -514,8 +554,14 @@ def test_a_complete_study_leaves_no_locks_and_marks_of_its_chunks(tiny: Tiny) ->
     store = Store(folder)
     store.create()
     (store.spool / "other.lock").touch()  # of a chunk that was killed, cut as no chunk is now
-    with store.chunk_lock("held"):
+    with store.chunk_lock("held"), store.chunk_lock("stopped"), store.chunk_lock("outrun"):
+        for chunk, run_ids in (("stopped", ["of another study"]), ("outrun", [])):
+            checkpoint_file(folder, chunk).touch()
+            (store.spool / f"{chunk}.running").write_text(json.dumps(run_ids))
         run()
         assert (store.spool / "held.lock").exists()
     store.tidy()
+    assert {path.stem for path in store.spool.iterdir()} == {".gitignore", "store", "stopped"}
+    with store.chunk_lock("stopped"):
+        store.forget("stopped")
     assert {path.name for path in store.spool.iterdir()} == {".gitignore", "store.lock"}

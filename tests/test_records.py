@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_results import any_row
 
-from cl_repro.analysis.read import rows_of
+from cl_repro.analysis.read import read_importance, read_runs, rows_of
 from cl_repro.errors import UserError
 from cl_repro.records import Folder, Store, files, folder, from_csv, to_csv
 from cl_repro.records import store as store_module
@@ -31,7 +31,7 @@ Rows = dict[str, list[dict]]
 def rows(*names: str) -> Rows:
     """Made rows of some runs: two accuracies and one importance each."""
     return {
-        "runs.csv": [any_row(name, hardware="a, b", arm='q"q') for name in names],
+        "runs.csv": [any_row(name, hardware="a, b", arm='q"q', status="ok") for name in names],
         "accuracy.csv": [
             {"run_id": name, "split": "test", "after_task": 0, "task": k, "accuracy": 0.5}
             for name in names
@@ -131,6 +131,24 @@ def test_killed_at_any_step_of_a_merge(tmp_path: Path, first: bool, when: str, m
     assert content(store.folder) == content(undisturbed.folder)
     assert store.provenance() == undisturbed.provenance()
     assert Store(store.folder).read() == undisturbed.read()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_tables_are_of_the_rows_that_count(tmp_path: Path, first: bool) -> None:
+    store = Store(tmp_path)
+    if not first:
+        store.put("one", rows("a"))
+        store.merge()
+    store.put("two", rows("b"))
+    with pytest.MonkeyPatch.context() as patched:
+        Death(patched, STEPS - 2, "inside")  # of runs.csv
+        with pytest.raises(Killed):
+            store.merge()
+    if first:
+        with pytest.raises(UserError, match=r"no runs\.csv in .*: run the study first"):
+            read_runs(tmp_path)
+    else:
+        assert list(read_runs(tmp_path)["run_id"]) == list(read_importance(tmp_path)["run_id"]) == ["a"]
 
 
 def test_a_kill_during_a_merge_hides_no_edit(tmp_path: Path) -> None:

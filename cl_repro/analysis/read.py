@@ -18,7 +18,7 @@ import pandas as pd
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
 from cl_repro.records import read_bytes, verified
-from cl_repro.records.files import not_comma_separated
+from cl_repro.records.files import begun, not_comma_separated
 from cl_repro.records.schema import BOOL, FLOAT, INT, LEDGER, PUBLISHED, RUNS, STUDY, TEXT, Table
 
 STATUS = ("ok", "diverged", "failed")
@@ -79,7 +79,7 @@ def read_representation(folder: Path) -> pd.DataFrame:
 def read_optional(path: Path, columns: Table) -> pd.DataFrame:
     """As `read_table`; no rows if there is no such file and provenance.json lists none."""
     provenance = read_provenance(path.parent)
-    if not path.is_file() and path.name not in provenance.get("files", {}):
+    if not begun(path, provenance) and path.name not in provenance.get("files", {}):
         return pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
     return read_table(path, columns, provenance)
 
@@ -113,7 +113,7 @@ def read_provenance(folder: Path) -> dict:
 
 def read_table(path: Path, columns: Table, provenance: Mapping[str, Any] = MappingProxyType({})) -> pd.DataFrame:
     """A CSV with these columns, typed; refused if it is not as `provenance` knows it. Empty: there is no checksum."""
-    if not path.is_file():
+    if not begun(path, provenance):
         raise UserError(f"no {path.name} in {path.parent}: run the study first, or name another folder")
     content = verified(path, provenance, lambda: read_provenance(path.parent)) if provenance else read_bytes(path)
     text = rows_of(path, content)

@@ -158,6 +158,11 @@ def verifiable(folder: Path) -> bool:
     return (folder / "provenance.json").exists()
 
 
+def begun(path: Path, known: Mapping[str, Any]) -> bool:
+    """Whether a file has content that counts: it is there, and not just being made."""
+    return path.is_file() and known.get("appending", {}).get(path.name) != 0
+
+
 def checksums(path: Path, known: Mapping[str, Any]) -> set[str]:
     """Those that a file may have, by provenance.json."""
     return {known[when][path.name] for when in ("files", "previous") if path.name in known.get(when, {})}

@@ -291,17 +291,25 @@ class Store(Folder):
 
         A process that still waits for one of these locks, or makes it anew, finds its chunk finished and writes
         nothing; so nothing is computed twice, or missed, when a lock's file goes. Of a chunk that was stopped
-        everything stays.
+        everything stays, unless its runs have been done as parts of others.
         """
         for path in self.spool.glob("*.lock"):
-            if path.name in OWN or checkpoint_file(self.folder, path.stem).exists():
-                continue
-            with suppress(Timeout), Lock(path).acquire(timeout=0):
-                self.forget(path.stem)
+            if path.name not in OWN and not self.stopped(path.stem):
+                with suppress(Timeout), Lock(path).acquire(timeout=0):
+                    self.forget(path.stem)
+
+    def stopped(self, chunk: str) -> bool:
+        """Whether a chunk has a checkpoint from which it can go on."""
+        if not checkpoint_file(self.folder, chunk).exists():
+            return False
+        try:
+            return bool(self.missing(json.loads((self.spool / f"{chunk}.running").read_bytes())))
+        except (FileNotFoundError, ValueError):  # the machine crashed
+            return True
 
     def forget(self, chunk: str) -> None:
         """Remove what a chunk that is done has left besides its rows, under its lock, which goes last."""
-        for name in (f"{chunk}.running", f".{chunk}.*.tmp", f"{chunk}.lock"):
+        for name in (f"{chunk}.checkpoint", f"{chunk}.running", f".{chunk}.*.tmp", f"{chunk}.lock"):
             for path in self.spool.glob(name):
                 path.unlink(missing_ok=True)
 
