@@ -488,6 +488,19 @@ def test_a_narrow_screen_shows_the_panels_of_a_picture_in_turn(tmp_path):
     assert paging.shrunk(tmp_path / "two.png").panels == ()
 
 
+def test_arms_with_too_few_lambdas_for_curves_are_shown_as_their_picture(tmp_path):
+    arms = (("si", (1.0, 2.0)), ("mas", (5.0,)), ("siu", (5.0,)))
+    rows = [
+        made_results.row(method, method, "", lam, seed, 0.9 + seed / 100, study=MNIST)
+        for method, lams in arms for lam in lams for seed in (1, 2)
+    ]  # fmt: skip
+    made_results.write(tmp_path / MNIST, rows)
+    picture_of(tmp_path, MNIST)
+    section = section_of(tmp_path, MNIST)
+    assert section.kind == CURVES and [*section.charts] == [*section.drawn] == []
+    assert [picture.path.stem for picture in section.pictures] == [MNIST]
+
+
 def test_titles_are_words(results):
     sections = collecting.collect([], results, results / "report")
     assert [section.title for section in sections] == [

@@ -7,6 +7,7 @@ from cl_repro.analysis.arms import grid_of
 from cl_repro.analysis.collapse import collapse
 from cl_repro.analysis.collapse import table as collapse_table
 from cl_repro.analysis.comparison import compared
+from cl_repro.analysis.dots import few
 from cl_repro.analysis.markup import Table
 from cl_repro.analysis.settings import COMPARISON, load
 from cl_repro.analysis.study import (
@@ -69,7 +70,9 @@ def _charts(study: Study, tables: list[Table]) -> list[Chart]:
     """Accuracy against lambda, or against stored examples; none where a study is about something else."""
     if study.kind == COMPARISON:
         return sizes.charts(study, compared(study)) if any(table.name == CLAIMS for table in tables) else []
-    return curves.charts(study) if study.kind in (CURVES, LISTING) and most_lambdas(study.runs) > 1 else []
+    if study.kind not in (CURVES, LISTING) or most_lambdas(study.runs) < 2 or few(study.runs):
+        return []
+    return curves.charts(study)
 
 
 def _sentence(study: Study) -> str:
