@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from cl_repro.analysis.arms import METHODS
 from cl_repro.analysis.command import run
+from cl_repro.analysis.curve_names import named_beside
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import headed, named_beside, save
+from cl_repro.analysis.figures import headed, save
 from cl_repro.errors import UserError
 from cl_repro.survival import left, survival
 

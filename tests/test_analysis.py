@@ -25,8 +25,8 @@ from cl_repro.analysis.accuracy import interval_text, lambda_text
 from cl_repro.analysis.arms import LOOKS, grid_of, label, look, looks_of
 from cl_repro.analysis.collapse import collapse
 from cl_repro.analysis.collapse import table as collapse_table
+from cl_repro.analysis.curve_names import course, inked, luminance
 from cl_repro.analysis.curves import draw, plot_study
-from cl_repro.analysis.figures import course, inked, luminance
 from cl_repro.analysis.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
 from cl_repro.analysis.read import read_accuracy, read_importance, read_published, read_runs
 from cl_repro.analysis.study import open_study, studies

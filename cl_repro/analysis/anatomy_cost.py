@@ -12,8 +12,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from cl_repro.analysis.anatomy import Anatomy
 from cl_repro.analysis.arms import LOOKS, label
+from cl_repro.analysis.curve_names import told
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import PADDED, SOFT, decades, headed, lettered, save, told
+from cl_repro.analysis.figures import PADDED, SOFT, decades, headed, lettered, save
 
 PANELS = {"error": "as it is", "shape_error": "of the shape: after the best factor"}
 ERROR = r"Error $\Vert F - E\,\Vert \,/\, \Vert E\,\Vert$"

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from cl_repro.analysis.accuracy import interval_text
 from cl_repro.analysis.arms import Grid, grid_of, looks_of
+from cl_repro.analysis.curve_names import told
 from cl_repro.analysis.curves import SEM, STYLE, curve, line
-from cl_repro.analysis.figures import PADDED, decades, headed, lettered, save, told
+from cl_repro.analysis.figures import PADDED, decades, headed, lettered, save
 from cl_repro.analysis.intervals import interval_note, interval_of, resampled_interval, weightings
 from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.markup import TIMES, Table, write

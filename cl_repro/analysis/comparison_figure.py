@@ -23,9 +23,10 @@ from cl_repro.analysis.comparison import (
     compared,
     scenarios_of,
 )
+from cl_repro.analysis.curve_names import inked
 from cl_repro.analysis.curves import STYLE
 from cl_repro.analysis.epoch_curves import with_epochs
-from cl_repro.analysis.figures import PADDED, headed, inked, lettered, literal, save
+from cl_repro.analysis.figures import PADDED, headed, lettered, literal, save
 from cl_repro.analysis.replay_claims import with_sizes
 from cl_repro.analysis.study import SCENARIOS, Study, benchmark_name, commits, describe
 from cl_repro.analysis.window_curves import with_windows

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from cl_repro.analysis import dots
 from cl_repro.analysis.arms import Arm, Grid, Look, grid_of, looks_of
-from cl_repro.analysis.figures import PADDED, headed, lambdas, literal, save, told
+from cl_repro.analysis.curve_names import told
+from cl_repro.analysis.figures import PADDED, headed, lambdas, literal, save
 from cl_repro.analysis.shape import seed_mean
 from cl_repro.analysis.study import ARMS, PLACE, Study, commits, describe, most_lambdas
 from cl_repro.errors import UserError

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from cl_repro.analysis.accuracy import estimate_text, interval_text, lambda_text
 from cl_repro.analysis.arms import LOOKS, METHODS
 from cl_repro.analysis.comparison import NAMES, Entry, scenarios_of
-from cl_repro.analysis.figures import headed, lettered, named_beside
+from cl_repro.analysis.curve_names import named_beside
+from cl_repro.analysis.figures import headed, lettered
 from cl_repro.analysis.markup import MINUS, Table
 from cl_repro.analysis.settings import Settings
 from cl_repro.analysis.study import SCENARIOS

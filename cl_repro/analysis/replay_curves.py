@@ -7,7 +7,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from cl_repro.analysis.arms import LOOKS, METHODS
 from cl_repro.analysis.comparison import FINETUNE, JOINT, Entry, scenarios_of
-from cl_repro.analysis.figures import headed, lettered, named_beside
+from cl_repro.analysis.curve_names import named_beside
+from cl_repro.analysis.figures import headed, lettered
 from cl_repro.analysis.replay_claims import NAMES, curves_of
 from cl_repro.analysis.study import SCENARIOS
 from cl_repro.stats import estimate

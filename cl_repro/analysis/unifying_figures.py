@@ -14,8 +14,9 @@ from matplotlib.legend import Legend
 
 from cl_repro.analysis import unifying_panels as panels
 from cl_repro.analysis.arms import METHODS
+from cl_repro.analysis.curve_names import course
 from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import course, headed, lettered, save
+from cl_repro.analysis.figures import headed, lettered, save
 from cl_repro.analysis.unifying import Figures, seeds, source
 from cl_repro.analysis.unifying_panels import SI, SIB, SIU, Series
 from cl_repro.analysis.unifying_seeds import figure_steps

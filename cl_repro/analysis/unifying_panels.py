@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator
 
 from cl_repro.analysis.arms import METHODS
-from cl_repro.analysis.figures import decades, named_beside
+from cl_repro.analysis.curve_names import named_beside
+from cl_repro.analysis.figures import decades
 from cl_repro.analysis.markup import DASH
 from cl_repro.analysis.unifying import MAIN, NO_INIT, NO_PENALTY, Figures
 from cl_repro.stats import Array, Estimate
