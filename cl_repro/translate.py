@@ -60,6 +60,9 @@ CODE_BASES = {
     "avalanche": CodeBase(
         "true", "batch", Fraction(1), {"M": -1}, EACH, "method=ewc_offline fisher=compat/avalanche", last=FULL
     ),
+    "capymoa": CodeBase(
+        "true", "batch", HALF, {"M": -1}, ADDED, "method=ewc fisher=compat/capymoa", last=FULL
+    ),
     "clarena": CodeBase(
         "true", "batch", HALF, {"b": 1, "N": -1, "E": -1}, EACH, "method=ewc_offline fisher=compat/clarena", last=SIZE
     ),
@@ -77,6 +80,11 @@ CODE_BASES = {
     ),
     "gt_ripl/mnist": CodeBase(
         "predicted", "example", Fraction(1), {"N": -1}, EACH, "method=ewc_offline fisher=predicted"
+    ),
+    "laplace_torch": CodeBase("all", "example", HALF, {}, ADDED, "method=ewc fisher=compat/laplace_torch"),
+    "libcontinual": CodeBase(
+        "true", "batch", HALF, {"M": -1}, MIXED, "method=ewc fisher=compat/libcontinual",
+        last=FULL, clip=1e-4,
     ),
     "mammoth": CodeBase(
         "true", "example", Fraction(1), {"b": -1, "M": -1}, ADDED, "method=ewc fisher=compat/mammoth", likelihood=True
