@@ -24,7 +24,7 @@ from cl_repro import __version__
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # imported where a comparison with it or a target of `export` is asked for, and said so
-ASKED_FOR = {"backpack", "wandb", "mlflow", "tensorboard"}
+ASKED_FOR = {"backpack", "curvlinops", "laplace", "nngeometry", "wandb", "mlflow", "tensorboard"}
 LEFT_OUT = {"results", "data", "build", "dist", "outputs", "multirun"}  # of the checkout; large, or built before
 
 

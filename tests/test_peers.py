@@ -110,6 +110,7 @@ def test_curvlinops(reduction: str) -> None:
 
 @pytest.mark.parametrize("backend", ["BackPackGGN", "CurvlinopsGGN", "BackPackEF"])
 def test_laplace_torch(backend: str) -> None:
+    prepare_torchvision()  # which it imports
     laplace = pytest.importorskip("laplace", reason="laplace-torch is not installed")
     curvature = pytest.importorskip("laplace.curvature", reason="laplace-torch is not installed")
     of = made_pass(ALL_TEN)
