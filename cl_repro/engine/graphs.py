@@ -66,11 +66,12 @@ class Recorded:
 
     def prepared(self, state: Any) -> Callable[[], None] | None:
         """The step between fixed places, recorded where there is CUDA; None if it cannot be."""
-        self.now, self.near = held(self.drawn), self.aid._replace(
+        self.now = held(self.drawn)
+        self.near = self.aid._replace(
             independent=held(self.aid.independent) if self.aid.independent else None,
             recalled=held(self.aid.recalled) if self.aid.recalled else None,
             slot=None if self.aid.slot is None else self.aid.slot[:, :1].clone(),
-        )  # fmt: skip
+        )
         self.state = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, state)
         self.losses = torch.zeros(0)
         return self.recorded() if self.on_cuda else self.in_place
