@@ -213,6 +213,19 @@ def test_a_merge_reads_and_writes_its_own_rows_alone(tmp_path: Path, monkeypatch
     assert len(run_ids(tmp_path)) == 202
 
 
+def test_a_folder_that_is_exchanged_while_it_is_open_is_read_anew(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
+    for at, names in ((store, ["a", "b"]), (other, ["c", "d", "e"])):
+        at.put("one", rows(*names))
+        at.merge()
+    for path in other.folder.glob("[a-z]*.*"):
+        shutil.copy(path, store.folder)
+    assert store.finished() == {"c", "d", "e"}
+    store.put("two", rows("a"))
+    store.merge()
+    assert run_ids(store.folder) == ["c", "d", "e", "a"]
+
+
 def test_merges_take_a_hundredth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, now, merged = Store(tmp_path), [0.0], []
 
@@ -410,6 +423,7 @@ SPOILED = {
     "a column too many": spoiled(lambda found: found["accuracy.csv"][0].update(other=1)),
     "no run_id": spoiled(lambda found: found["runs.csv"][0].update(run_id="")),
     "of no run": spoiled(lambda found: found["accuracy.csv"][0].update(run_id="b")),
+    "twice": spoiled(lambda found: found["runs.csv"].append(found["runs.csv"][0])),
     "no number": spoiled(lambda found: found["accuracy.csv"][0].update(accuracy="half")),
     "no integer": spoiled(lambda found: found["runs.csv"][0].update(seed="1.5")),
     "empty integer": spoiled(lambda found: found["runs.csv"][0].update(seed=None)),

@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 from unittest import mock
 
@@ -90,11 +90,15 @@ def bookkeeping(n: int) -> Row:
 
         def recorded(_: worker.Workshop, job: worker.Job) -> dict[str, list[dict]]:
             begun.append(clock("cpu"))
-            wall.append(perf_counter())
+            wall.append(time.perf_counter())
             [cell] = job.chunk
             return {"runs.csv": [run(job.arms[cell.arm], cell)], **beside(cell.run_id)}
 
-        with mock.patch.object(worker.Workshop, "rows", recorded):
+        passed = time.monotonic  # in which each chunk has been trained
+        with (
+            mock.patch.object(worker.Workshop, "rows", recorded),
+            mock.patch.object(time, "monotonic", lambda: passed() + CHUNK_SECONDS * len(begun)),
+        ):
             study.compute(Store(planned.folder), jobs, 1, study.Budget(None, 0.0))
     first, last, wait = ((p[-1] - p[0]) / (len(p) - 1) for p in (begun[: END + 1], begun[-END - 1 :], wall))
     name = f"locks, marks and merges of {n:,} chunks of one run / {CHUNK_SECONDS:g} s of training each"

@@ -120,7 +120,7 @@ class Store(Folder):
         """A table as far as it counts, on from where it was seen last."""
         path, counts = self.folder / name, known.get("appending", {}).get(name)
         if counts == 0:
-            return Seen()
+            return Seen()  # just being made
         if not path.exists():
             first = name not in known["previous"] and any(self.spool.glob("*.json"))  # an earlier version's, killed
             if name in known["files"] and not first:
@@ -133,6 +133,7 @@ class Store(Folder):
             for start in (self.seen[name], Seen()):
                 now = start.up_to(path, size)
                 if now.size == size and now.checksum.hexdigest() in checksums(path, known):
+                    self.seen[name] = start  # nothing, if the file is another than it was
                     return now
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
@@ -140,9 +141,9 @@ class Store(Folder):
 
     def remember(self, before: Seen, now: Seen) -> None:
         """Take in the runs of a part of runs.csv."""
-        if now.size < before.size:
-            before, self.runs = Seen(), {}
-        if now.size == before.size:
+        if not before.size:
+            self.runs = {}
+        if now.size <= before.size:
             return
         with open(self.folder / LAST, "rb") as file:
             file.seek(before.size)
@@ -173,7 +174,8 @@ class Store(Folder):
     def missing(self, run_ids: Iterable[str]) -> set[str]:
         """Those that neither have a row nor wait in the spool to get one."""
         self.refresh()
-        return set(run_ids) - self.runs.keys() - set().union(*self.waiting.values())
+        waiting = set().union(*self.waiting.values())
+        return {run_id for run_id in run_ids if run_id not in self.runs and run_id not in waiting}
 
     def finished(self) -> set[str]:
         """run_ids that have a row or wait in the spool to get one."""
@@ -237,7 +239,7 @@ class Store(Folder):
             if "appending" not in known and known["files"].get(LAST, now) != now:
                 self.mend()
                 known = self.look()
-            new: dict[str, list[Row]] = {name: [] for name in STUDY}
+            new, added = {name: list[Row]() for name in STUDY}, set[str]()
             for path in spool:
                 try:
                     part = spooled(path)
@@ -246,9 +248,10 @@ class Store(Folder):
                     path.replace(aside)
                     sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, and its runs are computed again\n")
                     continue
-                there = self.runs.keys() | {row["run_id"] for row in new[LAST]}
+                fresh = {row["run_id"] for row in part[LAST] if row["run_id"] not in self.runs} - added
                 for name, rows in part.items():
-                    new[name] += [row for row in rows if row["run_id"] not in there]
+                    new[name] += [row for row in rows if row["run_id"] in fresh]
+                added |= fresh
             self.append(new, known)
             left = (path for place in TEMPORARY for path in self.folder.glob(place))
             for path in (*spool, *left):
@@ -339,6 +342,8 @@ def checked(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
             except (ValueError, AttributeError) as error:  # AttributeError: no row at all
                 raise ValueError(f"row {i} of {name}: {error}") from None
     run_ids = {row["run_id"] for row in result[LAST]}
+    if len(run_ids) != len(result[LAST]):
+        raise ValueError(f"a run occurs twice in {LAST}")
     for name, of_file in result.items():
         for i, row in enumerate(of_file):
             if not row["run_id"] or row["run_id"] not in run_ids:
