@@ -241,6 +241,22 @@ def test_a_layer_that_an_estimator_cannot_measure_is_named_before_any_training(t
         assert ended.unfinished == ""
 
 
+def resident() -> int:
+    """Bytes of memory of this process at the moment (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_two_hundred_runs_of_an_arm_take_the_memory_of_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process, a chunk each: what is held when a run ends, of the last twenty and of those after the first."""
+    held, run_row = [], worker.run_row
+    monkeypatch.setattr(worker, "run_row", lambda *given: held.append(resident()) or run_row(*given))
+    asked = ["lam=10", f"seeds={list(range(1, 201))}", "iterations=1", "max_replicas=1", f"results_dir={tmp_path}"]
+    assert study.run(cli.arms(*asked), "test", cores=1).unfinished == ""
+    assert len(held) == 200
+    assert sum(held[-20:]) <= 1.05 * sum(held[10:30]), [size // 10**6 for size in held[::10]]
+
+
 # --- workers that die -------------------------------------------------------------------------------------------------
 
 ADVICE = {
