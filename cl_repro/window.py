@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_repro.config import check_largest
+from cl_repro import config  # the module, as it may be on its way here itself
 from cl_repro.errors import UserError
 from cl_repro.grid import digest, science
 
@@ -63,7 +63,7 @@ def placed(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> l
         for cfg in arms_cfg
     ]
     for cfg in result:
-        check_largest(cfg)
+        config.check_largest(cfg)
     return result
 
 
