@@ -15,7 +15,7 @@ from rich.text import Text
 from cl_repro import grid, window
 from cl_repro.config import check
 from cl_repro.errors import UserError, visible
-from cl_repro.records import Store, checkpoint_file
+from cl_repro.records import Store, checkpoint_file, kept
 from cl_repro.records.files import PATIENCE, holder
 
 LOOKS = {
@@ -51,7 +51,7 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
         check(cfg)
     folder = Path(arms_cfg[0]["results_dir"]) / (arms_cfg[0]["name"] + arms_cfg[0]["suffix"])
     store = Store(folder)  # refused, if it is not ours, before it is asked for windows
-    arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, window.known(folder))]
+    arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, kept(folder, window.FILE))]
     cells = grid.cells(arms)
     progress = progress_of(cells, store)
     of_arm: dict[int, list[grid.Cell]] = {i: [] for i in range(len(arms))}

@@ -19,7 +19,7 @@ from cl_repro.config import NOT_ARGUMENTS, check, per_task
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.progress import progress_bar
-from cl_repro.records import Store
+from cl_repro.records import Store, kept
 from cl_repro.types import Method
 
 
@@ -89,10 +89,10 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     check_networks(workshop, unplaced, device)
     folder = Path(common["results_dir"]) / (common["name"] + common["suffix"])
     Store(folder)  # refused, if it is not ours, before anything is measured
-    traces = window.known(folder)
+    traces = kept(folder, window.FILE)
     traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, traces)]
-    limits = stacking.limits(workshop, arms, device, window.known(folder, stacking.FILE))
+    limits = stacking.limits(workshop, arms, device, kept(folder, stacking.FILE))
     return Plan(
         arms,
         grid.chunks(

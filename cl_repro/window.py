@@ -7,10 +7,8 @@ five estimators (results/split_mnist_fisher), while their lambdas span six decad
 at 3 to 800 (results/split_cifar10_fisher_cpu), why is not known; so a study may say `product`.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cl_repro import config  # the module, as it may be on its way here itself
@@ -23,26 +21,6 @@ FILE = "windows.json"
 def key(cfg: Mapping[str, Any]) -> str:
     """Names what a trace depends on: an arm's scientific configuration and its first seed."""
     return digest([science(cfg), cfg["seeds"][0]], 4)
-
-
-def known(folder: Path, file: str = FILE) -> dict[str, float]:
-    """What was measured before for a results folder: the traces by `key`, or what another file of it holds.
-
-    Raises:
-        UserError: if the file is not one of ours.
-    """
-    path = folder / file
-    try:
-        found = json.loads(path.read_bytes())
-        return {str(name): float(value) for name, value in found.items()}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError, TypeError):
-        raise UserError(
-            f"{path}: not readable as measurements; delete it, and the next launch measures them again"
-        ) from None
 
 
 def wanted(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> list[dict[str, Any]]:

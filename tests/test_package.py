@@ -195,3 +195,19 @@ def test_the_wheel_runs_a_study_in_an_empty_folder(built: Built, tmp_path: Path)
     assert (here / "results" / "figures" / "split_digits_fisher_smoke.png").is_file()
     assert "EXACT" in said
     assert [path.name for path in here.iterdir()] == ["results"]
+
+
+@pytest.mark.slow
+def test_every_module_can_be_the_first_that_is_imported() -> None:
+    """As where a process unpickles a class: no module needs that another one was imported before it."""
+    program = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for old in [old for old in sys.modules if old.partition(".")[0] == "cl_repro"]:
+        del sys.modules[old]
+    importlib.import_module(name)
+"""
+    paths = [path.relative_to(ROOT).with_suffix("") for path in sorted((ROOT / "cl_repro").rglob("*.py"))]
+    optional = "cl_repro/export/to_"  # they import the tools that they are named after
+    names = [".".join(path.parts) for path in paths if not path.as_posix().startswith(optional)]
+    subprocess.run([sys.executable, "-c", program, *names], cwd=ROOT, check=True)

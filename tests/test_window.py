@@ -12,7 +12,7 @@ import pytest
 
 from cl_repro import grid, study, window
 from cl_repro.errors import UserError
-from cl_repro.records import Store
+from cl_repro.records import Store, kept
 
 ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact},{method: ewc,fisher: batched}]"
 SMALL = ["study=split_digits_fisher", "grid=window", "grid.window.decades=2", "seeds=[3,1]", "iterations=8", ARMS]
@@ -79,7 +79,7 @@ def test_whoever_comes_next_has_the_same_windows(launched):
     arms = made_arms(launched)
     assert study.run(arms, "again", cores=1).unfinished == ""
     assert rows(launched, "runs.csv") == before
-    recorded = window.known(folder)
+    recorded = kept(folder, window.FILE)
     moved = {name: 1000 * trace for name, trace in recorded.items()}
     assert Store(folder).keep(window.FILE, moved) == recorded
     planned = grid.cells([grid.make_arm(cfg) for cfg in window.placed(arms, recorded)])
@@ -96,7 +96,7 @@ def test_before_the_first_launch_nobody_knows_the_lambdas(tmp_path):
 def test_a_damaged_record_is_refused_in_one_line(tmp_path):
     (tmp_path / window.FILE).write_text(json.dumps(["no", "traces"]))
     with pytest.raises(UserError, match="not readable as measurements; delete it"):
-        window.known(tmp_path)
+        kept(tmp_path, window.FILE)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ results folder that a measurement replaces as a whole, `store` that of a study, 
 
 from cl_repro.records.csvs import Row, from_csv, to_csv
 from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verifiable, verified, write_atomically
-from cl_repro.records.folder import Folder
+from cl_repro.records.folder import Folder, kept
 from cl_repro.records.store import Store, checkpoint_file
 
 LAUNCH = "CL_REPRO_LAUNCH"  # environment variable: names a command as typed once, for all jobs of its sweep
@@ -20,6 +20,7 @@ __all__ = [
     "check_place",
     "checkpoint_file",
     "from_csv",
+    "kept",
     "read_bytes",
     "sha256",
     "to_csv",

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from cl_repro import window
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
 from cl_repro.records.csvs import Row, from_csv
@@ -15,6 +14,26 @@ from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verifi
 from cl_repro.records.schema import Table
 
 PROVENANCE = {"files": dict, "previous": dict, "data": dict, "invocations": list}
+
+
+def kept(folder: Path, file: str) -> dict[str, float]:
+    """What was measured to plan a study, as `Folder.keep` recorded it in a file of its folder; {} if nothing was.
+
+    Raises:
+        UserError: if the file is not one of ours.
+    """
+    path = folder / file
+    try:
+        found = json.loads(path.read_bytes())
+        return {str(name): float(value) for name, value in found.items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(
+            f"{path}: not readable as measurements; delete it, and the next launch measures them again"
+        ) from None
 
 
 class Folder:
@@ -83,14 +102,14 @@ class Folder:
         """Record what was measured to plan a study, but for what another launch has recorded before.
 
         Args:
-            file: of the folder, as `window.known` reads it.
+            file: of the folder, as `kept` reads it.
             values: by name.
 
         Returns:
             `values`, as they are recorded.
         """
         with self.lock:
-            before = window.known(self.folder, file)
+            before = kept(self.folder, file)
             if missing := values.keys() - before.keys():
                 before |= {name: values[name] for name in missing}
                 write_atomically(self.folder / file, (json.dumps(before, indent=1) + "\n").encode())
