@@ -20,7 +20,7 @@ import cli
 import processes
 import pytest
 
-from cl_repro import study, worker
+from cl_repro import runtime, study, worker
 from cl_repro.errors import UserError
 from cl_repro.records import Store
 
@@ -252,6 +252,8 @@ def test_two_hundred_runs_of_an_arm_take_the_memory_of_a_few(tmp_path: Path, mon
     held, run_row = [], worker.run_row
     monkeypatch.setattr(worker, "run_row", lambda *given: held.append(resident()) or run_row(*given))
     asked = ["lam=10", f"seeds={list(range(1, 201))}", "iterations=1", "max_replicas=1", f"results_dir={tmp_path}"]
+    asked += ["benchmark.n_tasks=2", "benchmark.train_per_task=40", "benchmark.test_per_task=20", "model.hidden=[10]"]
+    runtime.prepare()
     assert study.run(cli.arms(*asked), "test", cores=1).unfinished == ""
     assert len(held) == 200
     assert sum(held[-20:]) <= 1.05 * sum(held[10:30]), [size // 10**6 for size in held[::10]]
