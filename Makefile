@@ -18,7 +18,7 @@ LONG := -o timeout=1200 -o faulthandler_timeout=1210   # slow tests may take 20 
 all = @status=0; for name in $(1); do $(PY) scripts/$$name.py || status=$$?; done; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all lint bench gpu clean
+.PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all test-slurm lint bench gpu clean
 
 help: ## list the targets
 	@echo "usage: make <target> [STUDY=...] [SCALE=smoke|cpu|paper] [ARGS='key=value ...']"
@@ -90,6 +90,10 @@ test: lint ## what CI runs: formatting, types and the tests of a few minutes
 test-all: lint ## all tests, the long ones too
 	$(PY) -m pytest -q $(PARALLEL) $(LONG) -m 'not gpu'
 	$(PY) -m pytest -q $(LONG) --nbmake notebooks
+
+test-slurm: $(READY) ## sweeps on a SLURM of two nodes, which this starts here and stops (as root on Debian: installs it)
+	bash tests/slurm_node.sh start
+	$(PY) -m pytest -q -n 4 $(LONG) -m slurm tests/test_slurm.py; status=$$?; bash tests/slurm_node.sh stop; exit $$status
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -33,5 +33,5 @@ def without_accounts() -> None:
     except (OSError, subprocess.TimeoutExpired):
         return  # submitit says what is missing
     if asked.returncode:
-        SlurmJob.watcher = Queue(delay_s=600)
+        SlurmJob.watcher = Queue(delay_s=30)
         print("sacct keeps no accounts here: the queue is asked instead", file=sys.stderr)

@@ -1,0 +1,174 @@
+"""Sweeps on a real SLURM: `make test-slurm` starts one of two nodes here, and these tests use any that runs."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import processes
+import pytest
+
+from cl_repro.records import Store
+from cl_repro.records.schema import STUDY
+
+pytestmark = pytest.mark.slurm
+STATE = ["sinfo", "--noheader", "--format=%T"]
+HERE = shutil.which("sinfo") and subprocess.run(STATE, capture_output=True, check=False).returncode == 0
+JOB = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2", "workers=1"]
+ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact}]"
+SMALL = ["study=split_digits_fisher", ARMS, "grid.lambdas=[10,1000]", "max_replicas=1", "checkpoint_every=1"]
+CELLS = 3  # a seed
+FOLDER = Path("results", "split_digits_fisher")
+CIRCUMSTANCES = {"finished", "git_sha", "dirty", "peak_memory", "hardware"} | {
+    key for key in STUDY["runs.csv"] if key.startswith("seconds_")
+}
+
+
+@pytest.fixture(autouse=True)
+def node() -> Iterator[None]:
+    """A SLURM; a job that is queued again waits for two minutes there, which these tests cut short."""
+    if not HERE:
+        pytest.skip("no SLURM runs here; `make test-slurm` starts one, as root on Debian")
+    over = threading.Event()
+
+    def at_once() -> None:
+        waits: dict[str, int] = {}  # seconds, by job; its last process may take some to end
+        while not over.wait(1):
+            waiting = [job.split()[0] for job in queue("--states=PENDING", "--format=%i %r") if "BeginTime" in job]
+            waits = {job: waits.get(job, 0) + 1 for job in waiting}
+            for job in [job for job, seconds in waits.items() if seconds > 5]:
+                subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+
+    thread = threading.Thread(target=at_once)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+def queue(*options: str) -> list[str]:
+    """Of `squeue`: a line a job."""
+    return subprocess.run(["squeue", "--noheader", *options], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )[:-1]
+
+
+def swept(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A sweep, to its end."""
+    folder.mkdir(exist_ok=True)
+    process = processes.start(folder, "-m", *JOB, *SMALL, *arguments)
+    with processes.gone_afterwards(process):
+        out, err = process.communicate(timeout=processes.limit(900))
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def science(folder: Path) -> dict[str, list[tuple[str, ...]]]:
+    """All rows of the tables, sorted, without circumstances; every run is there once."""
+    Store(folder / FOLDER)
+    found = {}
+    for name, columns in STUDY.items():
+        with open(folder / FOLDER / name, newline="") as file:
+            found[name] = sorted(
+                tuple(row[c] for c in columns if c not in CIRCUMSTANCES) for row in csv.DictReader(file)
+            )
+    runs = [row[0] for row in found["runs.csv"]]
+    assert len(set(runs)) == len(runs)
+    return found
+
+
+def undisturbed(folder: Path, *arguments: str) -> dict[str, list[tuple[str, ...]]]:
+    """The rows of the same study without SLURM."""
+    folder.mkdir()
+    process = processes.start(folder, *SMALL, "workers=1", *arguments)
+    with processes.gone_afterwards(process):
+        _, err = process.communicate(timeout=processes.limit(900))
+    assert process.returncode == 0, err
+    return science(folder)
+
+
+def log(folder: Path) -> str:
+    """What the jobs have said."""
+    return "".join(path.read_text() for path in sorted((folder / "results" / "multirun" / ".submitit").rglob("*.out")))
+
+
+def requeued(folder: Path) -> int:
+    """How often a job has queued itself again."""
+    return len(re.findall(r"^submitit INFO .* Requeued job", log(folder), re.M))
+
+
+def test_two_jobs_on_two_nodes_share_a_study_and_the_terminal_has_its_table(tmp_path: Path) -> None:
+    work = ["seeds=[1,2]", "iterations=200", "copy=1,2", "hydra.launcher.cpus_per_task=2"]  # one job fills a node
+    done = swept(tmp_path / "slurm", *work)
+    assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
+    assert f"{FOLDER}/runs.csv" in done.stdout
+    lines = done.stderr.splitlines()
+    assert lines in ([], ["sacct keeps no accounts here: the queue is asked instead"])
+    assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work[:2])
+    assert len(science(tmp_path / "slurm")["runs.csv"]) == 2 * CELLS
+
+
+def test_a_chunk_longer_than_a_job_may_last_ends(tmp_path: Path) -> None:
+    """SLURM sends its signal up to a minute before it was asked to, so a job of two minutes may have one."""
+    work = ["seeds=[1]", "arms=[{method: ewc,fisher: exact}]", "grid.lambdas=[10]", "iterations=30000"]
+    done = swept(
+        tmp_path / "slurm", *work, "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10", "copy=1"
+    )
+    assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
+    assert requeued(tmp_path / "slurm") >= 2
+    assert "begin again" not in log(tmp_path / "slurm")
+    assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work)
+
+
+def test_a_job_whose_time_budget_is_over_goes_on_by_itself(tmp_path: Path) -> None:
+    work = ["seeds=[1]", "iterations=3000"]
+    done = swept(tmp_path / "slurm", *work, "time_budget=4", "copy=1")
+    assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
+    assert requeued(tmp_path / "slurm") >= 1
+    assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work)
+
+
+def test_after_scancel_the_command_ends_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    work = ["seeds=[1,2]", "iterations=3000", "copy=1,2"]
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    process = processes.start(folder, "-m", *JOB, *SMALL, *work)
+    with processes.gone_afterwards(process):
+        limit = time.monotonic() + processes.limit(300)
+        while not list((folder / FOLDER).glob("runs.csv")):  # a run is finished, another one has begun
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+        for job in log_ids(folder):
+            subprocess.run(["scancel", job], check=True)
+        _, err = process.communicate(timeout=processes.limit(300))
+    assert process.returncode == 2
+    assert [line for line in err.splitlines() if line.startswith("error: launcher: ")]
+    assert "Traceback" not in err
+    done = swept(folder, *work)
+    assert done.returncode == 0, done.stderr + log(folder)
+    assert science(folder) == undisturbed(tmp_path / "here", *work[:2])
+
+
+def log_ids(folder: Path) -> set[str]:
+    """The numbers of the jobs that a command has started."""
+    return {
+        path.name.split("_")[0] for path in (folder / "results" / "multirun" / ".submitit").rglob("*_submitted.pkl")
+    }
+
+
+def test_two_sweeps_at_once_compute_each_run_once(tmp_path: Path) -> None:
+    work = ["seeds=[1,2]", "iterations=1500", "copy=1,2"]
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    both = [processes.start(folder, "-m", *JOB, *SMALL, *work) for _ in range(2)]
+    for process in both:
+        with processes.gone_afterwards(process):
+            _, err = process.communicate(timeout=processes.limit(900))
+        assert process.returncode == 0, err + log(folder)
+    assert science(folder) == undisturbed(tmp_path / "here", *work[:2])
+    assert os.listdir(folder / FOLDER / "failures") == [] if (folder / FOLDER / "failures").exists() else True
