@@ -205,7 +205,17 @@ def of_network(name: str, rounds: int) -> list[Row]:
         result += [
             speedup(time, seconds[OURS], seconds[peer], "s", 1.0, how),
             cost(peak, memory[OURS], memory[peer], "MB", None, note="what a pass adds to the peak of a process"),
-            Row(differs, None, None, "", worst, "of the largest", 1e-4, AT_MOST, "largest difference of an entry"),
+            Row(
+                differs,
+                None,
+                None,
+                "",
+                1e6 * worst,
+                "ppm",
+                100.0,
+                AT_MOST,
+                "largest difference of an entry, of the largest entry",
+            ),
         ]
     return result
 
