@@ -104,14 +104,13 @@ class Sweep:
     def __init__(self, folder: Path, seeds: int, how: str = "pool", begin: Path | None = None) -> None:
         folder.mkdir()
         self.folder, self.results, self.how = folder, folder / "results" / "split_digits_fisher", how
-        self.command = [*SMALL, f"seeds={list(range(1, seeds + 1))}", "iterations=20", *HOW[how]]
+        self.command = [*HOW[how], *SMALL, f"seeds={list(range(1, seeds + 1))}", "iterations=20"]
         if begin:
             shutil.copytree(begin, self.results)
 
     def finish_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Run to the end in this process, which takes the start of three."""
-        command = self.command[: -len(HOW[self.how])]
-        assert cli.run(monkeypatch, self.folder, *command, "workers=1") == 0
+        assert cli.run(monkeypatch, self.folder, "workers=1", *self.command[len(HOW[self.how]) :]) == 0
 
     def start(self) -> "Launch":
         return Launch(self, (Fork if self.how == "one" else processes.start)(self.folder, *self.command))
