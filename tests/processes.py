@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,8 +74,8 @@ def limit(seconds: float) -> float:
 
 
 def complaints(err: str) -> list[str]:
-    """Lines of standard error but for warnings of libraries and the lines of code that these quote."""
-    return [line for line in err.splitlines() if "Warning:" not in line and not line.startswith("  ")]
+    """Lines of standard error but for progress, warnings of libraries, and the lines of code that these quote."""
+    return [line for line in err.splitlines() if not re.search(r"^\d+/\d+ replicas: |Warning:|^  ", line)]
 
 
 SCRIPTS = """
