@@ -37,7 +37,8 @@ def note(folder: Path) -> None:
 
 def show() -> None:
     """Draw and print what the jobs of this command have left, each folder once; nothing if it was no sweep."""
-    notes = sorted(Path(os.environ.pop(NOTES, os.devnull)).glob(f"{os.environ[LAUNCH]}-*"))
+    there = Path(os.environ.pop(NOTES, os.devnull))
+    notes = sorted(there.glob(f"{os.environ[LAUNCH]}-*")) if os.path.isdir(there) else []  # False for what has no name
     folders = dict.fromkeys(Path(os.path.relpath(path.read_text(encoding="utf-8"))) for path in notes)
     for path in notes:
         path.unlink()

@@ -502,11 +502,11 @@ def test_a_measure_has_one_colour_everywhere(mnist: Figures) -> None:
 
 
 def test_a_figure_is_of_one_scale(mnist: Figures, cifar: Figures) -> None:
-    paper = cifar._replace(name="paper", suffix="")
+    paper = cifar._replace(folder=cifar.folder.with_name("paper"), suffix="")
     groups = [[one.name for one in group] for group in by_scale([cifar, paper, mnist])]
     assert groups == [[mnist.name, cifar.name], ["paper"]]
     with pytest.raises(UserError, match=f"^{cifar.name} and other are of one benchmark and scale: name those"):
-        by_scale([cifar, cifar._replace(name="other")])
+        by_scale([cifar, cifar._replace(folder=cifar.folder.with_name("other"))])
 
 
 def test_drawing_again_gives_the_same_bytes(mnist: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

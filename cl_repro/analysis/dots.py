@@ -47,7 +47,8 @@ def draw(study: Study, grid: Grid, title: str) -> Figure:
     other = "" if same else ", of another scale"
     shown = [f"hollow: {source} ± 1 SEM{other}" for source in there] if any(row.beside for row in rows) else []
     said = [f"Filled: ours, mean over seeds at the best λ, {study.settings.confidence:.0%} t-interval", *shown]
-    headed(figure, title, "; ".join([*said, *(["dashed: None"] if np.isfinite(grid.none).any() else [])]))
+    said += ["dashed: None"] if np.isfinite(grid.none).any() else []
+    headed(figure, title, ". ".join(filter(None, ["; ".join(said), grid.window_note])))
     return figure
 
 

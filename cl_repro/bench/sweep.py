@@ -77,6 +77,7 @@ def overhead(rounds: int, overrides: Sequence[str] = DIGITS) -> Row:
         ):
             there = Path(folder) / "study"
             study.compute(Store(there), [job._replace(folder=there) for job in jobs], 1, study.Budget(None, 0.0))
+            Store(there).merge()  # as `study.run` does
 
     seconds = interleave({"records": timed(record, 1)}, rounds)
     name = f"records, locks and progress of a study of {sum(map(len, planned.chunks))} runs / its training"
