@@ -321,6 +321,7 @@ def test_quantiles_of_the_noise(mnist: Figures) -> None:
     assert of["iterations with a ratio of at least 10, %"] == "25"
 
 
+@pytest.mark.slow
 def test_every_title_says_that_it_is_a_twin(mnist: Figures, cifar: Figures, tmp_path: Path) -> None:
     twin = "cpu twin, not the paper's scale"
     for found, n in ((mnist, 6), (cifar, 5)):
@@ -425,6 +426,7 @@ def test_sums_are_those_of_the_first_seed(mnist: Figures) -> None:
     assert "full gradient (one step in 20)" not in each["task 3"].get_legend_handles_labels()[1]
 
 
+@pytest.mark.slow
 def test_scatter_plots_are_of_the_stored_weights(mnist: Figures) -> None:
     assert mnist.scatter
     stored = mnist.scatter.of
@@ -509,6 +511,7 @@ def test_a_figure_is_of_one_scale(mnist: Figures, cifar: Figures) -> None:
         by_scale([cifar, cifar._replace(folder=cifar.folder.with_name("other"))])
 
 
+@pytest.mark.slow
 def test_drawing_again_gives_the_same_bytes(mnist: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two: scatter plots, error bars, legends and mathematics."""
     some = {"fig1": lambda: figures.figure_1([mnist]), "figJ1": lambda: figures.figure_j1([mnist])}
