@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # Two processes of one thread each, of one test file each at a time; one that dies ends it all, with a failure.
 # The plugin that runs notebooks, half a second in each process, is not needed for tests.
-PARALLEL := -n 2 --dist loadfile --max-worker-restart 0 -p no:nbmake
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -p no:nbmake
 LONG := -o timeout=1200 -o faulthandler_timeout=1210   # slow tests may take 20 minutes each, others 5 (pyproject.toml)
 
 # Every script runs, whatever the others say; the worst exit status is that of all.

@@ -283,6 +283,7 @@ def test_the_explanation_says_what_the_numbers_say(results: Path) -> None:
         assert spread(found.confidence["wrong_expected"]) in text
 
 
+@pytest.mark.slow
 def test_figure_and_tables_are_made_from_the_csvs_without_torch(results: Path, tmp_path: Path) -> None:
     made_results.write(results / "made_study", made_results.fisher_rows(seeds=(1, 2), fishers=("exact", "batched")))
     program = (

@@ -97,7 +97,7 @@ def test_a_task_in_slices_of_any_size_is_the_task(given: list[str]) -> None:
     experiment, method = workshop.experiment(arm, "cpu"), workshop.method(arm.cfg)
     rows = [Replica(seed, lam, workshop.estimator(arm.cfg)) for seed, lam in ((2, 1.0), (1, 10.0))]
     expected = through(experiment, method, rows)
-    for every in (1, 2, 5, 6):
+    for every in (1, 4):
         assert same(sliced(experiment, method, rows, every).stack.params, expected.stack.params)
 
 

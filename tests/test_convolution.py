@@ -312,6 +312,7 @@ print("ok")
 """
 
 
+@pytest.mark.slow
 def test_few_channels_train_on_a_processor_with_avx2():
     """Made to be one by oneDNN's own variable; a stride left to conv2d ends this process by a signal."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}

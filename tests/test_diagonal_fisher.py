@@ -709,6 +709,7 @@ def test_blocks_of_columns_are_those_of_all(size):
     assert torch.equal(torch.cat(blocks, 1), columns.exact(z))
 
 
+@pytest.mark.slow
 def test_many_classes_take_no_more_memory_than_promised():
     """128 MB, by the largest size that the process ever had, and a quarter for what an allocator keeps."""
     code = """

@@ -161,6 +161,7 @@ for expected in (source.tgz_md5, md5, md5):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10", pytest.param("cifar100", marks=pytest.mark.slow)])
 def test_prepare_downloads_cifar_without_executing_it(archive, http, tmp_path, monkeypatch, name):
     """An archive with another sum than torchvision's is refused; with the right one it is unpacked, once.

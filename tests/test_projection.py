@@ -287,6 +287,7 @@ def test_replicas_of_a_stack_are_the_singles_though_their_bases_differ_in_size(m
         assert together_.outcomes[i].storage["state"] >= alone.outcomes[0].storage["state"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [partial(ogd, 30), partial(gpm, 0.99, n=40)], ids=["ogd", "gpm"])
 def test_earlier_tasks_are_remembered(make):
     experiment = setting(iterations=150)

@@ -381,6 +381,7 @@ def test_the_headline_comes_first_and_speed_last(results, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_script_writes_the_same_pages_twice_without_torch(results, pages):
     program = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')\n"

@@ -56,6 +56,7 @@ def test_what_failed_is_left(started: list[list[str]], monkeypatch: pytest.Monke
     assert [of.name for of in PROGRAM["a_slice"]([work("tests", 90)], 250.0)] == ["tests"]
 
 
+@pytest.mark.slow
 def test_every_command_composes() -> None:
     """The studies are those of conf/, with settings that they have."""
     for of in PROGRAM["WORK"]:

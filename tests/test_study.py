@@ -267,7 +267,8 @@ ADVICE = {
 }
 
 
-@pytest.mark.parametrize("how", [signal.SIGSEGV, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL])
 def test_a_worker_that_dies_is_named_by_signal_and_chunk_and_loses_nothing(how: signal.Signals, tmp_path: Path) -> None:
     network = [*THEIRS, "model._target_=made_networks.killer", "model.hidden=[4]", f"model.init={int(how)}"]
     arms = cli.arms("method=l2", "lam=3", "iterations=2", "seeds=[1,2]", "max_replicas=1", *network)

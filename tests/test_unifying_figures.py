@@ -377,6 +377,7 @@ def dashes(axes: Axes) -> set[tuple[float, float]]:
     return {(float(one.get_xdata()[0]), float(one.get_ydata()[0])) for one in marks}
 
 
+@pytest.mark.slow
 def test_error_bars_are_one_standard_error(mnist: Figures) -> None:
     axes = panels(figures.figure_1([mnist]))["Permuted MNIST"]
     for label, x, kind in (
@@ -394,6 +395,7 @@ def test_error_bars_are_one_standard_error(mnist: Figures) -> None:
     assert low < mean_r("si", "sos") - SEM and high > 1  # nothing is cut off
 
 
+@pytest.mark.slow
 def test_published_correlations_are_marked(mnist: Figures, cifar: Figures) -> None:
     shown = panels(figures.figure_1([mnist, cifar]))
     assert dashes(shown["Permuted MNIST"]) == {(t, r) for t in (1, 2, 3, 4) for r in (0.99, 0.98, 0.705)}
@@ -410,6 +412,7 @@ def test_published_correlations_are_marked(mnist: Figures, cifar: Figures) -> No
     assert points[:, 1] == pytest.approx(expected) and points[:, 0].round().tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_sums_are_those_of_the_first_seed(mnist: Figures) -> None:
     axes = panels(figures.figure_1([mnist]))["Permuted MNIST, task 1, one seed"]
     t = np.array(STEPS)
