@@ -111,18 +111,14 @@ class Lock(FileLock):
 
 def holder(path: Path, seconds: float = 0.0) -> str:
     """Who holds a lock and since when, in words; empty if nobody does, or not for so many seconds yet."""
-    try:
-        with open(path) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                since = os.fstat(lock.fileno()).st_mtime
-                if time.time() - since < seconds:
-                    return ""
+    with suppress(FileNotFoundError), open(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            since = os.fstat(lock.fileno()).st_mtime
+            if time.time() - since >= seconds:
                 at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
                 return f"held since {at} by {lock.read() or 'another process'}"
-    except FileNotFoundError:
-        pass
     return ""
 
 
