@@ -14,7 +14,7 @@ WAYS = {
     # as a library that was given bad memory may, where no thread of Python gets a turn
     "waits alone": "import ctypes\ndef test_it(): ctypes.PyDLL(None).sleep(1000)",
 }
-# The file of most tests is the first to begin.
+# Files begin in the order of their names.
 MANY = "\nimport pytest, time\n@pytest.mark.parametrize('i', range({}))\ndef test_next(i): time.sleep({})"
 
 
@@ -26,7 +26,7 @@ def test_a_process_that_does_not_end_its_test_ends_them_all(way: str, tmp_path: 
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     (tmp_path / "tests" / "test_bad.py").write_text(WAYS[way] + MANY.format(50, 0))
     for name in range(20):
-        (tmp_path / "tests" / f"test_{name}.py").write_text(MANY.format(20, 0.1))
+        (tmp_path / "tests" / f"test_later_{name}.py").write_text(MANY.format(20, 0.1))
     parallel = re.search(r"^PARALLEL := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert parallel
     limits = ["-o", "timeout=3", "-o", "faulthandler_timeout=6"]
