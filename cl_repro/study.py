@@ -81,6 +81,8 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     common = arms_cfg[0]
     for cfg in arms_cfg:
         check(cfg)
+    if common["save"]:
+        weights.library(f"save={common['save']}")
     device = runtime.resolve_device(common["device"], index)
     workshop = worker.Workshop(lambda *_: None)
     unplaced = [grid.make_arm(cfg) for cfg in arms_cfg]

@@ -8,6 +8,7 @@ file can be taken elsewhere. What is saved is no part of a run's identity: the s
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -59,8 +60,7 @@ def save(
     wanted = arms[chunk[0].arm].cfg["save"]
     if wanted is None or (wanted == FINAL and not last):
         return
-    from safetensors.torch import save as to_bytes  # noqa: PLC0415 - runs that keep no weights do without
-
+    to_bytes = library(f"save={wanted}").torch.save
     n_outputs = experiment.scenario.n_outputs(benchmark, benchmark.curriculum(chunk[0].seed).tasks)
     for i, cell in enumerate(chunk):
         about = {
@@ -77,6 +77,17 @@ def save(
         trees = dict(zip(KINDS, (stack.params, stack.buffers), strict=True))
         own = {f"{kind}/{name}": p[i].detach().cpu().clone() for kind, of in trees.items() for name, p in of.items()}
         write_atomically(path_of(folder, cell.run_id, None if last else n), to_bytes(own, about))
+
+
+def library(what: str) -> ModuleType:
+    """safetensors, which is an extra; without it, one line that begins with what needs it."""
+    try:
+        import safetensors.torch  # noqa: PLC0415 - an extra: runs that keep no weights do without
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{what}: safetensors is not installed; it comes with: pip install 'cl_repro[weights]'"
+        ) from error
+    return safetensors
 
 
 def lacking(folder: Path, run_ids: Collection[str], wanted: str | None) -> str:
@@ -112,10 +123,9 @@ def load(folder: str | Path, run_id: str, learned: int | None = None, allow_targ
             f"{path}: no weights; runs keep them when they are computed with save={which}: give the study's command "
             f"with it, and with results_dir=<another folder> if the run is finished here"
         )
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - as above
-
+    safetensors = library(str(path))
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
         node, shape, n_outputs = (json.loads(about[key]) for key in ("model", "input_shape", "n_outputs"))
@@ -125,7 +135,7 @@ def load(folder: str | Path, run_id: str, learned: int | None = None, allow_targ
             raise ValueError
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not the weights of run {run_id}, as save= writes them; restore the file") from error
     return Trained(net, params, buffers, about)
 

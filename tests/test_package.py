@@ -80,7 +80,9 @@ def test_what_is_imported_is_declared() -> None:
     """By name of distribution, all that the package imports from elsewhere; the extras' where they are."""
     project, of_module = PROJECT["project"], packages_distributions()
     extras = [
-        requirement for extra in ("launchers", "report") for requirement in project["optional-dependencies"][extra]
+        requirement
+        for extra in ("launchers", "report", "weights")
+        for requirement in project["optional-dependencies"][extra]
     ]
     declared = {requirement.split(">=")[0] for requirement in [*project["dependencies"], *extras]}
     trees = [ast.parse(path.read_text()) for path in (ROOT / "cl_repro").rglob("*.py")]

@@ -1,6 +1,7 @@
 """`save=weights`: the network of a run comes back as it was, nothing that runs code does, and no id changes."""
 
 import json
+import sys
 from pathlib import Path
 
 import cli
@@ -154,3 +155,19 @@ def test_a_file_that_is_not_ours_is_refused(change, says: str, kept: tuple[Path,
     with pytest.raises(UserError) as caught:
         weights.load(tmp_path, run["run_id"])
     assert str(caught.value).startswith(f"{path}: ") and says in str(caught.value)
+
+
+def test_without_the_library_one_line_names_the_extra_before_anything_trains(
+    kept: tuple[Path, list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "safetensors"]:
+        monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+    says = r"safetensors is not installed; it comes with: pip install 'cl_repro\[weights\]'$"
+    with pytest.raises(UserError, match=rf"^save=weights: {says}"):
+        computed(tmp_path, "save=weights")
+    assert not any(tmp_path.iterdir())
+    folder, _ = kept
+    [run, *_] = rows(folder, "runs.csv")
+    with pytest.raises(UserError, match=says):
+        weights.load(folder, run["run_id"])
+    computed(tmp_path)
