@@ -27,11 +27,11 @@ class Work(NamedTuple):
     study: bool = False
 
 
-def study(name: str, *overrides: str) -> Work:
-    """A slice of a study at the paper's scale."""
+def study(name: str, *overrides: str, scale: str = "paper") -> Work:
+    """A slice of a study at the paper's scale, or at that of a processor."""
     return Work(
         f"{name} {' '.join(overrides)}".strip(),
-        ("-m", "cl_repro", f"study={name}", "scale=paper", *overrides),
+        ("-m", "cl_repro", f"study={name}", f"scale={scale}", *overrides),
         study=True,
     )
 
@@ -42,17 +42,22 @@ def bench(group: str, seconds: float) -> Work:
 
 
 ALONE = "max_replicas=1"  # a stack of convolutions is no faster per replica; several processes may be: not measured yet
-SEEDS = ",".join(map(str, range(6, 31)))  # the five before are committed, from a CPU
+SEEDS = ",".join(map(str, range(22, 31)))  # those before are committed, from a CPU
 FIRST = ("grid.window.product=1.0e+5", "grid.window.decades=1")  # one lambda an arm, before the window
+CIFAR10 = [
+    study("split_cifar10_fisher", f"seeds=[{','.join(map(str, range(1, n + 1)))}]", ALONE, "workers=6", *grid)
+    for n in (1, 2, 3)
+    for grid in (FIRST, ())
+]
 WORK = [
     Work("tests", ("-m", "pytest", "-q", "-m", "gpu", "-n", "4", "tests"), 90.0),
     bench("cuda", 120.0),
     study("split_mnist_fisher", f"seeds=[{SEEDS}]", "max_replicas=280"),  # four seeds a stack: a slice ends whole ones
-    *(
-        study("split_cifar10_fisher", f"seeds=[{','.join(map(str, range(1, n + 1)))}]", ALONE, "workers=6", *grid)
-        for n in (1, 2, 3)
-        for grid in (FIRST, ())
-    ),
+    CIFAR10[0],
+    study("fisher_importance_sampling_permuted_mnist", scale="cpu"),  # the three are 12 core-hours there
+    study("fisher_importance_sampling_cifar10_100", scale="cpu"),
+    study("fisher_importance_sampling_split_cifar100", scale="cpu"),
+    *CIFAR10[1:],
     study("split_cifar10_timing"),
     study("unifying_table1_permuted_mnist", "workers=4"),
     study("unifying_table1_cifar10_100", "workers=4"),
