@@ -29,7 +29,7 @@ def options(group: str) -> list[str]:
 
 CHOICES = [
     (group, name)
-    for group in ("benchmark", "scenario", "model", "optim", "method", "fisher", "grid", "scale")
+    for group in ("benchmark", "protocol", "scenario", "model", "optim", "method", "fisher", "grid", "scale")
     for name in options(group)
 ]
 
@@ -112,7 +112,7 @@ def test_every_choice_runs_two_steps(
     rows = rows_of(planned, tmp_path)
     assert {row["status"] for row in rows} == {"ok"}
     assert len(rows) == len(planned.arms[0].cfg["grid"]["lambdas"] if planned.arms[0].uses_lambda else [None])
-    column = {"scale": None, "grid": None, "optim": None}.get(group, group)
+    column = {"protocol": None, "scale": None, "grid": None, "optim": None}.get(group, group)
     if column:
         assert rows[0][column] == SAME.get(name, name)
     (arm,) = planned.arms

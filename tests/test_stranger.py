@@ -39,7 +39,7 @@ def test_the_page_has_an_example_of_each() -> None:
         "conf/method/strongest.yaml",
         "cl_repro/benchmarks/backwards.py",
         "conf/benchmark/backwards.yaml",
-        "conf/benchmark/split_digits_long.yaml",
+        "conf/protocol/digits_long.yaml",
         "conf/study/digits_long.yaml",
     ]
 
@@ -71,7 +71,7 @@ def test_the_examples_run_and_their_tests_pass(tmp_path: Path) -> None:
     ]
     with (copy / "results" / "digits_long_smoke" / "runs.csv").open() as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"finetune", "ewc", "strongest"}
-    chosen = "fisher-uniform or method-l1] or method-strongest or benchmark-backwards or split_digits_long"
+    chosen = "fisher-uniform or method-l1] or method-strongest or benchmark-backwards or protocol-digits_long"
     out = call("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_config.py", "-k", chosen)
     assert re.search(r"\b5 passed", out), out
 
