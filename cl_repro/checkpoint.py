@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_repro import moved
 from cl_repro.engine import Experiment, Middle, Progress, Seconds, Stack, start
 from cl_repro.types import Tree
 
@@ -162,6 +163,7 @@ def restored(state: Any) -> Any:
         return {name: restored(value) for name, value in state.items()}
     if isinstance(state, tuple):
         module, name, values = state
+        module, _, name = moved.now(f"{module}.{name}").rpartition(".")
         kind = getattr(sys.modules[module], name)
         if not (isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")):
             raise ValueError(name)

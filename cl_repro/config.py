@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from cl_repro import moved
 from cl_repro.errors import UserError
 from cl_repro.records.csvs import UNWRITABLE
 
@@ -167,7 +168,7 @@ def find(group: str, target: Any) -> Any:
             factory of this package.
     """
     try:
-        factory = resolve_name(target)
+        factory = resolve_name(moved.now(target))
     except (AttributeError, ImportError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"{group}._target_={target}: must be the dotted path of a factory ({text})") from error
@@ -181,7 +182,7 @@ def find(group: str, target: Any) -> Any:
 
 def within(path: str, packages: Collection[str]) -> bool:
     """Whether a dotted path is that of one of these packages, or of something in one."""
-    return any(re.match(rf"{re.escape(package)}([.:]|$)", path) for package in packages)
+    return any(moved.within(path, package) for package in packages)
 
 
 def check_targets(cfg: Mapping[str, Any]) -> None:

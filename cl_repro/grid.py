@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from cl_repro import moved
 from cl_repro.errors import UserError
 
 SCHEMA_VERSION = 1  # of the results; goes up when code changes what the same configuration computes
@@ -55,11 +56,11 @@ def canonical(value: Any) -> Any:
     """Equal settings, equal text.
 
     1, 1.0 and 1e0 are one number; keys that only describe are left out, and so are keys that are null, so that a new
-    option whose default is null renames no old result.
+    option whose default is null renames no old result. Code that has moved has the name that it had first.
     """
     if isinstance(value, Mapping):
         kept = {k: v for k, v in sorted(value.items()) if k not in DESCRIPTION and v is not None}
-        return {str(k): canonical(v) for k, v in kept.items()}
+        return {str(k): moved.first(str(v)) if k == "_target_" else canonical(v) for k, v in kept.items()}
     if isinstance(value, list | tuple):
         return [canonical(v) for v in value]
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from cl_repro import moved
 from cl_repro.grid import DESCRIPTION, SCIENCE, SWITCHES
 
 Settings = dict[str, str]  # place -> value, as text
@@ -47,6 +48,8 @@ def flat(place: str, value: Any) -> Settings:
         for key, inner in value.items():
             found |= flat(f"{place}.{key}", inner) if key not in DESCRIPTION else {}
         return found
+    if place.endswith("._target_"):
+        return {place: moved.first(str(value))}
     return {} if value is None else {place: text(value)}
 
 
