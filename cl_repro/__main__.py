@@ -5,7 +5,6 @@ lambda in another code base's EWC, `export` sends finished runs to other tools.
 """
 
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -27,15 +26,15 @@ from cl_repro.compose import (
     arms_of,
     from_command_line,
     literal,
+    note_typed,
     of_composition,
     one_line,
     permitted,
+    typed,
 )
 from cl_repro.config import CONF, register
 from cl_repro.errors import UserError
 from cl_repro.records import LAUNCH, check_place
-
-TYPED = "CL_REPRO_TYPED"  # environment variable: the command line, for all jobs of its sweep
 
 register()
 
@@ -60,9 +59,7 @@ def run(cfg: DictConfig) -> None:
     """Compute what is missing, then draw and print what there is; of a sweep the command that started it does."""
     overrides = list(HydraConfig.get().overrides.task)
     # Not the overrides: a file can write `hydra.overrides.task` and `hydra.sweeper.params`, too.
-    arms = permitted(
-        arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), shlex.split(os.environ.get(TYPED, ""))
-    )
+    arms = permitted(arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), typed())
     from cl_repro import provenance, runtime, study, worker  # noqa: PLC0415 - slow, as torch is, and not needed above
 
     worker.end_with_parent()
@@ -140,7 +137,7 @@ def main() -> None:
     """Entry point: a user's mistake is one line on standard error, and exit status 2."""
     os.environ[LAUNCH] = uuid.uuid4().hex  # for all jobs and processes of this command
     sys.argv[1:] = map(literal, sys.argv[1:])
-    os.environ[TYPED] = shlex.join(sys.argv[1:])
+    note_typed(sys.argv[1:])
     # Hydra then hands its exceptions to us instead of printing them on several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

@@ -1,6 +1,7 @@
 """From a command line to the resolved configuration of every arm. No torch."""
 
 import inspect
+import os
 import re
 import traceback
 from argparse import ArgumentTypeError
@@ -25,6 +26,7 @@ ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
 CompositionError = (*ConfigurationError, OSError, OverflowError, ValueError)
 
 
+TYPED = "CL_REPRO_TYPED"  # environment variable: the settings on the command line, by name, for all jobs of its sweep
 # What an arm cannot have of its own.
 OF_THE_STUDY = {
     "allow_targets", "arms", "checkpoint_every", "copy", "data_dir", "deterministic", "device", "max_replicas", "name",
@@ -146,6 +148,16 @@ def permitted(arms: list[dict[str, Any]], typed: Iterable[str]) -> list[dict[str
     if given and "allow_targets" not in keys(typed):
         raise UserError(f"allow_targets={given}: must be typed on the command line: no file may allow what code runs")
     return arms
+
+
+def note_typed(arguments: Iterable[str]) -> None:
+    """Say, for this process and all jobs of its sweep, which settings were typed."""
+    os.environ[TYPED] = " ".join(sorted(keys(arguments) & {one.name for one in fields(Schema)}))
+
+
+def typed() -> list[str]:
+    """What `note_typed` said, here or where the sweep was started."""
+    return os.environ.get(TYPED, "").split()
 
 
 def keys(overrides: Iterable[str]) -> set[str]:

@@ -19,6 +19,10 @@ class OutOfMemoryError(UserError):
     """A device has no memory for what was asked of it; half as many replicas may fit."""
 
 
+class ElsewhereError(UserError):
+    """What jobs of other machines need cannot be measured on this one; the text says why."""
+
+
 class Parser(argparse.ArgumentParser):
     """Its mistakes are a user's, in one line."""
 

@@ -1,16 +1,28 @@
 """What a study would cost, before it is launched: measured on this device, not guessed."""
 
 import math
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from cl_repro import engine, grid, runtime, study, worker
-from cl_repro.errors import visible
+from cl_repro import checkpoint, engine, grid, runtime, stacking, study, worker
+from cl_repro.data.files import MissingDataError
+from cl_repro.errors import ElsewhereError, UserError, visible
 from cl_repro.records import Store
 from cl_repro.status import clock
 
 SHORT, LONG = 10, 40  # iterations per task of the two calibration runs; the difference is training alone
 BYTES_PER_RUN = 2500  # of CSV text, measured: five tasks
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
+CPUS = 4  # of a job at most, with workers=auto on CPUs: one that asks for more waits longer for them
+MARGIN = 1.25  # times the memory that was held when it was measured
+
+
+class Needs(NamedTuple):
+    """What a job of a sweep needs of its machine."""
+
+    cpus: int  # one for each process
+    memory: int  # bytes, of all its processes
 
 
 def plan(arms_cfg: list[dict[str, Any]]) -> None:
@@ -65,6 +77,73 @@ def seconds_per_run(workshop: worker.Workshop, arm: grid.Arm, cells: list[grid.C
     steps = engine.lengths(experiment, workshop.method(arm.cfg), cells[0].seed)
     mean = sum(steps) / len(steps)
     return (fixed + per_iteration * mean) / len(cells)
+
+
+def needs(jobs: Sequence[list[dict[str, Any]]], cpus: int | None = None, gpus: int = 0) -> Needs:
+    """What each job of a sweep needs: as much as the one that needs most.
+
+    Every kind of chunk is computed with few steps and examples here, in this process: call it in one of its own.
+
+    Args:
+        jobs: of each the arms, as for `plan`.
+        cpus: of a job, where they are given.
+        gpus: of a job.
+
+    Returns:
+        The needs.
+
+    Raises:
+        ElsewhereError: the jobs are for CUDA devices, of which this machine has none, or it does not have their data.
+        UserError: what a launch would refuse, if it would refuse all of the jobs.
+    """
+    runtime.prepare()
+    place = {"auto": "cuda:0" if gpus else "cpu", "cuda": "cuda:0"}
+    jobs = [[cfg | {"device": place.get(cfg["device"], cfg["device"])} for cfg in arms] for arms in jobs]
+    if any(arms[0]["device"].startswith("cuda") for arms in jobs) and not runtime.cuda_devices():
+        raise ElsewhereError("this machine has no CUDA device")
+    shared = Counter(grid.digest([study.public(cfg) for cfg in arms], 8) for arms in jobs)  # one study, several jobs
+    most, refused = Needs(0, 0), None
+    workshop = worker.Workshop(lambda *_: None)
+    for arms in {grid.digest([alike(cfg) for cfg in arms], 8): arms for arms in reversed(jobs)}.values():
+        try:
+            planned = study.plan(arms)
+        except MissingDataError as error:
+            raise ElsewhereError(str(error)) from error
+        except UserError as error:  # the job says so itself
+            refused = error
+            continue
+        copies = shared[grid.digest([study.public(cfg) for cfg in arms], 8)]
+        n_chunks, workers = math.ceil(len(planned.chunks) / copies), arms[0]["workers"]
+        if workers == "auto":
+            workers = cpus or (max(1, gpus) * planned.processes if gpus else CPUS)
+        n = min(workers, n_chunks)
+        for chunk in {
+            tuple(sorted({c.arm for c in chunk})): chunk for chunk in sorted(planned.chunks, key=len)
+        }.values():
+            rehearse(workshop, planned, chunk)
+        processes = n + (n > 1)  # one that only hands out the chunks
+        held = MARGIN * processes * runtime.peak_memory("cpu")
+        most = Needs(max(most.cpus, cpus or n), max(most.memory, math.ceil(held)))
+    if refused and not most.cpus:
+        raise refused
+    return most
+
+
+def alike(cfg: dict[str, Any]) -> dict[str, Any]:
+    """A configuration but for what changes no need: which seeds and lambdas, not how many."""
+    of_grid = cfg["grid"] | {"lambdas": len(cfg["grid"].get("lambdas") or ())}
+    return study.public(cfg) | {"workers": cfg["workers"], "seeds": len(cfg["seeds"]), "lam": None, "grid": of_grid}
+
+
+def rehearse(workshop: worker.Workshop, planned: study.Plan, chunk: Sequence[grid.Cell]) -> None:
+    """Hold at some moment what a chunk holds: all its tasks, short, its checkpoints, and the draws of a whole task."""
+    arm = planned.arms[chunk[0].arm]
+    experiment, method = workshop.experiment(arm, planned.device), workshop.method(arm.cfg)
+    estimators = [workshop.estimator(planned.arms[cell.arm].cfg) for cell in chunk]
+    replicas = [engine.Replica(c.seed, c.lam or 0.0, e) for c, e in zip(chunk, estimators, strict=True)]
+    for at in engine.stages(stacking.shortened(experiment, method, estimators), method, replicas, {}):
+        checkpoint.dump(at, experiment, {})
+    next(engine.stages(experiment._replace(share_first_task=False), method, replicas, {}, every=1))
 
 
 def size(n_bytes: float) -> str:

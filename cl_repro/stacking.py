@@ -148,12 +148,7 @@ def cost(
     Returns:
         What they need.
     """
-    n = max(EXAMPLES, experiment.rows_per_pass, experiment.batch_size, method.inspects)
-    if estimator:
-        n = max(n, estimator.rows(1), estimator.batch_size or 1)
-    short = experiment._replace(
-        benchmark=thinned(experiment.benchmark, n), iterations=max(STEPS, method.warm_up + 1), share_first_task=False
-    )
+    short = shortened(experiment, method, [estimator])
     seeds = cfg["seeds"][:2]  # with two, each replica has mini-batches of its own
     replicas = [engine.Replica(seeds[i % len(seeds)], float(cfg["lam"]), estimator) for i in range(k)]
     if k == 1:
@@ -164,6 +159,17 @@ def cost(
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(experiment.device)  # a run's row says what the run has held
     return Cost(seconds / short.steps(1) / k, held)
+
+
+def shortened(
+    experiment: engine.Experiment, method: Method, estimators: Sequence[Estimator | None]
+) -> engine.Experiment:
+    """A few steps a task, on a part of its examples: as many as one pass, or one of these estimators, needs at once."""
+    n = max(EXAMPLES, experiment.rows_per_pass, experiment.batch_size, method.inspects)
+    for estimator in filter(None, estimators):
+        n = max(n, estimator.rows(1), estimator.batch_size or 1)
+    steps = max(STEPS, method.warm_up + 1)
+    return experiment._replace(benchmark=thinned(experiment.benchmark, n), iterations=steps, share_first_task=False)
 
 
 def trained(experiment: engine.Experiment, method: Method, replicas: Sequence[engine.Replica]) -> float:

@@ -1,6 +1,7 @@
 """The tables of a sweep, once, by the command that started it: its jobs, wherever they run, note their folders."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +9,37 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from cl_repro import analysis
+from cl_repro import analysis, errors
+from cl_repro.compose import TYPED, written
 from cl_repro.records import LAUNCH, Lock
 
 NOTES = "CL_REPRO_NOTES"  # environment variable: the folder of the notes, for all jobs of a sweep
 
 
 class Noted(Callback):
-    """Tells the jobs of a sweep where their notes go (`hydra.callbacks` of the configuration)."""
+    """Tells the jobs of a sweep what they have in common (`hydra.callbacks` of the configuration)."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """In the process that starts the jobs, before them."""
-        os.environ[NOTES] = str(Path(config.hydra.sweep.dir).absolute())
-        if "partition" in config.hydra.launcher:
-            from cl_repro.slurm import without_accounts  # noqa: PLC0415 - submitit is an extra
+        """In the process that starts the jobs, before them. What it says is set as if it had been typed.
 
-            without_accounts()
+        So it reaches jobs that are not given the environment, too, as with SLURM's --export=NONE.
+        """
+        os.environ[NOTES] = str(Path(config.hydra.sweep.dir).absolute())
+        of_jobs = [f"+hydra.job.env_set.{name}={written(os.environ[name])}" for name in (NOTES, LAUNCH, TYPED)]
+        config.hydra.overrides.hydra.extend(of_jobs)
+        if "partition" in config.hydra.launcher:
+            from cl_repro import slurm  # noqa: PLC0415 - submitit is an extra
+
+            with errors.entry_point():  # Hydra makes a warning of what a callback raises
+                slurm.check_time(config.hydra.launcher)
+                for key, value in slurm.resources(config).items():
+                    config.hydra.launcher[key] = value
+                    config.hydra.overrides.hydra.append(f"hydra.launcher.{key}={value}")
+                slurm.without_accounts()
 
 
 def note(folder: Path) -> None:
     """Of a job: its results are in this folder."""
-    if not (NOTES in os.environ and LAUNCH in os.environ):  # a job that was given no environment
-        return
     notes = Path(os.environ[NOTES])
     notes.mkdir(parents=True, exist_ok=True)
     (notes / f"{os.environ[LAUNCH]}-{HydraConfig.get().job.num}").write_text(str(folder.absolute()), encoding="utf-8")
@@ -42,8 +52,20 @@ def show() -> None:
     folders = dict.fromkeys(Path(os.path.relpath(path.read_text(encoding="utf-8"))) for path in notes)
     for path in notes:
         path.unlink()
+    if not notes:
+        tidy(there)
     for folder in folders:
         draw(folder)
+
+
+def tidy(there: Path) -> None:
+    """Remove what Hydra has made for a sweep of which no job began, as far as nothing else is there."""
+    with suppress(OSError):
+        for job in there.glob("[0-9]*"):
+            job.rmdir()
+        (there / "multirun.yaml").unlink(missing_ok=True)
+        there.rmdir()
+        there.parent.rmdir()
 
 
 def draw(folder: Path) -> None:

@@ -21,10 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from cl_repro import grid, study
 from cl_repro.__main__ import refuse, share
 from cl_repro.analysis import read
+from cl_repro.compose import TYPED, note_typed, written
 from cl_repro.config import CONF
 from cl_repro.errors import UserError
-from cl_repro.records import Store
+from cl_repro.records import LAUNCH, Store
 from cl_repro.records.schema import STUDY as FILES
+from cl_repro.sweep import NOTES, Noted
 
 TINY = ["seeds=[1]", "iterations=2"]
 
@@ -169,6 +171,19 @@ def test_copies_from_the_shell_try_a_chunk_once(tmp_path: Path, monkeypatch: pyt
 # --- what a job may use of its machine --------------------------------------------------------------------------------
 
 
+def test_a_job_without_the_environment_knows_its_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the jobs have in common comes with their configuration, whatever the folder is called."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(LAUNCH, "abc")
+    note_typed(["allow_targets=[x]", "lam=1", "-m"])
+    folder = str(tmp_path / "a b=', [c]")
+    cfg = hydra_cfg(f"hydra.sweep.dir={written(folder)}")
+    cfg = OmegaConf.create({"hydra": cfg})
+    Noted().on_multirun_start(cfg)
+    there = composed(tuple(cfg.hydra.overrides.hydra)).job.env_set
+    assert there == {NOTES: folder, LAUNCH: "abc", TYPED: "allow_targets lam"}
+
+
 @lru_cache
 def composed(overrides: tuple[str, ...]) -> DictConfig:
     """Hydra's own configuration."""
@@ -194,8 +209,8 @@ def hydra_cfg(*overrides: str, mode: RunMode = RunMode.MULTIRUN, num: int = 5) -
         (["hydra/launcher=workstation", "hydra.launcher.n_jobs=-5"], (2, 5)),
         (["hydra/launcher=local"], (1, 5)),
         (["hydra/launcher=local", "hydra.launcher.cpus_per_task=4"], (4, 5)),
-        (["hydra/launcher=slurm"], (4, None)),  # its devices are its own
-        (["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=null"], (8, None)),
+        (["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=4"], (4, None)),  # its devices are its own
+        (["hydra/launcher=slurm"], (8, None)),
     ],
 )
 def test_a_job_takes_its_share_of_the_machine(overrides: list[str], expected: tuple[int, int | None]) -> None:
@@ -352,6 +367,8 @@ def test_slurm_gets_one_array_and_a_job_it_preempts_continues(tmp_path: Path, mo
     asked = [
         "hydra.launcher.partition=gpu",
         "hydra.launcher.gpus_per_node=1",
+        "hydra.launcher.cpus_per_task=4",
+        "hydra.launcher.mem_gb=8",
         "hydra.launcher.timeout_min=30",
         "hydra.launcher.array_parallelism=2",
         'hydra.launcher.setup=["export CL_REPRO_COMMIT=from_setup"]',

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cli
 import processes
 import pytest
 
@@ -22,6 +23,8 @@ JOB = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher
 ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact}]"
 SMALL = ["study=split_digits_fisher", ARMS, "grid.lambdas=[10,1000]", "max_replicas=1", "checkpoint_every=1"]
 CELLS = 3  # a seed
+# What a job without the environment of its sweep is given: srun hands on to it what there is, and finds this package.
+PATHS = f"SLURM_EXPORT_ENV=ALL PYTHONPATH={cli.ROOT}"
 FOLDER = Path("results", "split_digits_fisher")
 CIRCUMSTANCES = {"finished", "git_sha", "dirty", "peak_memory", "hardware"} | {
     key for key in STUDY["runs.csv"] if key.startswith("seconds_")
@@ -101,14 +104,35 @@ def requeued(folder: Path) -> int:
 
 
 def test_two_jobs_on_two_nodes_share_a_study_and_the_terminal_has_its_table(tmp_path: Path) -> None:
-    work = ["seeds=[1,2]", "iterations=200", "copy=1,2", "hydra.launcher.cpus_per_task=2"]  # one job fills a node
-    done = swept(tmp_path / "slurm", *work)
+    work = ["seeds=[1,2]", "iterations=200"]
+    one_job_fills_a_node = ["copy=1,2", "hydra.launcher.cpus_per_task=2"]
+    done = swept(tmp_path / "slurm", *work, *one_job_fills_a_node)
     assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
     assert f"{FOLDER}/runs.csv" in done.stdout
-    lines = done.stderr.splitlines()
+    lines = done.stderr.splitlines()  # cpus_per_task and mem_gb are typed
     assert lines in ([], ["sacct keeps no accounts here: the queue is asked instead"])
-    assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work[:2])
+    assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work)
     assert len(science(tmp_path / "slurm")["runs.csv"]) == 2 * CELLS
+
+
+def test_jobs_ask_for_what_their_chunks_hold_and_need_no_environment(tmp_path: Path) -> None:
+    """Two processes, of one of two copies that share six chunks; SLURM keeps a job's record for five minutes."""
+    measured = ["hydra.launcher.cpus_per_task=null", "hydra.launcher.mem_gb=null", "workers=2", "copy=1,2"]
+    bare = ["+hydra.launcher.additional_parameters.export=NONE", f'hydra.launcher.setup=["export {PATHS}"]']
+    work = ["seeds=[1,2]", "iterations=20"]
+    done = swept(tmp_path / "slurm", *work, *measured, *bare)
+    assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
+    assert f"{FOLDER}/runs.csv" in done.stdout
+    [number] = {name.split("_")[0] for name in log_ids(tmp_path / "slurm")}
+    asked = {line for line in queue("--states=all", f"--jobs={number}", "--format=%C %m")}
+    [(cpus, memory)] = [line.split() for line in asked]
+    gb = int(re.fullmatch(r"(\d+)G", memory)[1])
+    assert f"a job asks for hydra.launcher.cpus_per_task={cpus} and hydra.launcher.mem_gb={gb}, as meas" in done.stderr
+    assert cpus == "2"
+    with open(tmp_path / "slurm" / FOLDER / "runs.csv", newline="") as file:
+        held = 3 * max(int(row["peak_memory"]) for row in csv.DictReader(file))  # the third hands out the chunks
+    assert held <= gb * 2**30 <= 1.5 * held + 2**30
+    assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work)
 
 
 def test_a_chunk_longer_than_a_job_may_last_ends(tmp_path: Path) -> None:

@@ -109,6 +109,16 @@ def test_a_sweep_from_the_shell_fills_one_folder(
     assert not list((tmp_path / "results" / "multirun").glob("*-*"))
 
 
+def test_a_sweep_that_is_refused_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.run(monkeypatch, tmp_path, "-m", "lam=-1,-2") == 2
+    assert not list(tmp_path.iterdir())
+    kept = tmp_path / "results" / "multirun" / "0" / "mine"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert cli.run(monkeypatch, tmp_path, "-m", "lam=-1,-2") == 2
+    assert kept.exists()
+
+
 def test_a_sweep_of_which_a_job_is_refused_shows_what_the_others_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
