@@ -113,7 +113,8 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str], name: str = "config") -> 
     """
     if cfg.arms is None:
         return used([resolve(cfg)], overrides)
-    arms = OmegaConf.to_container(cfg.arms, resolve=True) if OmegaConf.is_config(cfg.arms) else cfg.arms
+    given = OmegaConf.to_container(cfg.arms, resolve=True) if OmegaConf.is_config(cfg.arms) else cfg.arms
+    arms = written_out(given) if isinstance(given, list) else given
     if not isinstance(arms, list) or not arms or not all(map(is_choice, arms)):
         raise UserError(
             f"arms={arms}: must be a list of choices such as [{{method: finetune}}, {{method: ewc, fisher: exact}}]"
@@ -133,6 +134,43 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str], name: str = "config") -> 
             name = ", ".join(f"{key}={'null' if value is None else value}" for key, value in arm.items())
             raise UserError(f"arm {name}: {one_line(error)}") from None
     return used(result, overrides)
+
+
+def written_out(arms: list[Any]) -> list[Any]:
+    """Arms, with every block `{for_each: {scenario: [task, class]}, arms: [...]}` as its arms for each choice in turn.
+
+    In a block an arm may have a value for each choice, `lam: {task: 0.1, class: 10.0}`; `{}` in a text is the choice,
+    as in `label: replay-{}_images`; an arm that makes the choice itself, `scenario: task`, is there for that one alone.
+
+    Raises:
+        UserError: a block of another form.
+    """
+    result = []
+    for one in arms:
+        if not (isinstance(one, dict) and "for_each" in one):
+            result.append(one)
+            continue
+        match one:
+            case {"for_each": {**each}, "arms": [*inner], **rest} if len(each) == 1 and not rest:
+                [(key, choices)], inner = each.items(), written_out(inner)
+            case _:
+                choices, inner = None, []
+        if not (isinstance(choices, list) and all(map(is_scalar, choices)) and all(isinstance(a, dict) for a in inner)):
+            raise UserError(f"arms: {one}: must be {{for_each: {{key: [choice, choice]}}, arms: [{{method: ewc}}]}}")
+        result += [
+            {key: choice} | {name: chosen(value, choice) for name, value in arm.items()}
+            for choice in choices
+            for arm in inner
+            if arm.get(key, choice) == choice
+        ]
+    return result
+
+
+def chosen(value: Any, choice: Any) -> Any:
+    """What a value in a block is for one choice."""
+    if isinstance(value, dict):
+        return value.get(choice, value)
+    return value.replace("{}", str(choice)) if isinstance(value, str) else value
 
 
 def used(arms: list[dict[str, Any]], overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -174,8 +212,13 @@ def is_value(key: str, value: Any) -> bool:
     """A scalar; of a key that chooses no file of a group, a list of scalars, too."""
     if isinstance(value, list):
         setting = ("." in key and "@" not in key) or key in ("seeds", "iterations")
-        return setting and not any(isinstance(one, dict | list) for one in value)
-    return not isinstance(value, dict)
+        return setting and all(map(is_scalar, value))
+    return is_scalar(value)
+
+
+def is_scalar(value: Any) -> bool:
+    """No list and no mapping."""
+    return not isinstance(value, dict | list)
 
 
 def written(value: Any) -> str:

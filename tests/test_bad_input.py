@@ -643,6 +643,12 @@ arms=[{method:ewc,retry:failed}] | arms: retry is one for all arms of a study: s
 arms=[{method:ewc,copy:2}] | arms: copy is one for all arms of a study: set it beside arms, not in one of them
 arms=[{method:ewc,lam:-1}] | lambda=-1.0: must be a finite number of at least 0
 arms=[{method:ewc,arms:[]}] | arms=[{'method': 'ewc', 'arms': []}]: must be a list of choices such as [{method:
+arms=[{for_each:{scenario:[task]}}] | arms: {'for_each': {'scenario': ['task']}}: must be {for_each: {key: [choice,
+arms=[{for_each:{scenario:task},arms:[{method:ewc}]}] | arms: {'for_each': {'scenario': 'task'}, 'arms': [{'method':
+arms=[{for_each:{scenario:[[task]]},arms:[{method:ewc}]}] | arms: {'for_each': {'scenario': [['task']]}, 'arms':
+arms=[{for_each:{scenario:[task]},arms:[ewc]}] | arms: {'for_each': {'scenario': ['task']}, 'arms': ['ewc']}: must be
+arms=[{for_each:{scenario:[task]},arms:[{lam:{class:1}}]}] | arms=[{'scenario': 'task', 'lam': {'class': 1}}]: must be a
+arms=[{for_each:{scenario:[]},arms:[{method:ewc}]}] | arms=[]: must be a list of choices such as
 arms=[{}] | arms=[{}]: must be a list of choices such as [{method: finetune}, {method: ewc, fisher: exact}]
 arms=[null] | arms=[None]: must be a list of choices such as [{method: finetune}, {method: ewc, fisher:
 arms={method:ewc} | arms={'method': 'ewc'}: must be a list of choices such as [{method: finetune}, {method: ewc,

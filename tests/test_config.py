@@ -13,9 +13,10 @@ import made_data
 import made_tiny_imagenet
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from cl_repro import plan, provenance, runtime, study, worker
-from cl_repro.compose import arms_of
+from cl_repro.compose import arms_of, written_out
 from cl_repro.config import CONF, check
 from cl_repro.data.arrays import CHECKSUMS, checksum
 from cl_repro.errors import UserError
@@ -128,14 +129,14 @@ STUDIES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) fo
 def as_written(name: str) -> Any:
     """A study, its arms not composed."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=[f"study={name}"])
+        return OmegaConf.to_container(hydra.compose("config", overrides=[f"study={name}"]))
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs_two_steps(name: str, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sets if name in FAST else made_sets(monkeypatch, tmp_path / "data", images=280)
     first = as_written(name)
-    arms_choose = any("iterations" in arm for arm in first["arms"] or ())
+    arms_choose = any("iterations" in arm for arm in written_out(first["arms"] or []))
     if name == "tiny_imagenet_search":
         made_tiny_imagenet.write(monkeypatch, folder)
         arms_choose = True  # what a batch of the Fisher is, and how many tasks
