@@ -29,8 +29,8 @@ CompositionError = (*ConfigurationError, OSError, OverflowError, ValueError)
 TYPED = "CL_REPRO_TYPED"  # environment variable: the settings on the command line, by name, for all jobs of its sweep
 # What an arm cannot have of its own.
 OF_THE_STUDY = {
-    "allow_targets", "arms", "checkpoint_every", "copy", "data_dir", "deterministic", "device", "max_replicas", "name",
-    "results_dir", "retry", "save", "scale", "study", "suffix", "time_budget", "workers",
+    "allow_targets", "analysis", "arms", "checkpoint_every", "copy", "data_dir", "deterministic", "device",
+    "max_replicas", "name", "results_dir", "retry", "save", "scale", "study", "suffix", "time_budget", "workers",
 }  # fmt: skip
 # Keys whose value is text or the name of a file, and what Hydra would take for something else.
 TEXTS = {one.name for one in fields(Schema) if one.type in (str, str | None)}
@@ -174,7 +174,9 @@ def chosen(value: Any, choice: Any) -> Any:
 
 
 def used(arms: list[dict[str, Any]], overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """The arms, if a `lam` of the command line reaches one of them: a grid has lambdas of its own."""
+    """The arms, if all that was typed reaches one of them: a grid has lambdas of its own, no run reads `analysis`."""
+    if typed := sorted(key for key in keys(overrides) if key.partition(".")[0] == "analysis"):
+        raise UserError(f"{typed[0]}=: figures and tables read it in the study's file, conf/study/; write it there")
     if "lam" in keys(overrides) and not any(arm["grid"].get("lambdas") == [arm["lam"]] for arm in arms):
         raise UserError(f"lam={arms[0]['lam']:g}: this grid has lambdas of its own; choose grid=one, or leave out lam=")
     return arms

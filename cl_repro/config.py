@@ -77,6 +77,7 @@ class Schema:
     fisher: Any = None
     grid: dict[str, Any] = field(default_factory=dict)
     arms: Any = None
+    analysis: dict[str, Any] = field(default_factory=dict)
     allow_targets: list[str] = field(default_factory=list)
 
 

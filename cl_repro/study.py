@@ -200,7 +200,7 @@ def stopped(planned: Plan, store: Store, time_budget: float | None) -> bool:
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the folders of this machine, and the same for every job that shares the work."""
-    own = (*provenance.FOLDERS, "copy", "time_budget", "checkpoint_every", "save", "allow_targets")
+    own = (*provenance.FOLDERS, "analysis", "copy", "time_budget", "checkpoint_every", "save", "allow_targets")
     return {key: value for key, value in cfg.items() if key not in own}
 
 

@@ -3,11 +3,13 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
 
+import cli
 import made_results
 import matplotlib.image
 import numpy as np
@@ -20,6 +22,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 import cl_repro
+from cl_repro import grid, study
 from cl_repro.analysis import dots, matrices, report, settings
 from cl_repro.analysis.accuracy import interval_text, lambda_text
 from cl_repro.analysis.arms import LOOKS, grid_of, label, look, looks_of
@@ -742,11 +745,36 @@ def test_settings_are_the_issues_numbers():
 
 
 def test_a_study_overrides_settings_key_by_key(tmp_path):
-    path = tmp_path / "analysis.yaml"
-    text = (settings.conf_dir() / "analysis.yaml").read_text()
-    path.write_text(text + "  other:\n    delta_points: {ewc: 2.5}\n")
-    assert settings.load("other", path).delta_points == {"ewc": 2.5, "finetune": 5.0}
-    assert settings.load(MNIST, path).delta_points["ewc"] == 0.5
+    conf = shutil.copytree(settings.conf_dir(), tmp_path / "conf")
+    (conf / "study" / "other.yaml").write_text("analysis: {delta_points: {ewc: 2.5}, pairs: [[a, b]], note: said}\n")
+    twin = "defaults: [other, override /model: mlp, _self_]\nanalysis: {delta_points: {si: 1}, note: null}\n"
+    (conf / "study" / "twin.yaml").write_text(twin)
+    assert settings.load("other", conf).delta_points == {"ewc": 2.5, "finetune": 5.0}
+    assert settings.load(MNIST, conf).delta_points["ewc"] == 0.5
+    found = settings.load("twin", conf)  # begins with the other, as its runs do
+    assert (found.pairs, found.note) == ((("a", "b"),), None)
+    assert found.delta_points == {"ewc": 2.5, "finetune": 5.0, "si": 1.0}
+
+
+@pytest.mark.parametrize("name", ["", "no study", "../analysis", "a" * 5000, "\0", "a/b"])
+def test_a_study_that_conf_does_not_have_has_the_settings_of_all(name):
+    assert settings.load(name)._replace(published_study="") == settings.load("runs")._replace(published_study="")
+
+
+def test_settings_of_every_study_are_those_that_hydra_composes():
+    """A study that begins with another has its settings, for whom reads the file as for whom runs it."""
+    for name in ("split_cifar10_timing", "split_cifar10_fisher_draft"):
+        (composed,) = cli.arms(f"study={name}", "arms=null")
+        own, found = composed["analysis"], settings.load(name)
+        assert own["title"] == found.title and list(found.verdict_scales) == own["verdict_scales"] == ["paper"]
+        assert (own["estimated_minutes"] or {}) == found.estimated_minutes
+        assert own.get("published_study", name) == found.published_study
+
+
+def test_what_figures_ask_of_a_study_changes_no_run(tmp_path):
+    (cfg,) = cli.arms("benchmark=split_digits")
+    other = cfg | {"analysis": {"title": "another"}}
+    assert grid.make_arm(other)[2:4] == grid.make_arm(cfg)[2:4] and study.public(other) == study.public(cfg)
 
 
 @pytest.mark.parametrize(
@@ -756,19 +784,37 @@ def test_a_study_overrides_settings_key_by_key(tmp_path):
         ("  ewc: 0.5", "  ewc: -1", "delta_points = .* must be positive"),
         ("  resamples: 2000", "  resamples: many", "analysis.yaml: .*many"),
         ("  wilcoxon: 6", "  wilcoxon: 1", "at_least.wilcoxon = 1 must be at least 2"),
-        ("estimated_minutes: {}", "estimated_minutes: {a GPU: 0}", "estimated_minutes = .* must be positive"),
+        ("estimated_minutes: null", "estimated_minutes: {a GPU: 0}", "estimated_minutes = .* must be positive"),
         ("trace_jump: 100", "trace_jump: 1", "trace_jump = 1.0 must be above 1"),
         ("width_points:", "widht_points:", "missing key 'width_points'"),
-        ("studies:", "more: 1\nstudies:", "unknown key 'more'"),
-        ("    published_study: split", "    publisht: split", "unknown key 'studies.split_mnist_timing.publisht'"),
+        ("kind:", "more: 1\nkind:", "unknown key 'more'"),
         ("confidence: 0.95", "confidence: [", "analysis.yaml: "),
     ],
 )
 def test_bad_settings_are_named(tmp_path, old, new, message):
-    path = tmp_path / "analysis.yaml"
-    text = (settings.conf_dir() / "analysis.yaml").read_text()
+    path = Path(shutil.copy(settings.conf_dir() / "analysis.yaml", tmp_path))
+    text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(UserError, match=message) as caught:
-        settings.load("split_mnist_timing", path)
+        settings.load("split_mnist_timing", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ("analysis: {publisht: 1}", r"mine\.yaml: unknown key 'analysis.publisht' \(keys: confidence"),
+        ("analysis: {kind: 1}", r"mine\.yaml: kind = 1 must be null or comparison"),
+        ("analysis: [1]", r"mine\.yaml: "),
+        ("analysis: {", r"mine\.yaml: while parsing a flow"),
+        ("[1]", r"mine\.yaml: must hold keys with values, holds a list"),
+    ],
+)
+def test_bad_settings_of_a_study_are_named_with_its_file(tmp_path, own, message):
+    shutil.copy(settings.conf_dir() / "analysis.yaml", tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "mine.yaml").write_text(own)
+    with pytest.raises(UserError, match=message) as caught:
+        settings.load("mine", tmp_path)
     assert "\n" not in str(caught.value)

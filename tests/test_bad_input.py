@@ -286,7 +286,8 @@ CONFIG = [
     Case("file", "config", "analysis_cut", TABLE, ["conf/analysis.yaml: while parsing a flow"],
          analysis("confidence: 0.95", "confidence: [")),
     Case("file", "config", "analysis_cut_ledger", ["ledger.py"], ["conf/analysis.yaml: while parsing a flow"],
-         lambda work: (analysis("confidence: 0.95", "confidence: [")(work), remove("results")(work))),
+         lambda work: (analysis("confidence: 0.95", "confidence: [")(work), remove("results")(work),
+                       shutil.copytree(CONF / "study", work / "conf/study"))),
     Case("file", "config", "analysis_missing", TABLE, ["no analysis settings at", "restore conf/analysis.yaml"],
          remove("conf/analysis.yaml")),
     Case("folder", "config", "missing", ["--config-dir", "nowhere", "study=mine"],
@@ -654,6 +655,8 @@ arms=[null] | arms=[None]: must be a list of choices such as [{method: finetune}
 arms={method:ewc} | arms={'method': 'ewc'}: must be a list of choices such as [{method: finetune}, {method: ewc,
 arms=ewc | arms=ewc: must be a list of choices such as [{method: finetune}, {method: ewc, fisher: exact}]
 arms=[{study:split_digits_fisher}] | arms: study is one for all arms of a study: set it beside arms, not in one of
+study=split_digits_fisher analysis.title=mine | analysis.title=: figures and tables read it in the study's
++analysis.kind=5 | analysis.kind=: figures and tables read it in the study's file
 arms=[{method:ewc,scale:smoke}] | arms: scale is one for all arms of a study: set it beside arms, not in one of them
 +foo=1 | foo: unknown key
 ++lam=-1 | lambda=-1.0: must be a finite number of at least 0

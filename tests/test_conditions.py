@@ -173,7 +173,7 @@ def test_times_of_different_conditions_are_refused(tmp_path):
 
 def test_a_comparison_takes_differences_and_ratios_only_between_like_runs(tmp_path):
     """A study of methods with protocols of their own, into whose folder a second command wrote other settings."""
-    name = "palliatives_split_mnist"  # conf/analysis.yaml says that its methods are compared as they are
+    name = "palliatives_split_mnist"  # its file says that its methods are compared as they are
     lwf = ("lwf", "lwf", "exact", {"optim": {"name": "sgd", "lr": 0.5}})
     plain = study_of(tmp_path / "plain", [NONE, EXACT, lwf], name)
     assert sorted(labels(plain)) == ["EXACT", "EXACT (lwf)", "None"]

@@ -222,7 +222,7 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
     Returns:
         One per config_id. Where two would share a name, what their study calls them (`label=`) is appended. So are the
         settings in which they differ: those that share a name even so, and all whose study does not itself say what it
-        compares (in conf/analysis.yaml), but for arms that it names.
+        compares (`analysis` in its file), but for arms that it names.
     """
     rows = runs.drop_duplicates("config_id")
     arms = unnamed(rows, folder)

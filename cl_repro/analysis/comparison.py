@@ -233,7 +233,7 @@ def scenario_table(found: list[Entry], scenario: str) -> Table:
 
 
 def pair_table(study: Study, found: list[Entry]) -> Table:
-    """The differences that conf/analysis.yaml lists, in each scenario, paired by seed."""
+    """The differences that the study's file lists, in each scenario, paired by seed."""
     at = {(entry.scenario, entry.name): entry for entry in found}
     asked = [
         (s, *pair) for s in scenarios_of(found) for pair in study.settings.pairs if all((s, n) in at for n in pair)

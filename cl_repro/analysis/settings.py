@@ -1,6 +1,7 @@
-"""The numbers of the analysis, from conf/analysis.yaml, for one study. Read with OmegaConf alone, without torch."""
+"""The numbers of the analysis, of conf/analysis.yaml and of one study. Read with OmegaConf alone, without torch."""
 
 import math
+import os
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -34,7 +35,7 @@ KEYS = (
 
 
 class Settings(NamedTuple):
-    """What conf/analysis.yaml says for one study."""
+    """The numbers of the analysis for one study."""
 
     confidence: float  # two-sided
     delta_points: dict[str, float]  # by method
@@ -61,49 +62,62 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
-def load(study: str, path: Path | None = None) -> Settings:
-    """The settings of a study.
+def load(study: str, conf: Path | None = None) -> Settings:
+    """The settings of a study: those of conf/analysis.yaml, but for what the study's own file says under `analysis`.
 
     Args:
-        study: as in the `study` column of runs.csv; its entry under `studies` overrides the top level.
-        path: the YAML file; None: conf/analysis.yaml.
+        study: as in the `study` column of runs.csv; its file is conf/study/<study>.yaml, if there is one.
+        conf: the folder of the configuration; None: the package's.
 
     Returns:
         The merged settings.
 
     Raises:
-        UserError: the file is missing or unreadable, a key is missing or unknown, or a value is outside its range.
+        UserError: a file is missing or unreadable, a key is missing or unknown, or a value is outside its range.
     """
-    path = path or conf_dir() / "analysis.yaml"
+    conf = conf or conf_dir()
+    path = conf / "analysis.yaml"
     if not path.is_file():
         raise UserError(f"no analysis settings at {path}: restore conf/analysis.yaml")
-    try:
-        return _merged(study, path, _content(path))
-    except UserError:
-        raise
-    except (OmegaConfBaseException, YAMLError, AttributeError, TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+    return _settings(study, tuple((one, _content(one)) for one in (path, *_files(study, conf))))
+
+
+def _files(study: str, conf: Path) -> list[Path]:
+    """The file of a study, behind those that it begins with, as Hydra reads them; none if conf/ has no such study."""
+    path = conf / "study" / f"{study}.yaml"
+    if not os.path.isfile(path):  # which is false of a text that can name no file, too
+        return []
+    defaults = _tree(path, _content(path)).get("defaults") or []
+    bases = [one for one in defaults if isinstance(one, str) and one != "_self_"]
+    return [*(file for base in bases for file in _files(base, conf)), path]
 
 
 @cache
-def _merged(study: str, path: Path, content: str) -> Settings:
-    """`load` of this content, once: a ledger asks for the same studies many times."""
-    tree = _tree(path, content)
-    own = (tree.get("studies") or {}).get(study) or {}
-    _refuse_keys(tree, own, study, path)
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(tree, own))
-    return _checked(merged, study, path)
+def _settings(study: str, files: tuple[tuple[Path, str], ...]) -> Settings:
+    """`load` of these contents, once: a ledger asks for the same studies many times."""
+    place = " or ".join(str(path) for path, _ in files)
+    general, *own = (_tree(path, content) for path, content in files)
+    own = [tree.get("analysis") or {} for tree in own]
+    try:
+        _refuse("missing", [key for key in KEYS if key not in general], place)
+        _refuse("unknown", [key for key in general if key not in KEYS], place)
+        _refuse("unknown", [f"analysis.{key}" for one in own for key in one if key not in KEYS], place)
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(general, *own), resolve=True)
+        return _checked(merged, study, place)
+    except UserError:
+        raise
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{place}: {str(error).splitlines()[0]}") from error
 
 
 def companions() -> dict[str, str]:
-    """Studies that conf/analysis.yaml sets beside the published numbers of another, and which, e.g. a timing."""
-    path = conf_dir() / "analysis.yaml"
-    names = sorted(_tree(path, _content(path)).get("studies") or {})
+    """Studies that belong beside the published numbers of another, and which, e.g. a timing."""
+    names = sorted(path.stem for path in (conf_dir() / "study").glob("*.yaml"))
     return {name: beside for name in names if (beside := load(name).published_study) != name}
 
 
 def says_what_it_compares(study: str) -> bool:
-    """Whether conf/analysis.yaml lists a study's pairs, or its kind: then it is meant that its arms differ."""
+    """Whether a study lists its pairs, or its kind: then it is meant that its arms differ."""
     own = load(study)
     return bool(own.pairs or own.kind)
 
@@ -118,7 +132,7 @@ def _content(path: Path) -> str:
 @cache
 def _tree(path: Path, content: str) -> dict[str, Any]:
     try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(StringIO(content)), resolve=True)
+        tree: Any = OmegaConf.to_container(OmegaConf.load(StringIO(content)))
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -126,16 +140,12 @@ def _tree(path: Path, content: str) -> dict[str, Any]:
     return tree
 
 
-def _refuse_keys(tree: dict[str, Any], own: dict[str, Any], study: str, path: Path) -> None:
-    missing = [key for key in KEYS if key not in tree]
-    unknown = [key for key in tree if key not in (*KEYS, "studies")]
-    unknown += [f"studies.{study}.{key}" for key in own if key not in KEYS]
-    for problem, keys in (("missing", missing), ("unknown", unknown)):
-        if keys:
-            raise UserError(f"{path}: {problem} key {keys[0]!r} (keys: {', '.join(KEYS)}, studies)")
+def _refuse(problem: str, keys: list[str], place: str) -> None:
+    if keys:
+        raise UserError(f"{place}: {problem} key {keys[0]!r} (keys: {', '.join(KEYS)})")
 
 
-def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
+def _checked(tree: dict[str, Any], study: str, place: str) -> Settings:
     settings = Settings(
         confidence=float(tree["confidence"]),
         delta_points={str(method): float(points) for method, points in tree["delta_points"].items()},
@@ -147,7 +157,9 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
         bootstrap_from=int(tree["at_least"]["bootstrap"]),
         gaps=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["gaps"]),
         verdict_scales=tuple(str(scale) for scale in tree["verdict_scales"]),
-        estimated_minutes={str(device): float(minutes) for device, minutes in tree["estimated_minutes"].items()},
+        estimated_minutes={
+            str(device): float(minutes) for device, minutes in (tree["estimated_minutes"] or {}).items()
+        },
         published_study=str(tree["published_study"] or study),
         pairs=tuple((str(minuend), str(subtrahend)) for minuend, subtrahend in tree["pairs"]),
         chosen_on=tuple(int(seed) for seed in tree["chosen_on"]),
@@ -173,5 +185,5 @@ def _checked(tree: dict[str, Any], study: str, path: Path) -> Settings:
     }
     for key, (value, obeyed, rule) in rules.items():
         if not obeyed:
-            raise UserError(f"{path}: {key} = {value} must be {rule}")
+            raise UserError(f"{place}: {key} = {value} must be {rule}")
     return settings
