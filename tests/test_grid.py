@@ -1,11 +1,16 @@
 """Identity of runs, and how a study is cut into stacks."""
 
+from pathlib import Path
+
 import cli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_repro import grid
+from cl_repro.config import CONF
+
+FISHERS = CONF / "fisher"
 
 
 def arms(*overrides: str) -> list[grid.Arm]:
@@ -33,6 +38,15 @@ def ids(*overrides: str) -> list[str]:
 )
 def test_what_is_not_science_or_only_spelt_differently_keeps_the_run(same: str) -> None:
     assert ids(same) == ids()
+
+
+@pytest.mark.parametrize("alias", [path.relative_to(FISHERS).with_suffix("") for path in FISHERS.rglob("*_*0.yaml")])
+def test_an_estimator_of_n_examples_names_itself(alias: Path) -> None:
+    """fisher=exact fisher.n=500 is fisher=exact_500: its name, its arm and its id."""
+    base, _, n = str(alias).rpartition("_")
+    (named,), (said,) = arms(f"fisher={alias}"), arms(f"fisher={base}", f"fisher.n={n}")
+    assert said.cfg["fisher"] == named.cfg["fisher"]
+    assert said[2:4] == named[2:4] and said.label == named.label == f"ewc-{alias}"
 
 
 OTHER_SCIENCE = [
