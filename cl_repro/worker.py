@@ -105,6 +105,7 @@ class Workshop:
             channels_last=cfg["channels_last"],
             cuda_graph=cfg["cuda_graph"],
             reinit=cfg["reinit"],
+            pause=min(5.0, cfg["checkpoint_every"] / 4),
         )
 
     def compute(self, job: Job, wait: bool = False) -> str:

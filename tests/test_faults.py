@@ -26,6 +26,7 @@ from filelock import Timeout
 
 from cl_repro import grid, plan, status, study, worker
 from cl_repro.__main__ import main
+from cl_repro.engine import lifecycle
 from cl_repro.errors import UserError
 from cl_repro.records import LAUNCH, Store, checkpoint_file, files
 from cl_repro.records.schema import RUNS, STUDY
@@ -227,6 +228,81 @@ def test_killed_at_random_moments_and_continued(tmp_path: Path, monkeypatch: pyt
     assert sum(landed[how, "training"] for how in HOW) >= 5
     assert sum(landed[how, "late"] for how in HOW) >= 5
     assert sum(landed[how, "early"] for how in HOW) >= 5
+
+
+# --- kill -9 within tasks ---------------------------------------------------------------------------------------------
+
+EVERY = 1.0  # seconds between two checkpoints
+LONG = ["grid.lambdas=[10]", "seeds=[1]", "workers=1", "iterations=4000", f"checkpoint_every={EVERY}"]
+
+
+class Journal:
+    """Every place in its tasks that a launch has reached, and when: where it began, and each stop between steps."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Forks of this process write it."""
+        self.path, advance, continued = path, lifecycle.advance, worker.continued
+
+        def noted(task: int, taken: int) -> None:
+            with open(path, "a") as file:
+                file.write(f"{os.getpid()} {task} {taken} {time.monotonic()}\n")
+
+        def advanced(course: lifecycle.Course, steps: int, *others: Any) -> None:
+            advance(course, steps, *others)
+            noted(course.task, course.taken)
+
+        def begun(*given: Any) -> Any:
+            at = continued(*given)
+            noted(at.learned if at else 0, at.middle.taken if at and at.middle else 0)
+            return at
+
+        monkeypatch.setattr(lifecycle, "advance", advanced)
+        monkeypatch.setattr(worker, "continued", begun)
+
+    def of(self, pid: int) -> dict[tuple[int, int], float]:
+        """(task, steps) -> when, of one launch."""
+        lines = [line.split() for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        return {(int(task), int(taken)): float(at) for own, task, taken, at in lines if int(own) == pid}
+
+
+@pytest.mark.slow
+def test_killed_at_20_random_moments_within_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kill costs: the seconds from the place that the next launch begins at, to the kill.
+
+    They are at most those between two checkpoints and, as the kill comes between two stops and a checkpoint is written
+    where the next stop would be late if it took as long as the longest before, two of the longest.
+    """
+    cli.undrawn(monkeypatch)
+    journal, rng = Journal(tmp_path / "journal", monkeypatch), moments()
+    undisturbed, killed, within, number = tmp_path / "undisturbed", 0, 0, itertools.count()
+    undisturbed.mkdir()
+    assert cli.run(monkeypatch, undisturbed, *LONG) == 0
+    while killed < 20:
+        folder, last = tmp_path / f"study {next(number)}", None
+        folder.mkdir()
+        results = folder / "results" / "runs"
+        while True:
+            launch = Fork(folder, *LONG)
+            processes.until(lambda launch=launch: journal.of(launch.pid) or launch.poll() is not None)
+            if last:  # where this one begins, the one before had been so long before its kill
+                before, kill = last
+                lost = kill - before[next(iter(journal.of(launch.pid)))]
+                stops = [*before.values(), kill]
+                assert lost <= EVERY + 2 * max(b - a for a, b in itertools.pairwise(stops)), (lost, stops)
+            seconds = rng.uniform(0, 3) if killed < 20 else 600
+            end = time.monotonic() + seconds
+            processes.until(lambda launch=launch, end=end: launch.poll() is not None or time.monotonic() > end, 600)
+            if launch.poll() is not None:
+                assert launch.returncode == 0
+                break  # it was complete
+            os.kill(launch.pid, signal.SIGKILL)
+            kill = time.monotonic()
+            processes.until(lambda launch=launch: launch.poll() is not None)
+            last, killed = (journal.of(launch.pid), kill), killed + 1
+            within += list(last[0])[-1][1] > 0
+        assert science(results) == science(undisturbed / "results" / "runs")
+        assert {path.name for path in (results / ".spool").iterdir()} <= {".gitignore", "store.lock", "report.lock"}
+    assert within >= 10
 
 
 def moments() -> random.Random:

@@ -85,7 +85,7 @@ def science(folder: Path) -> dict[str, list[tuple[str, ...]]]:
 
 def undisturbed(folder: Path, *arguments: str) -> dict[str, list[tuple[str, ...]]]:
     """The rows of the same study without SLURM."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     process = processes.start(folder, *SMALL, "workers=1", *arguments)
     with processes.gone_afterwards(process):
         _, err = process.communicate(timeout=processes.limit(900))
@@ -135,12 +135,31 @@ def test_jobs_ask_for_what_their_chunks_hold_and_need_no_environment(tmp_path: P
     assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work)
 
 
+# In a job every 50 steps take five seconds more, of no processor: a chunk is as long however busy the machine is.
+SLOW = """
+import os, time
+from cl_repro.benchmarks.split import split
+from cl_repro.engine import lifecycle
+
+advance = lifecycle.advance
+
+def slowly(course, steps, *others):
+    advance(course, steps, *others)
+    time.sleep(5 if "SLURM_JOB_ID" in os.environ else 0)
+
+lifecycle.advance = slowly
+"""
+ONE_CHUNK = ["seeds=[1]", "arms=[{method: ewc,fisher: exact}]", "grid.lambdas=[10]", "benchmark.n_tasks=2"]
+
+
 def test_a_chunk_longer_than_a_job_may_last_ends(tmp_path: Path) -> None:
     """SLURM sends its signal up to a minute before it was asked to, so a job of two minutes may have one."""
-    work = ["seeds=[1]", "arms=[{method: ewc,fisher: exact}]", "grid.lambdas=[10]", "iterations=30000"]
-    done = swept(
-        tmp_path / "slurm", *work, "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10", "copy=1"
-    )
+    for name in ("slurm", "here"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "slow.py").write_text(SLOW)
+    work = [*ONE_CHUNK, "iterations=1200", "benchmark._target_=slow.split", "allow_targets=[slow]"]  # four minutes
+    limit = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10"]
+    done = swept(tmp_path / "slurm", *work, *limit, "copy=1")
     assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
     assert requeued(tmp_path / "slurm") >= 2
     assert "begin again" not in log(tmp_path / "slurm")
@@ -148,15 +167,16 @@ def test_a_chunk_longer_than_a_job_may_last_ends(tmp_path: Path) -> None:
 
 
 def test_a_job_whose_time_budget_is_over_goes_on_by_itself(tmp_path: Path) -> None:
-    work = ["seeds=[1]", "iterations=3000"]
-    done = swept(tmp_path / "slurm", *work, "time_budget=4", "copy=1")
+    """With a budget of nothing each job gets on by 50 steps, or by what follows a task."""
+    work = [*ONE_CHUNK, "iterations=100"]
+    done = swept(tmp_path / "slurm", *work, "time_budget=1e-9", "copy=1")
     assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
-    assert requeued(tmp_path / "slurm") >= 1
+    assert requeued(tmp_path / "slurm") >= 2
     assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work)
 
 
 def test_after_scancel_the_command_ends_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    work = ["seeds=[1,2]", "iterations=3000", "copy=1,2"]
+    work = ["seeds=[1,2]", "iterations=1000", "copy=1,2"]
     folder = tmp_path / "slurm"
     folder.mkdir()
     process = processes.start(folder, "-m", *JOB, *SMALL, *work)
@@ -185,7 +205,7 @@ def log_ids(folder: Path) -> set[str]:
 
 
 def test_two_sweeps_at_once_compute_each_run_once(tmp_path: Path) -> None:
-    work = ["seeds=[1,2]", "iterations=1500", "copy=1,2"]
+    work = ["seeds=[1,2]", "iterations=500", "copy=1,2"]
     folder = tmp_path / "slurm"
     folder.mkdir()
     both = [processes.start(folder, "-m", *JOB, *SMALL, *work) for _ in range(2)]

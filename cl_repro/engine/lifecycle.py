@@ -19,8 +19,7 @@ from cl_repro.engine.training import Report, follow, warm_up
 from cl_repro.runtime import clock, tf32
 from cl_repro.types import Method, Tree
 
-SPAN = 50  # steps until a task can be stopped for the first time; then twice as many, if they took less than
-SECONDS = 5.0
+SPAN = 50  # steps until a task can be stopped for the first time; then twice as many, if they took less than `pause`
 
 
 @dataclass
@@ -157,7 +156,7 @@ def learning(
     while course.taken < course.steps:
         since = time.monotonic()
         advance(course, min(span, course.steps - course.taken), report)
-        if not every and time.monotonic() - since < SECONDS:
+        if not every and time.monotonic() - since < experiment.pause:
             span *= 2
         if course.taken < course.steps:
             yield course

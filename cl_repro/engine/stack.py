@@ -45,6 +45,7 @@ class Experiment(NamedTuple):
     channels_last: bool = False  # training of one replica: the channels of an image's pixel are side by side in memory
     cuda_graph: bool = False  # a step of training is recorded once and replayed (`engine.graphs`); the same numbers
     reinit: bool = False  # protected parameters are drawn anew before every task but the first
+    pause: float = 0.0  # seconds of a task, at least, between two moments at which it can be stopped
 
     def steps(self, task: int) -> int:
         """Iterations of a task; where they are epochs, `aids.lengths` knows."""
