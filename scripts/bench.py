@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cl_repro import runtime
 from cl_repro.bench import (
+    checkpoints,
     convolution,
     cuda,
     data,
@@ -42,6 +43,7 @@ GROUPS = {
     "whole_study": whole_study.rows,
     "sweep": sweep.rows,
     "store": store.rows,
+    "checkpoint": checkpoints.rows,
     "cuda": cuda.rows,
     "cuda_study": cuda.study_rows,
     "memory": memory.rows,

@@ -12,7 +12,7 @@ from made_experiments import digits, made_experiment, thinned
 from made_trees import error, random_tree
 
 from cl_repro import grid, status, tree
-from cl_repro.bench import cuda, memory, reference, report, store, sweep, whole_study, workloads
+from cl_repro.bench import checkpoints, cuda, memory, reference, report, store, sweep, whole_study, workloads
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
 from cl_repro.config import build
 from cl_repro.engine import stack
@@ -299,6 +299,16 @@ def test_the_bookkeeping_of_a_chunk_is_told_of_both_ends(monkeypatch: pytest.Mon
     row = store.bookkeeping(15)
     assert row.value is not None and 0 < row.value < 5
     assert row.note.startswith("the last 10 chunks, ")
+
+
+def test_a_checkpoint_is_measured_with_all_that_its_replicas_hold() -> None:
+    """Of three networks: weights, two moments, and the anchor, importance and weight of EWC, in four bytes."""
+    replicas = [stack.Replica(1, 10.0, exact(50))] * 3
+    written, size = checkpoints.of("three", workloads.digits_experiment(2), replicas, rounds=1)
+    n = 64 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10
+    assert size.other == pytest.approx(3 * 6 * 4 * n / 1e6, rel=1e-3)
+    assert size.value is not None and 1 < size.value < 1.1
+    assert written.value is not None and 0 < written.value < 100
 
 
 def test_a_command_that_fails_is_no_measurement(tmp_path: Path) -> None:

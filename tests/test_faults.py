@@ -233,7 +233,7 @@ def test_killed_at_random_moments_and_continued(tmp_path: Path, monkeypatch: pyt
 # --- kill -9 within tasks ---------------------------------------------------------------------------------------------
 
 EVERY = 1.0  # seconds between two checkpoints
-LONG = ["grid.lambdas=[10]", "seeds=[1]", "workers=1", "iterations=4000", f"checkpoint_every={EVERY}"]
+LONG = ["grid.lambdas=[10]", "seeds=[1]", "workers=1", "iterations=1500", f"checkpoint_every={EVERY}"]
 
 
 class Journal:
