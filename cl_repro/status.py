@@ -67,6 +67,9 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
     console.print(line)
     if progress.remaining is not None and counts["done"] + counts["diverged"] < len(cells):
         console.print(f"elapsed {clock(progress.elapsed)}, about {clock(progress.remaining)} to go at this pace")
+    for path in store.set_aside():
+        text = f"{path}: damaged, set aside; its runs are computed again, and you may remove it"
+        console.print(text, markup=False, soft_wrap=True)
     if held := holder(Path(store.lock.lock_file), PATIENCE):
         console.print(f"{store.lock.lock_file}: {held}; no row is added meanwhile", markup=False, soft_wrap=True)
 

@@ -25,6 +25,7 @@ from cl_repro.grid import SCHEMA_VERSION, Arm, Cell, chunk_id, digest, estimator
 from cl_repro.metrics import summary
 from cl_repro.records import LAUNCH, Row, Store, checkpoint_file, read_bytes, write_atomically
 from cl_repro.records.schema import STUDY
+from cl_repro.records.store import DAMAGED
 from cl_repro.types import Benchmark, Estimator, Method
 
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
@@ -253,7 +254,7 @@ def continued(
     try:
         found = checkpoint.load(read_bytes(path), experiment, [r.seed for r in replicas], origin)
     except checkpoint.Unusable as error:
-        aside = path.with_suffix(".damaged")
+        aside = path.with_suffix(DAMAGED)
         path.replace(aside)
         sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, its runs begin again\n")
         return None

@@ -1,12 +1,22 @@
 #!/usr/bin/env bash
 # A SLURM of two nodes of two CPUs on this machine, without accounting, for the tests marked slurm. Debian or Ubuntu; as root.
-#   slurm_node.sh start|stop|status     start installs slurm-wlm and munge where they are missing
+#   slurm_node.sh start|stop|status|can     start installs slurm-wlm and munge where they are missing; can: whether it could
 set -u
 HERE=/run/cl-repro-slurm
 CONF=/etc/slurm/slurm.conf
+OURS=ClusterName=cl_repro
 HOST=$(hostname -s)
 
+can() {
+    why=
+    [ "$(id -u)" = 0 ] || why="this needs root"
+    { command -v dpkg && command -v apt-get; } >/dev/null || why="this needs apt, of Debian or Ubuntu"
+    [ ! -e "$CONF" ] || grep -qx "$OURS" "$CONF" || why="$CONF is of another cluster, and would be replaced"
+    [ -z "$why" ] || { echo "test-slurm cannot run on this machine: $why" >&2 && exit 1; }
+}
+
 start() {
+    can
     dpkg -s slurm-wlm munge >/dev/null 2>&1 || {
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null || exit 1
@@ -19,7 +29,7 @@ start() {
     munge -n >/dev/null 2>&1 || runuser -u munge -- /usr/sbin/munged
     until munge -n 2>/dev/null | unmunge >/dev/null 2>&1; do sleep 0.2; done
     cat >"$CONF" <<END
-ClusterName=cl_repro
+$OURS
 SlurmctldHost=$HOST(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -55,11 +65,12 @@ END
 }
 
 stop() {
+    grep -qsx "$OURS" "$CONF" || exit 0
     for file in "$HERE"/slurmd.n1.pid "$HERE"/slurmd.n2.pid "$HERE"/slurmctld.pid; do
         [ -s "$file" ] && kill "$(cat "$file")"
     done
     sleep 1
-    rm -rf "$HERE"
+    rm -rf "$HERE" "$CONF"
     [ -s /run/munge/munged.pid ] && kill "$(cat /run/munge/munged.pid)"
     true
 }
@@ -67,6 +78,7 @@ stop() {
 case "${1:-}" in
     start) start ;;
     stop) stop ;;
+    can) can ;;
     status) sinfo -N && squeue ;;
     *) sed -n '2,3s/^# //p' "$0" && exit 2 ;;
 esac

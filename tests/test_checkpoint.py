@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cli
@@ -16,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from cl_repro import checkpoint, engine, provenance, study, worker
 from cl_repro.config import CONF
-from cl_repro.engine import Progress, Replica
+from cl_repro.engine import Progress, Replica, lifecycle
 from cl_repro.grid import chunk_id
 from cl_repro.memory import reservoir
 from cl_repro.methods.ewc import ewc
@@ -175,6 +176,33 @@ def test_a_chunk_stops_after_the_task_at_which_the_time_is_over(tmp_path: Path) 
     rows, expected = fresh().rows(job._replace(deadline=None)), fresh().rows(whole)
     for name in STUDY.keys() - {"runs.csv"}:
         assert rows[name] == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        (1, [*range(50, 2001, 50)]),
+        (8, [50, 150, 350, *range(550, 2001, 200), 2000]),
+        (300, [50, 150, 350, 750, 1550, 2000]),
+    ],
+)
+def test_a_task_can_be_stopped_several_times_between_two_checkpoints(
+    every: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no oftener than it takes: here, where a step takes a hundredth of a second, after 0.25, 2 and 5 of them."""
+    now = 0.0
+
+    def advance(course: lifecycle.Course, steps: int, *_: object) -> None:
+        nonlocal now
+        course.taken, now = course.taken + steps, now + steps / 100
+
+    monkeypatch.setattr(lifecycle, "advance", advance)
+    monkeypatch.setattr(lifecycle, "time", SimpleNamespace(monotonic=lambda: now))
+    [job] = jobs(Path("nowhere"), "iterations=2000", f"checkpoint_every={every}")
+    experiment = fresh().experiment(job.arms[0], "cpu")
+    stack = engine.start(experiment, [1])
+    found = [course.taken for course in lifecycle.learning(experiment, stack, 0, Method(), None)]
+    assert found == expected
 
 
 class Killed(BaseException):

@@ -118,6 +118,24 @@ def test_who_holds_the_lock_of_merges_for_long_is_told(
     assert "held" not in capsys.readouterr().out
 
 
+def test_what_was_set_aside_is_told_until_it_is_removed(
+    study: tuple[list[dict], list[grid.Cell], Store], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms, _, store = study
+    (store.spool / "four.json").write_text("{")
+    store.merge()
+    (store.spool / "five.damaged").touch()
+    status.status(arms)
+    told = [line for line in capsys.readouterr().out.splitlines() if "set aside" in line]
+    assert [line.split(":")[0] for line in told] == [
+        str(store.spool / name) for name in ("five.damaged", "four.set_aside")
+    ]
+    for path in store.set_aside():
+        path.unlink()
+    status.status(arms)
+    assert "set aside" not in capsys.readouterr().out
+
+
 def test_a_study_that_never_ran_is_all_missing(tmp_path: Path) -> None:
     cells = grid.cells([grid.make_arm(cfg) for cfg in cli.arms(*STUDY, GRID)])
     assert set(status.progress_of(cells, Store(tmp_path / "none")).state.values()) == {"missing"}

@@ -41,6 +41,8 @@ FAILURE = ("run_ids", "traceback")
 LAST = "runs.csv"
 OWN = ("store.lock", "report.lock")  # locks that stay
 TEMPORARY = (".*.tmp", "configs/.*.tmp", ".spool/.stacks.*.tmp")  # of writers under the store's lock that were killed
+ASIDE = ".set_aside"  # the suffix of rows that were damaged
+DAMAGED = ".damaged"  # and that of checkpoints
 MERGE_EVERY = 100  # times as long as a merge takes
 BLOCK = 1 << 20  # bytes read at a time
 
@@ -182,6 +184,10 @@ class Store(Folder):
         self.refresh()
         return set(self.runs).union(*self.waiting.values())
 
+    def set_aside(self) -> list[Path]:
+        """Files of chunks that were damaged; nothing reads or removes them."""
+        return sorted(path for suffix in (ASIDE, DAMAGED) for path in self.spool.glob(f"*{suffix}"))
+
     # --- chunks -------------------------------------------------------------------------------------------------------
 
     def chunk_lock(self, chunk: str) -> Lock:
@@ -244,7 +250,7 @@ class Store(Folder):
                 try:
                     part = spooled(path)
                 except ValueError as error:
-                    aside = path.with_suffix(".set_aside")
+                    aside = path.with_suffix(ASIDE)
                     path.replace(aside)
                     sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, and its runs are computed again\n")
                     continue
