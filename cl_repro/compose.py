@@ -90,7 +90,7 @@ def literal(argument: str) -> str:
 
 
 def folder(text: str) -> Path:
-    """Of configuration files."""
+    """An argument as the absolute path of a folder of configuration files, which is there."""
     path = Path(text).absolute()
     if not path.is_dir():
         raise ArgumentTypeError(f"additional config directory '{path}' not found")
@@ -174,7 +174,7 @@ def chosen(value: Any, choice: Any) -> Any:
 
 
 def used(arms: list[dict[str, Any]], overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """The arms, if all that was typed reaches one of them: a grid has lambdas of its own, no run reads `analysis`."""
+    """The arms; refuses what was typed in vain: `lam` where every grid lists its own lambdas, and `analysis`."""
     if typed := sorted(key for key in keys(overrides) if key.partition(".")[0] == "analysis"):
         raise UserError(f"{typed[0]}=: figures and tables read it in the study's file, conf/study/; write it there")
     if "lam" in keys(overrides) and not any(arm["grid"].get("lambdas") == [arm["lam"]] for arm in arms):
@@ -201,7 +201,7 @@ def typed() -> list[str]:
 
 
 def keys(overrides: Iterable[str]) -> set[str]:
-    """What a command line, or an arm, sets."""
+    """The keys that a command line, or an arm, sets."""
     return {override.split("=")[0].lstrip("+~") for override in overrides}
 
 

@@ -375,9 +375,9 @@ def check_window(window: Any) -> None:
 
 
 def check_one_lambda(cfg: Mapping[str, Any]) -> None:
-    """Refuse a grid, for programs that train at one strength, `lam`."""
+    """Refuse a grid, for programs that train at one lambda, `lam`."""
     if cfg["grid"]["lambdas"] != [cfg["lam"]]:
-        raise UserError("grid: this program takes one strength, lam; choose grid=one")
+        raise UserError("grid: this program takes one lambda, lam; choose grid=one")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -397,7 +397,7 @@ def is_name(value: Any) -> bool:
 
 
 def is_count(value: Any) -> bool:
-    """An integer of which there can be so many."""
+    """An integer from 1 to `MOST_STEPS`."""
     return is_int(value) and 1 <= value <= MOST_STEPS
 
 

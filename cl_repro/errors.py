@@ -24,10 +24,10 @@ class ElsewhereError(UserError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Its mistakes are a user's, in one line."""
+    """Of a command line; what is wrong with it is told in one line, as a `UserError`."""
 
     def error(self, message: str) -> NoReturn:
-        """As every command here."""
+        """Raise a `UserError`, where argparse would print and exit."""
         raise UserError(f"{self.prog}: {message}")
 
 
@@ -72,7 +72,7 @@ class Skipping:
                 self.skipped.append(str(folder))
 
     def end(self) -> None:
-        """Say that not all is done, if it is not."""
+        """Raise a `UserError` that lists what was skipped, if anything was."""
         if self.skipped:
             raise UserError(f"skipped {', '.join(self.skipped)}; the rest is done")
 

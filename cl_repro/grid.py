@@ -28,7 +28,8 @@ SCIENCE = (
     "val_fraction",
     "dtype",
 )
-SWITCHES = ("tf32", "channels_last", "reinit")  # too; off is null, so that they rename no old result
+# Likewise; one that is off counts as null and is left out of the id, so that results from before it keep their names.
+SWITCHES = ("tf32", "channels_last", "reinit")
 # Keys inside the nodes above that change no result (rows_per_pass: only the order of a sum).
 DESCRIPTION = {"name", "protocol", "rows_per_pass", "uses_lambda"}
 

@@ -1,4 +1,4 @@
-"""The idea of EWC in a plane of parameter space: where two tasks are solved, and where training goes.
+"""The picture of EWC (`idea`) in a plane of parameter space: where two tasks are solved, and where training goes.
 
 After Kirkpatrick et al. (2017), figure 1, which is drawn by hand. A network learns task A once. From there it learns
 task B under each method of a study. The plane goes through the weights after A and the ends of the first and of the

@@ -9,7 +9,7 @@ from cl_repro import checkpoint, engine, grid, runtime, stacking, study, worker
 from cl_repro.data.files import MissingDataError
 from cl_repro.errors import ElsewhereError, UserError, visible
 from cl_repro.records import Store
-from cl_repro.status import clock
+from cl_repro.status import duration
 
 SHORT, LONG = 10, 40  # iterations per task of the two calibration runs; the difference is training alone
 BYTES_PER_RUN = 2500  # of CSV text, measured: five tasks
@@ -57,7 +57,7 @@ def plan(arms_cfg: list[dict[str, Any]]) -> None:
     unit = "GPU" if planned.device.startswith("cuda") else "core"
     print(
         f"{n_pending} runs to compute: {total / 3600:.2f} {unit}-hours, "
-        f"about {clock(total / n_processes)} with {n_processes} processes; "
+        f"about {duration(total / n_processes)} with {n_processes} processes; "
         f"{size(n_pending * BYTES_PER_RUN)} of disk, {size(runtime.peak_memory(planned.device))} of memory a process"
     )
 

@@ -12,17 +12,17 @@ class Lines(tqdm):
     """A bar whose states are lines of their own; what ends within `EVERY` seconds has none."""
 
     def __init__(self, **kwargs: Any) -> None:
-        """Arguments as of `tqdm`."""
+        """`kwargs`: those of `tqdm`, but for when it draws."""
         when = {"delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY, "miniters": 0}
         super().__init__(**kwargs | when)
 
     def set_description(self, desc: str | None = None, refresh: bool = False) -> None:
-        """For the next line."""
+        """What the next line begins with; it is not drawn at once."""
         super().set_description(desc, refresh=False)
 
     @staticmethod
     def status_printer(file: TextIO) -> Any:
-        """How tqdm writes a state."""
+        """What tqdm calls to write a state: each on a line of its own."""
         return lambda text: print(text, file=file, flush=True) if text else None
 
 

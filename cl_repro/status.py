@@ -29,7 +29,7 @@ LOOKS = {
 
 
 class Progress(NamedTuple):
-    """Of one study."""
+    """How far one study is."""
 
     state: dict[str, str]  # run_id -> a key of LOOKS
     elapsed: float  # seconds from the start of the last command to the last row
@@ -66,7 +66,7 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
             line.append(f"{mark} {counts[name]} {name}  ", style=colour)
     console.print(line)
     if progress.remaining is not None and counts["done"] + counts["diverged"] < len(cells):
-        console.print(f"elapsed {clock(progress.elapsed)}, about {clock(progress.remaining)} to go at this pace")
+        console.print(f"elapsed {duration(progress.elapsed)}, about {duration(progress.remaining)} to go at this pace")
     for path in store.set_aside():
         text = f"{path}: damaged, set aside; its runs are computed again, and you may remove it"
         console.print(text, markup=False, soft_wrap=True)
@@ -139,8 +139,8 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def clock(seconds: float) -> str:
-    """1 h 05 min, 3 min, 12 s."""
+def duration(seconds: float) -> str:
+    """A time for a reader: 1 h 05 min, 3 min, 12 s."""
     minutes = round(seconds / 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -39,7 +39,7 @@ class Noted(Callback):
 
 
 def note(folder: Path) -> None:
-    """Of a job: its results are in this folder."""
+    """Note, from a job of a sweep, the folder that its results are in."""
     notes = Path(os.environ[NOTES])
     notes.mkdir(parents=True, exist_ok=True)
     (notes / f"{os.environ[LAUNCH]}-{HydraConfig.get().job.num}").write_text(str(folder.absolute()), encoding="utf-8")

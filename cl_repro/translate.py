@@ -98,7 +98,7 @@ CODE_BASES = {
 
 
 class Sizes(NamedTuple):
-    """Of the task whose F is measured."""
+    """Sizes of the task whose F is measured; None: not told."""
 
     examples: int | None = None
     batch: int | None = None

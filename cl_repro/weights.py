@@ -147,7 +147,7 @@ def network(node: Mapping[str, Any], shape: Sequence[int], n_outputs: int, allow
 
 
 def part(tensors: Tree, kind: str) -> Tree:
-    """Those of one kind, by their own names."""
+    """The tensors of one kind (`params`, `buffers`), by their names in the network."""
     return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}/")}
 
 

@@ -389,7 +389,7 @@ model.rows_per_pass.cpu=0 | model.rows_per_pass={'cpu': 0, 'cuda': 1000}: must b
 method.name='' | method.name=: must be text of at least one character
 method=replay method.memory.name=null | method.memory.name=None: must be text of at least one character
 scale=5 | Could not find 'scale/5' Available options in 'scale':
-+a.b.c=1 | a: unknown key; allowed: allow_targets, arms
++a.b.c=1 | a: unknown key; allowed: allow_targets, analysis
 grid=around grid.window={a:1} | grid.window={'a': 1}: must have the keys product and decades
 optim.lr=-1 | optim=adam: Invalid learning rate: -1
 optim.lr=abc | optim.lr=abc: must be of type float | torch.Tensor
@@ -684,8 +684,8 @@ CLI = [
          ["hydra/launcher=: a launcher starts the jobs of a sweep, `python -m cl_repro -m`; leave it out"]),
     Case("pair", "cli", "launcher_of_plan", ["plan", "hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs=: a la"]),
     Case("pair", "cli", "launcher_of_a_script", ["idea.py", "hydra/launcher=local"], ["hydra/launcher=: a launcher"]),
-    Case("key", "cli", "status", ["status", "speed=3"], ["unknown key speed; allowed: allow_targets, arms"]),
-    Case("key", "cli", "plan", ["plan", "speed=3"], ["unknown key speed; allowed: allow_targets, arms"]),
+    Case("key", "cli", "status", ["status", "speed=3"], ["unknown key speed; allowed: allow_targets, analysis"]),
+    Case("key", "cli", "plan", ["plan", "speed=3"], ["unknown key speed; allowed: allow_targets, analysis"]),
     Case("key", "cli", "option", ["--resume"], ["unrecognized arguments: --resume"], lines=None),
     Case("key", "cli", "script", ["table_accuracy.py", "--resutls-dir", "results"],
          ["table_accuracy.py: unrecognized arguments: --resutls-dir"]),

@@ -127,7 +127,7 @@ def test_a_method_ends_where_its_run_ends(name):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("grid=blog", "grid: this program takes one strength, lam; choose grid=one"),
+        ("grid=blog", "grid: this program takes one lambda, lam; choose grid=one"),
         ("arms=[{method: finetune},{method: ewc, optim.lr: 0.5}]", "optim: arms of the picture differ in method,"),
         ("arms=[{method: finetune},{method: ewc, dtype: float64}]", "dtype: arms of the picture differ in method,"),
         ("arms=[{method: finetune},{method: context}]", "method=context: a point of the plane answers as its network"),

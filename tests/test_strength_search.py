@@ -402,7 +402,7 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
             "method=finetune: its lambda is no penalty's strength, which is what is searched",
         ),
         (["val_fraction=null"], "benchmark=split_digits: the search needs validation rows; set val_fraction=0.2, or"),
-        (["~lam", "grid=blog"], "grid: this program takes one strength, lam; choose grid=one"),
+        (["~lam", "grid=blog"], "grid: this program takes one lambda, lam; choose grid=one"),
         (["+benchmark.protocol.search.rate=1"], "benchmark.protocol.search.rate: unknown key; allowed: rates_first, "),
         (["benchmark.protocol.search.epochs=0"], "search.epochs=0: must be an integer of at least 1$"),
         (["+benchmark.protocol.search.margin=1"], "search.margin=1: must be a number between 0 and 1$"),

@@ -26,7 +26,7 @@ class Anatomy(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """The name of the folder, which figures and tables have, too."""
         return self.folder.name
 
     @property
@@ -38,7 +38,7 @@ class Anatomy(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Program and commits."""
+        """The program and the commits that measured it, for the foot of a figure."""
         return f"cl_repro {commits(self.passes)}"
 
 

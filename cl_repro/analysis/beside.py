@@ -51,7 +51,7 @@ def pairs_of(study: Study, found: list[Entry]) -> list[Pair]:
 
 
 def beside_table(study: Study, found: list[Pair]) -> Table:
-    """One row per pair."""
+    """Each number of ours beside the published one, with the interval of their difference and the verdict."""
     body = [
         (
             SCENARIOS[pair.entry.scenario],
@@ -79,12 +79,12 @@ def beside_table(study: Study, found: list[Pair]) -> Table:
 
 
 def has_own_delta(found: list[Pair]) -> bool:
-    """Whether a delta is the row's."""
+    """Whether a published row says itself how far a number that agrees may be."""
     return any(math.isfinite(pair.row["delta"]) for pair in found)
 
 
 def delta_of(study: Study, pair: Pair) -> float:
-    """Up to how many points off it agrees."""
+    """How many points ours may differ from the published mean and agree: the row's own, or the method's."""
     own = pair.row["delta"]
     return own if math.isfinite(own) else study.settings.delta_points[pair.row["method"]]
 
@@ -118,12 +118,12 @@ def draw(study: Study, found: list[Pair], name: str) -> Figure:
 
 
 def count(found: list[Pair], verdict: str) -> int:
-    """Pairs with this verdict."""
+    """How many pairs have this verdict."""
     return sum(pair.comparison.verdict == verdict for pair in found)
 
 
 def panel(axes: Axes, study: Study, found: list[Pair], names: list[str]) -> None:
-    """One scenario."""
+    """Draw one scenario: for each pair ours minus published, its interval, and the width that counts as agreement."""
     for pair in found:
         y, (centre, low, high, _), verdict = names.index(pair.called), *pair.comparison[:2]
         axes.barh(y, 2 * delta_of(study, pair), 0.8, left=-delta_of(study, pair), color="#E4E4E4", zorder=1)

@@ -50,11 +50,11 @@ class Entry(NamedTuple):
     forgetting: Array  # [S], points
     plasticity: Array  # [S], percent, mean over tasks of the accuracy right after each was learned
     storage: dict[str, int]  # bytes, by kind
-    overlap: Array  # [S], of what the head reads of different tasks, 0 to 1; NaN where it was not measured
+    overlap: Array  # [S], how much tasks share the units that the head reads, 0 to 1; NaN: not measured
     compute: Array  # [S], seconds of training and importances, as a ratio to finetune's of the same seed
-    asking: Array  # [S], seconds of evaluation, likewise
+    asking: Array  # [S], seconds of evaluation, as a ratio to finetune's of the same seed
     mixed: NDArray[np.bool_]  # [S], whether the seed's arms mix processors
-    other_network: bool = False  # than finetune's
+    other_network: bool = False  # whether its network is not the one that finetune has
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class Entry(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """All that is kept."""
+        """All that the method keeps between tasks, in bytes."""
         return sum(self.storage.values())
 
     @property

@@ -55,7 +55,7 @@ class Figures(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """The name of the folder, which figures and tables have, too."""
         return self.folder.name
 
     @property
@@ -65,12 +65,12 @@ class Figures(NamedTuple):
 
     @property
     def benchmark(self) -> str:
-        """For panels, e.g. Permuted MNIST."""
+        """The benchmark, as titles of panels have it: Permuted MNIST."""
         return benchmark_name(self.networks["benchmark"].iloc[0])
 
     @property
     def scale(self) -> str:
-        """In words."""
+        """The scale of the protocol, in words."""
         return SCALES.get(self.suffix, f"scale {self.suffix.lstrip('_')}, not the paper's scale")
 
     @property
@@ -90,7 +90,7 @@ class Figures(NamedTuple):
 
     @property
     def tasks(self) -> list[int]:
-        """1, 2, ..."""
+        """The tasks that were followed, from 1 on."""
         return sorted(self.summed["task"].unique())
 
     def r(self, x: str, y: str, kind: str = MAIN, dropped: float = 0.0, by: str = BY_X) -> dict[int, Estimate]:
@@ -218,7 +218,7 @@ def by_scale(found: Sequence[Figures]) -> list[list[Figures]]:
 
 
 def source(found: Sequence[Figures]) -> str:
-    """Program and commits."""
+    """The program and the commits that measured it, for the foot of a figure."""
     return f"cl_repro {commits(pd.concat([f.networks for f in found]))}"
 
 

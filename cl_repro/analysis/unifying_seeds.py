@@ -59,7 +59,7 @@ def beside_table(found: Figures) -> Table:
 
 
 def first_task(found: Figures) -> list[Quantity]:
-    """What `beside_table` compares."""
+    """The quantities of the first task that were published, and ours by seed."""
     si, siu, drop = (by_seed(found, column) for column in ("si", "siu", "drop"))
     end = siu.columns[-1]
     si_, siu_, drop_, early = (theirs(found, q) for q in ("sum(si)", "sum(siu)", "loss drop", f"sum(siu) at {LATER}"))

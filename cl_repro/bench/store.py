@@ -39,7 +39,7 @@ sys.argv = sys.argv[1:]
 
 
 def rows(setting: Setting) -> list[Row]:
-    """All of them."""
+    """Rows of the results store: reading and merging as a study grows, and bookkeeping of its chunks."""
     register()
     rounds = min(setting.rounds, 3)
     return [*grown(rounds, SEEDS, LAMBDAS), bookkeeping(CHUNKS)]
@@ -107,7 +107,7 @@ def bookkeeping(n: int) -> Row:
 
 
 def counted(key: str, n: int) -> str:
-    """An override: 1, 2, ..., n."""
+    """The override that asks for seeds 1 to n."""
     return f"{key}=[{','.join(map(str, range(1, n + 1)))}]"
 
 

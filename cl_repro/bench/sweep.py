@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 
 
 def rows(setting: Setting) -> list[Row]:
-    """All of them."""
+    """Rows of sweeps: what a job costs beside its training, jobs beside each other, and the answer of `status`."""
     return [overhead(setting.rounds), beside_each_other(min(setting.rounds, PROCESS_ROUNDS)), answer(setting.rounds)]
 
 

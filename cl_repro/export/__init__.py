@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def parser() -> Parser:
-    """Of the command line."""
+    """What reads the command line of `cl-repro export`."""
     result = Parser(
         prog="cl-repro export", description="Finished runs, with their curves, to other tools.", allow_abbrev=False
     )

@@ -9,11 +9,11 @@ r"""Sensitivities: absolute instead of squared per-example gradients (Benzing 20
     sqrt_fisher   sqrt((1/N) sum_n sum_y q_y (d (-log q_y) / d theta_i)^2)          C - 1
     mas_batched   (1/M) sum_B |d (1/(|B| A)) sum_{n in B} sum_y z_y^2 / d theta_i|  1 of each of M mini-batches B
 
-Memory-aware synapses (Aljundi et al. 2018) are `mas`, with q as Benzing has them, or `mas_logits`. Scale: the MEAN over
-examples, no prefactor; with `quadratic` the strength is Benzing's c. No labels are used. The square root is of the mean
-of one task: `quadratic` sums the roots of tasks. `mas_batched` is MAS as Hsu et al. (2018) computed it: the absolute
-value of a mini-batch's gradient, where signs of examples cancel, of the MEAN of squares over examples and the A active
-logits; the last mini-batch may be smaller and counts like a full one.
+Memory-aware synapses as Aljundi et al. (2018) published them are `mas_logits`; `mas` is Benzing's, of q. Scale: the
+MEAN over examples, no prefactor; with `quadratic` `lam` is Benzing's c. No labels are used. The square root is of the
+mean of one task: `quadratic` sums the roots of tasks. `mas_batched` is MAS as Hsu et al. (2018) computed it: the
+absolute value of a mini-batch's gradient, where signs of examples cancel, of the MEAN of squares over examples and the A
+active logits; the last mini-batch may be smaller and counts like a full one.
 """
 
 from collections.abc import Callable

@@ -58,11 +58,11 @@ class Seen:
     """The beginning of a CSV that has been read: how long it is, and its checksum, which can go on."""
 
     def __init__(self, size: int = 0, checksum: Any = None) -> None:
-        """Of nothing, by default."""
+        """`size` bytes that have this `checksum`; by default none have been read."""
         self.size, self.checksum = size, checksum or hashlib.sha256()
 
     def further(self, data: bytes) -> "Seen":
-        """With what follows."""
+        """The beginning that is longer by `data`."""
         checksum = self.checksum.copy()
         checksum.update(data)
         return Seen(self.size + len(data), checksum)
@@ -196,7 +196,10 @@ class Store(Folder):
 
     @contextmanager
     def running(self, chunk: str, run_ids: list[str]) -> Iterator[None]:
-        """Say, while it lasts, which runs the holder of the chunk's lock computes; after it, which a checkpoint has."""
+        """A context in which a file tells others which runs the holder of the chunk's lock is computing.
+
+        Afterwards it tells which of them a checkpoint has.
+        """
         path = self.spool / f"{chunk}.running"
         write_atomically(path, json.dumps(run_ids).encode(), lasting=False)
         try:

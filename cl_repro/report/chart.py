@@ -116,7 +116,7 @@ def flat_line(position: int, x: list[Array], point: Estimate, name: str, style: 
 def drawn_line(
     position: int, x: Sequence[Sequence[float] | None], points: list[Estimate], name: str, style: Look, hover: list[str]
 ) -> Drawn:
-    """Means, joined."""
+    """The line of an arm: its means over seeds, joined, and what pointing at one tells."""
     symbol, outline = MARKERS[style.marker]
     trace = go.Scatter(
         y=[round(point.mean, 4) for point in points],

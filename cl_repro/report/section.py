@@ -69,7 +69,7 @@ class Section(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The page that it is on."""
+        """The page of the report that it is on: that of its kind or of its benchmark."""
         return GROUPS.get(self.kind) or (benchmark_name(self.benchmark) if self.benchmark else MIXED)
 
 
@@ -80,7 +80,7 @@ class Place(NamedTuple):
     page: Path  # folder
 
     def links(self, paths: Iterable[Path]) -> list[Link]:
-        """To those that are there, by their names."""
+        """Links to those files that are there, named as the files are."""
         return [
             Link(path.name, quote(Path(os.path.relpath(path, self.page)).as_posix()))
             for path in paths
@@ -95,7 +95,7 @@ class Place(NamedTuple):
         return self.links([*sorted(folder.glob("*.csv")), folder / "provenance.json", *made])
 
     def pictures(self, stems: Iterable[str], alt: str) -> list[Picture]:
-        """The figures that have been drawn."""
+        """Those of the figures that have been drawn, for the report."""
         paths = [self.results / "figures" / f"{stem}.png" for stem in stems]
         return [Picture(path, alt, self.links([path, path.with_suffix(".svg")])) for path in paths if path.is_file()]
 
@@ -111,10 +111,10 @@ def commands(folder: Path) -> list[tuple[str, str]]:
 
 
 def capital(text: str) -> str:
-    """With a capital letter."""
+    """The text with its first letter as a capital."""
     return text[:1].upper() + text[1:]
 
 
 def one(values: pd.Series) -> str:
-    """The value, if all are equal."""
+    """The value that all have; empty if they differ."""
     return str(values.iloc[0]) if values.nunique() == 1 else ""
