@@ -12,8 +12,8 @@ r"""Sensitivities: absolute instead of squared per-example gradients (Benzing 20
 Memory-aware synapses as Aljundi et al. (2018) published them are `mas_logits`; `mas` is Benzing's, of q. Scale: the
 MEAN over examples, no prefactor; with `quadratic` `lam` is Benzing's c. No labels are used. The square root is of the
 mean of one task: `quadratic` sums the roots of tasks. `mas_batched` is MAS as Hsu et al. (2018) computed it: the
-absolute value of a mini-batch's gradient, where signs of examples cancel, of the MEAN of squares over examples and the A
-active logits; the last mini-batch may be smaller and counts like a full one.
+absolute value of a mini-batch's gradient, where signs of examples cancel, of the MEAN of squares over examples and
+the A active logits; the last mini-batch may be smaller and counts like a full one.
 """
 
 from collections.abc import Callable
