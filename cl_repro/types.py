@@ -69,7 +69,7 @@ class Layer(NamedTuple):
     """(a, [D_1, ..., D_J]) -> {parameter suffix: sum_n sum_j (d s_j / d theta)^2}; D_j is the derivative
     of output column j by the layer's output, [N, ...]."""
     absolutes: Callable[[Tensor, Sequence[Tensor]], Tree]
-    """The same with sum_n sum_j |d s_j / d theta|."""
+    """As `squares`, with absolute values: {parameter suffix: sum_n sum_j |d s_j / d theta|}."""
     sees: Callable[[Tensor], Tensor] | None = None
     """a -> [M, in], the rows that the weight, as [out, in], is multiplied with; None: it is no such layer."""
 

@@ -59,7 +59,7 @@ def lessons(experiment: Experiment, stack: Stack, task: int, method: Method, aid
 
 
 def part(aid: Aids, first: int, last: int) -> Aids:
-    """For the mini-batches `first` to `last - 1`."""
+    """The part of the aids that belongs to the mini-batches `first` to `last - 1`."""
     return aid._replace(
         independent=batches_of_part(aid.independent, first, last) if aid.independent else None,
         recalled=batches_of_part(aid.recalled, first, last) if aid.recalled else None,
@@ -68,7 +68,7 @@ def part(aid: Aids, first: int, last: int) -> Aids:
 
 
 def copy(of: Tree) -> Tree:
-    """That does not move along."""
+    """Copies of the tensors, which stay as they are when the originals are changed in place."""
     return {name: value.clone() for name, value in of.items()}
 
 

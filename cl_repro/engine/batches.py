@@ -123,7 +123,7 @@ def part(drawn: Batches, first: int, last: int) -> Batches:
 
 
 def slots(stack: Stack, drawn: Batches) -> int | Tensor:
-    """Where each replica's mini-batches are: 0 if all replicas have one seed and read one, else [K], its seed's."""
+    """Where in `drawn` the mini-batches of each replica's seed are, [K]; 0 if all replicas have one seed."""
     seeds = sorted(set(stack.seeds))
     return 0 if len(seeds) == 1 else torch.tensor([seeds.index(s) for s in stack.seeds], device=drawn.rows.device)
 

@@ -285,7 +285,7 @@ class LinearOf(torch.autograd.Function):
 
 
 def examples(z: Tensor, of: Inputs) -> Examples:
-    """For a loss."""
+    """What a loss is given of a mini-batch: its logits `z` [B, out], and the labels and active logits in `of`."""
     return Examples(z, of["label"], of["active"], of.get("target"))
 
 

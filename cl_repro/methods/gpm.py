@@ -108,7 +108,9 @@ def width(params: Tree, layer: str) -> int:
 
 
 def beside(a: Tensor, m: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Inputs a [B, in] and their 1 without their part along M [in + 1, r]: [B, in] and [B]; None if M is empty.
+    """Inputs a [B, in], with the 1 of the bias, made orthogonal to the memory M [in + 1, r]; None if M is empty.
+
+    Returns what is left of the inputs, [B, in], and of the 1, [B].
 
     G - (G M) M^T = D^T (A - (A M) M^T) for the gradient G = D^T A of a linear layer: B rows instead of `out`.
     """
