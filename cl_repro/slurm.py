@@ -69,7 +69,7 @@ def resources(config: DictConfig) -> dict[str, int]:
         config: of the sweep.
 
     Returns:
-        Settings of the launcher; one line on standard error says them.
+        Settings of the launcher, which standard error says, too.
 
     Raises:
         UserError: what all jobs would refuse; that process was killed.
@@ -82,6 +82,7 @@ def resources(config: DictConfig) -> dict[str, int]:
     asked = {key: of for key, of in asked.items() if all(launcher[name] is None for name in of)}
     if not asked or SlurmExecutor.affinity() < 0:  # without SLURM submitit says what is missing
         return {}
+    print("measuring what a job needs, with a few steps of every kind of chunk", file=sys.stderr)
     gpus = launcher.gpus_per_node or launcher.gpus_per_task or int("gpu" in (launcher.gres or ""))
     found, why = measured(jobs(config), launcher.cpus_per_task, gpus)
     found = {key: found[key] for key in asked}
