@@ -264,7 +264,7 @@ def check_warm_up(experiment: engine.Experiment, method: Method) -> None:
 
 
 def check_follows(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
-    """Refuse optimisers that do not step along the gradient they are given, which the method has projected or scaled."""
+    """Refuse optimisers that do not step along the gradient that they are given, as a method has changed it."""
     [group] = optimiser.param_groups
     plain = isinstance(optimiser, torch.optim.SGD) and not group["weight_decay"]
     if not plain or (group["momentum"] and not cfg["optim"]["reset"]):
