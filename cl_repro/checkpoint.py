@@ -147,7 +147,7 @@ def placed(storage: Any, location: str, device: str) -> Any:
 
 def plain(state: Any) -> Any:
     """A state without types of its own."""
-    if state is None or isinstance(state, Tensor):
+    if isinstance(state, Tensor) or state == ():
         return state
     if isinstance(state, dict):
         return {name: plain(value) for name, value in state.items()}
@@ -161,7 +161,7 @@ def restored(state: Any) -> Any:
     """The inverse of `plain`."""
     if isinstance(state, dict):
         return {name: restored(value) for name, value in state.items()}
-    if isinstance(state, tuple):
+    if isinstance(state, tuple) and state:
         module, name, values = state
         module, _, name = moved.now(f"{module}.{name}").rpartition(".")
         kind = getattr(sys.modules[module], name)

@@ -165,10 +165,10 @@ def shortened(
     experiment: engine.Experiment, method: Method, estimators: Sequence[Estimator | None]
 ) -> engine.Experiment:
     """A few steps a task, on a part of its examples: as many as one pass, or one of these estimators, needs at once."""
-    n = max(EXAMPLES, experiment.rows_per_pass, experiment.batch_size, method.inspects)
+    n = max(EXAMPLES, experiment.rows_per_pass, experiment.batch_size, method.needs.inspects)
     for estimator in filter(None, estimators):
         n = max(n, estimator.rows(1), estimator.batch_size or 1)
-    steps = max(STEPS, method.warm_up + 1)
+    steps = max(STEPS, method.needs.warm_up + 1)
     return experiment._replace(benchmark=thinned(experiment.benchmark, n), iterations=steps, share_first_task=False)
 
 

@@ -20,7 +20,6 @@ from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.progress import progress_bar
 from cl_repro.records import Store, kept
-from cl_repro.types import Method
 
 
 class Ended(NamedTuple):
@@ -230,18 +229,13 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
     for arm in arms:
         cfg = arm.cfg
         experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
-        method = workshop.method(cfg)
-        check_warm_up(experiment, method)
-        optimiser = worker.make_optimiser(cfg["optim"], [torch.zeros(1, device=device)])
-        if method.project or method.descend:
-            check_follows(cfg, optimiser)
-        if method.hidden:
-            check_head(cfg, experiment)
+        names = {group: cfg[group]["name"] for group in ("method", "optim", "model")}
+        engine.check(experiment, workshop.method(cfg), cfg["seeds"], names)
         if experiment.net.columns:
-            check_columns(cfg, experiment, optimiser)
+            check_columns(cfg, experiment)
         for seed in cfg["seeds"]:
             for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
-                n, needed = len(task.rows), {"batch_size": cfg["batch_size"], "method.n": method.inspects}
+                n, needed = len(task.rows), {"batch_size": cfg["batch_size"]}
                 if n == 0:
                     raise UserError(f"val_fraction={cfg['val_fraction']}: leaves no example of task {k} of seed {seed}")
                 if estimator:
@@ -252,38 +246,10 @@ def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None
                         raise UserError(f"{key}={value}: must be at most the {n} examples of task {k} of seed {seed}")
 
 
-def check_warm_up(experiment: engine.Experiment, method: Method) -> None:
-    """Refuse a warm-up of outputs that no task has, or of more mini-batches than a task has."""
-    steps, most = method.warm_up, engine.lengths(experiment, method, 0)
-    tasks, active = experiment.benchmark.curriculum(0).tasks, experiment.scenario.active
-    for k in range(1, len(tasks) if steps else 0):
-        if set(active(tasks, k, k)) <= {c for asked in range(k) for c in active(tasks, k - 1, asked)}:
-            raise UserError(f"method.warm_up={steps}: must be 0 where a task brings no outputs of its own")
-        if steps > most[k]:
-            raise UserError(f"method.warm_up={steps}: must be at most the {most[k]} iterations of a task")
-
-
-def check_follows(cfg: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
-    """Refuse optimisers that do not step along the gradient that they are given, as a method has changed it."""
-    [group] = optimiser.param_groups
-    plain = isinstance(optimiser, torch.optim.SGD) and not group["weight_decay"]
-    if not plain or (group["momentum"] and not cfg["optim"]["reset"]):
-        raise UserError(
-            f"method={cfg['method']['name']} with optim={cfg['optim']['name']}: needs SGD without weight decay, with "
-            "momentum only where it is reset for every task: optim=sgd or sgd_momentum"
-        )
-
-
-def check_head(cfg: dict[str, Any], experiment: engine.Experiment) -> None:
-    """Refuse a network without one last layer, for a method that looks at what that reads."""
-    if "head.weight" not in experiment.net.init(torch.Generator())[0]:
-        names = f"method={cfg['method']['name']} with model={cfg['model']['name']}"
-        raise UserError(f"{names}: needs a network with one layer called head")
-
-
-def check_columns(cfg: dict[str, Any], experiment: engine.Experiment, optimiser: torch.optim.Optimizer) -> None:
+def check_columns(cfg: dict[str, Any], experiment: engine.Experiment) -> None:
     """Refuse columns that are not one for each task, and optimisers that would move those of earlier tasks."""
     tasks, size = experiment.benchmark.curriculum(0).tasks, experiment.net.columns
+    optimiser = experiment.optimiser([torch.zeros(1, device=experiment.device)])
     [group] = optimiser.param_groups
     own = [experiment.scenario.active(tasks, k, k) for k in range(len(tasks))]
     each = sum(map(len, own)) // len(tasks)
@@ -500,7 +466,7 @@ def iterations(job: worker.Job, workshop: worker.Workshop) -> int:
     """Replica iterations that a chunk reports; a shared first task is not counted."""
     arm = job.arms[job.chunk[0].arm]
     method = workshop.method(arm.cfg)
-    shares = arm.cfg["share_first_task"] and not engine.watches(method)
+    shares = arm.cfg["share_first_task"] and not engine.in_first_task(method)
     if isinstance(arm.cfg["iterations"], dict):
         steps = engine.lengths(workshop.experiment(arm, job.device), method, job.chunk[0].seed)
     else:

@@ -128,49 +128,56 @@ class Step(NamedTuple):
     old: Tensor  # [G, C] bool, the different sets of logits that the tasks before were told apart by
 
 
+class Needs(NamedTuple):
+    """What a method needs of the engine beside what its hooks are given; `engine.needs` checks it."""
+
+    from_start: bool = False  # what acts on a step does in the first task, too, which replicas then do not share
+    gradients: tuple[str, ...] = ()  # that `observe` reads: "batch" (the step's own), "independent" (of another batch)
+    all_tasks: bool = False  # mini-batches are drawn from the examples of all tasks so far
+    memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
+    mixes: bool = False  # its examples are drawn among those of a task, N // M times each, and not beside them
+    keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
+    teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"
+    hidden: bool = False  # the loss, or a prediction, depends on what the head reads
+    inspects: int = 0  # examples of a task that `inspect` looks at
+    rebuild_every: int = 0  # steps of a task but the first, after which the state is made anew of all earlier tasks
+    warm_up: int = 0  # steps, before those of a task but the first, in which only the outputs of its new classes learn
+
+
 class Method(NamedTuple):
     """A continual-learning method, for one replica; state is a NamedTuple of tensors and Trees of fixed shape.
 
-    Parameters, gradients and importances are those of `protected` parameters. Gradients to observe are of the mean
-    cross-entropy of a mini-batch alone, of the network as it is evaluated: no penalty, no dropout.
+    A hook that is left out does nothing. From task 2 on a step of training is, in this order: the gradient of `loss`,
+    made as `project_input` and `descend` say; `penalty_grad` is added; `project`; the optimiser. `observe` looks at
+    every step of every task. The state is made when the first task has ended, or before it if something is to be
+    observed, stored or done in it. Parameters, gradients and importances are those of `protected` parameters.
     """
 
     init: Callable[[Tree, Tensor], Any] | None = None  # (params, lam) -> state
     penalty_grad: Callable[[Any, Tree], Tree] | None = None
-    """(state, params) -> new tensors, which the gradient is added to, from task 2 on"""
-    end_task: Callable[[Any, Tree, Tree], Any] | None = None  # (state, params, importance or {}) -> state
+    """(state, params) -> new tensors, which the gradient is added to"""
+    end_task: Callable[[Any, Tree, Tree], Any] | None = None
+    """(state, params, importance or {}) -> state, after a task but the last"""
     start_task: Callable[[Any, Tree], Any] | None = None  # (state, params) -> state, before the first step of a task
     observe: Callable[[Any, dict[str, Tree], Tree], Any] | None = None
-    """(state, gradients before a step by their names in `gradients`, change of the parameters) -> state, every step."""
-    project: Callable[[Any, Tree], Tree] | None = (
-        None  # (state, gradient) -> the gradient that is followed, from task 2
-    )
+    """(state, gradients before a step by their names in `needs.gradients`, change of the parameters) -> state. These
+    gradients are of the mean cross-entropy of a mini-batch alone, of the network as it is evaluated: no penalty, no
+    dropout."""
+    project: Callable[[Any, Tree], Tree] | None = None  # (state, gradient) -> the gradient that is followed
     project_input: Callable[[Any, str, Tensor], tuple[Tensor, Tensor] | None] | None = None
     """(state, layer, a [B, in]) -> [B, in] and [B] that the gradients of a linear layer's weight and bias are made of
-    instead of its inputs a and of ones, from task 2 on; None: of those. What `project` is given is made so."""
+    instead of its inputs a and of ones; None: of those. What `project` is given is made so."""
     inspect: Callable[..., Any] | None = None
     """(state, net, params, buffers, x [N, *shape], label [N], active [C] bool) -> state, after a task but the last and
-    after `end_task`, on `inspects` examples of it; tensors may grow in their last dimension."""
-    inspects: int = 0  # N
+    after `end_task`, on `needs.inspects` examples of it; tensors may grow in their last dimension."""
     predict: Callable[..., Tensor] | None = None
     """(state, net, params, buffers, x [N, *shape], active [C] bool) -> logits [N, C] that are evaluated instead of the
     network's; `inspect` then looks at the last task, too."""
-    gradients: tuple[str, ...] = ()  # that `observe` reads: "batch" (the step's own), "independent" (of another batch)
-    trains_on: Callable[[int], Sequence[int]] = lambda k: (k,)  # tasks whose examples are drawn at step k
     loss: Callable[[Any, Step], Tensor] | None = None
-    """(state, step) -> what training minimises from task 2 on; None: the mean cross-entropy of the batch."""
+    """(state, step) -> what training minimises; None: the mean cross-entropy of the batch."""
     descend: Callable[..., Any] | None = None
     """(objective, state, params, buffers, batch, recalled) -> (state, what the optimiser takes for the gradient, by the
     names in params, and what the objective returned last); None: the gradient of the objective.
     objective(params, buffers, state, batch, recalled) -> (loss, (buffers, logits)): `loss` above, of these examples.
     batch, recalled: tensors [B, ...] by what they are for, the latter empty without a memory."""
-    from_start: bool = False  # that loss is the first task's, too, which replicas of different lambda then do not share
-    hidden: bool = False  # that loss, or a prediction, depends on what the head reads
-    memory: Memory | None = None  # what is replayed from task 2 on, as many at a time as a mini-batch has
-    mixes: bool = False  # its examples are drawn among those of a task, N // M times each, and not beside them
-    keeps_logits: bool = False  # recalled examples have a target: their logits when they were stored, in training
-    teacher: str | None = None  # the network before the task gives targets, once a "task" or at every "step"
-    rebuild_every: int = (
-        0  # steps of a task but the first, after which the state is made anew of all earlier tasks, now
-    )
-    warm_up: int = 0  # steps, before those of a task but the first, in which only the outputs of its new classes learn
+    needs: Needs = Needs()

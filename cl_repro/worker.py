@@ -192,7 +192,7 @@ class Workshop:
         outcomes = self.outcomes(job, experiment, method, replicas)
         rows: dict[str, list[Row]] = {name: [] for name in STUDY}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
-            shared = experiment.share_first_task and not engine.watches(method)
+            shared = experiment.share_first_task and not engine.in_first_task(method)
             rows["runs.csv"].append(run_row(job, cell, experiment, outcome, shared))
             rows["accuracy.csv"] += accuracy_rows(cell.run_id, "test", outcome.accuracy)
             if outcome.validation is not None:

@@ -7,6 +7,7 @@ from made_trees import same
 
 from cl_repro import scenarios
 from cl_repro.engine import Replica, batches
+from cl_repro.engine.needs import trains_on
 from cl_repro.methods.baselines import finetune, joint
 
 # --- joint ----------------------------------------------------------------------------------------------------------
@@ -17,7 +18,7 @@ def test_joint_trains_on_the_union_of_all_tasks_so_far_each_example_with_its_own
     scenario = getattr(scenarios, name)()
     experiment = made_experiment(scenario=scenario, iterations=60)
     for k in range(5):
-        drawn = batches.batches(experiment, [1, 3], k, joint().trains_on(k))
+        drawn = batches.batches(experiment, [1, 3], k, trains_on(joint(), k))
         for s, seed in enumerate([1, 3]):
             curriculum = experiment.benchmark.curriculum(seed)
             task_of = {int(row): t for t, task in enumerate(curriculum.tasks) for row in task.rows}
@@ -41,7 +42,7 @@ def test_joint_draws_every_example_of_the_union_equally_often():
     curriculum = experiment.benchmark.curriculum(1)
     pool = torch.cat([task.rows for task in curriculum.tasks[:3]])
     epoch = len(pool) // experiment.batch_size
-    drawn = batches.batches(experiment._replace(iterations=epoch), [1], 2, joint().trains_on(2))
+    drawn = batches.batches(experiment._replace(iterations=epoch), [1], 2, trains_on(joint(), 2))
     rows = drawn.rows.flatten().tolist()
     assert len(set(rows)) == len(rows) == epoch * experiment.batch_size
     assert set(rows) <= set(pool.tolist())

@@ -16,7 +16,7 @@ from cl_repro.bench import checkpoints, cuda, memory, reference, report, store, 
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
 from cl_repro.config import build
 from cl_repro.engine import stack
-from cl_repro.engine.batches import batches
+from cl_repro.engine.lifecycle import begin
 from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
@@ -142,14 +142,15 @@ def test_the_usual_style_computes_the_engine_s_gradient(penalised: bool) -> None
     experiment = made_experiment(hidden=(9, 7), iterations=1, optimiser=partial(torch.optim.SGD, lr=1.0))
     of_seed = stack.start(experiment, [1])
     before = tree.at(tree.select(of_seed.params, torch.tensor([0])), 0)
-    drawn = batches(experiment, [1], 1, [1])
     shapes = {name: tuple(p.shape) for name, p in before.items()}
     anchor, importance = random_tree(shapes, 1), {k: v.square() for k, v in random_tree(shapes, 2).items()}
     lam = 30.0
     state = State(torch.tensor(lam), anchor, importance, {name: lam * f for name, f in importance.items()})
 
     method, state = (ewc(), state) if penalised else (finetune(), None)
-    follow(experiment, of_seed, drawn, method, state, lambda *_: None)
+    course = begin(experiment, of_seed, 1, method, state)
+    drawn = course.drawn
+    follow(course, course.steps)
     after = tree.at(of_seed.params, 0)
 
     model = reference.MLP((64, 9, 7, 10)).double()

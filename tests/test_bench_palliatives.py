@@ -7,7 +7,7 @@ from made_experiments import made_experiment
 
 from cl_repro.bench import palliatives
 from cl_repro.bench.measure import Setting
-from cl_repro.engine.training import follow
+from cl_repro.bench.workloads import all_steps
 from cl_repro.methods.baselines import finetune
 
 NAMES = list(palliatives.METHODS)
@@ -20,8 +20,8 @@ def test_every_candidate_takes_the_steps_of_its_method() -> None:
     methods = {"finetune": finetune()} | {name: method for name, (method, *_) in palliatives.METHODS.items()}
     for name, method in methods.items():
         work = palliatives.second_task(experiment, method)
-        follow(*work)
-        ended[name] = torch.cat([p.flatten() for p in work[1].params.values()])
+        all_steps(work)
+        ended[name] = torch.cat([p.flatten() for p in work.stack.params.values()])
     per_step, per_task, *others = (ended[name] for name in NAMES)
     assert torch.allclose(per_step, per_task, atol=1e-5)
     different = [ended["finetune"], per_task, *others]
@@ -31,10 +31,10 @@ def test_every_candidate_takes_the_steps_of_its_method() -> None:
 def test_a_replayed_step_recalls_as_many_examples_as_it_is_given() -> None:
     experiment = made_experiment()
     for name in NAMES[2:]:
-        *_, aid = palliatives.second_task(experiment, palliatives.METHODS[name][0])
+        aid = palliatives.second_task(experiment, palliatives.METHODS[name][0]).aid
         assert aid.recalled.rows.shape == (1, 12, 16)
         assert set(aid.recalled.owner.unique().tolist()) <= {0, 1}
-    *_, aid = palliatives.second_task(experiment, palliatives.METHODS[NAMES[0]][0])
+    aid = palliatives.second_task(experiment, palliatives.METHODS[NAMES[0]][0]).aid
     assert aid.recalled is None
     assert aid.teacher is not None and aid.targets is None
 

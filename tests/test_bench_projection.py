@@ -8,7 +8,7 @@ from made_experiments import made_experiment
 
 from cl_repro.bench import projection
 from cl_repro.bench.measure import Setting
-from cl_repro.engine.training import follow
+from cl_repro.bench.workloads import all_steps
 from cl_repro.methods import gpm
 
 
@@ -20,21 +20,21 @@ def test_candidates_take_steps_across_bases_of_their_rank(monkeypatch) -> None:
     works, ended = projection.candidates(experiment), {}
     assert set(works) == {"finetune", *projection.names()}
     for name, work in works.items():
-        before = {n: p.clone() for n, p in work[1].params.items()}
-        follow(*work)
-        ended[name] = {n: p[0] - before[n][0] for n, p in work[1].params.items()}
+        before = {n: p.clone() for n, p in work.stack.params.items()}
+        all_steps(work)
+        ended[name] = {n: p[0] - before[n][0] for n, p in work.stack.params.items()}
     for rank in projection.RANKS:
         name = f"gpm, rank {rank} in every layer"
-        for layer, m in works[name][4].basis.items():
+        for layer, m in works[name].state.basis.items():
             assert m.shape[1] == min(rank, len(m))
             step = torch.cat([ended[name][f"{layer}.weight"], ended[name][f"{layer}.bias"][:, None]], 1)
             assert (step @ m).abs().max() < 1e-5
             assert step.abs().max() > 1e-3
-    basis = works["ogd, basis of 3"][4].basis
+    basis = works["ogd, basis of 3"].state.basis
     assert (basis.mT @ torch.cat([d.flatten() for d in ended["ogd, basis of 3"].values()])).abs().max() < 1e-5
     two = "progressive, 2 columns of 784-400-400 with adapters"
-    assert works[two][0].net.columns == 2
-    assert gpm.weights(works[two][1].params).keys() >= {"c1.fc1", "c2.head"}
+    assert works[two].experiment.net.columns == 2
+    assert gpm.weights(works[two].stack.params).keys() >= {"c1.fc1", "c2.head"}
 
 
 def test_without_cuda_its_rows_say_so() -> None:

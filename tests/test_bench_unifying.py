@@ -10,9 +10,9 @@ from made_trees import error, same
 from cl_repro import scenarios
 from cl_repro.bench import unifying
 from cl_repro.bench.measure import Setting, interleave, verdict
+from cl_repro.bench.workloads import all_steps
 from cl_repro.engine import Experiment
 from cl_repro.engine.stack import lower
-from cl_repro.engine.training import follow
 from cl_repro.types import Tree
 
 
@@ -49,14 +49,14 @@ def test_every_pass_is_of_the_examples_asked_for(monkeypatch: pytest.MonkeyPatch
 def test_observed_training_is_plain_training_and_is_observed() -> None:
     """The same weights to the last bit; and what is observed follows S(si) = S(siu) + S(sib)."""
     plain, watched = unifying.plain_training(small()), unifying.observed_training(small())
-    assert follow(*plain) is None
-    state = follow(*watched)
-    assert same(plain[1].params, watched[1].params)
-    assert not same(plain[1].params, unifying.plain_training(small())[1].params)
-    si, siu, sib, sos = state.acting, *state.watching
+    for course in (plain, watched):
+        all_steps(course)
+    assert same(plain.stack.params, watched.stack.params)
+    assert not same(plain.stack.params, unifying.plain_training(small()).stack.params)
+    si, siu, sib, sos = watched.state.acting, *watched.state.watching
     assert list(unifying.OBSERVERS) == ["si", "siu", "sib", "sos"]
     assert error({name: s + sib.path[name] for name, s in siu.path.items()}, si.path) < 1e-12
-    moved = lower(plain[1].params, 1)
+    moved = lower(plain.stack.params, 1)
     for observed in (si.path, siu.path, sib.path, sos.v):
         assert observed.keys() == moved.keys()
         assert all((value != 0).any() for value in observed.values())

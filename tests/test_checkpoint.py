@@ -201,7 +201,7 @@ def test_a_task_can_be_stopped_several_times_between_two_checkpoints(
     [job] = jobs(Path("nowhere"), "iterations=2000", f"checkpoint_every={every}")
     experiment = fresh().experiment(job.arms[0], "cpu")
     stack = engine.start(experiment, [1])
-    found = [course.taken for course in lifecycle.learning(experiment, stack, 0, Method(), None)]
+    found = [course.taken for course in lifecycle.learning(lifecycle.begin(experiment, stack, 0, Method(), None))]
     assert found == expected
 
 

@@ -15,13 +15,13 @@ from made_trees import copied, error, same, single, tensors
 from torch import Tensor
 
 from cl_repro import rng, scenarios
-from cl_repro.engine import Experiment, Replica, Stack, replicas
-from cl_repro.engine.lifecycle import Course
+from cl_repro.engine import Experiment, Replica, replicas
+from cl_repro.engine.course import Course
 from cl_repro.engine.stack import start
 from cl_repro.methods.baselines import finetune, joint
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline
-from cl_repro.types import Curriculum, Method, Tree
+from cl_repro.types import Curriculum, Tree
 
 METHODS = {"finetune": finetune(), "joint": joint(), "ewc": ewc(), "ewc_offline": ewc_offline()}
 
@@ -184,10 +184,10 @@ def test_a_diverged_replica_is_flagged_and_its_neighbours_do_not_notice(method, 
     experiment, healthy = made(dtype=torch.float32), mixed(method, dtype=torch.float32)
     learning, sick = replicas.learning, 4
 
-    def infect(experiment: Experiment, stack: Stack, task: int, *rest: Any) -> Iterator[Course]:
-        yield from learning(experiment, stack, task, *rest)
-        if task == 0:
-            stack.params["fc1.weight"][sick, 0, 0] = poison
+    def infect(course: Course, *rest: Any) -> Iterator[Course]:
+        yield from learning(course, *rest)
+        if course.task == 0:
+            course.stack.params["fc1.weight"][sick, 0, 0] = poison
 
     with mock.patch.object(replicas, "learning", infect):
         found = run(experiment, METHODS[method], MIXED)
@@ -220,10 +220,9 @@ def test_memory_does_not_grow_with_the_number_of_tasks(method):
     held: list[tuple[int, int]] = []  # tensors and bytes of stack and state
     alive: list[int] = []  # bytes of all tensors that the process has made since
 
-    def watch(
-        experiment: Experiment, stack: Stack, task: int, method: Method, state: object, *rest: Any
-    ) -> Iterator[Course]:
-        yield from learning(experiment, stack, task, method, state, *rest)
+    def watch(course: Course, *rest: Any) -> Iterator[Course]:
+        yield from learning(course, *rest)
+        stack, state = course.stack, course.state
         moments = [t for s in stack.optimiser.state.values() for t in s.values()]
         own = [*tensors(stack.params), *tensors(stack.buffers), *moments, *tensors(state or ())]
         held.append((len(own), sum(t.nbytes for t in own)))

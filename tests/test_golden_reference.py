@@ -10,7 +10,7 @@ from made_experiments import made_experiment
 
 from cl_repro import engine
 from cl_repro.benchmarks.split import split
-from cl_repro.engine import batches, training
+from cl_repro.engine import batches, lifecycle, training
 from cl_repro.types import Method
 
 LOSSES = {1: 0.696396, 2: 0.636056, 3: 0.556556, 5: 0.371507, 10: 0.152217, 20: 0.010774, 50: 0.090933, 100: 0.008129}
@@ -56,10 +56,11 @@ def test_engine_follows_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert order[0, :5].tolist() == [9263, 5543, 4105, 2806, 3723]
     monkeypatch.setattr(batches.rng, "batches", lambda *_: order)
     monkeypatch.setattr(training, "REPORT_EVERY", 1)
-    drawn = batches.batches(experiment, [1], 0, [0])
+    course = lifecycle.begin(experiment, stack, 0, Method(), None)
+    drawn = course.drawn
     assert drawn.rows[0, 0, :5].tolist() == [47252, 28225, 20984, 14248, 19021]
     losses: list[float] = []
-    training.follow(experiment, stack, drawn, Method(), None, lambda _, loss: losses.append(loss))
+    training.follow(course, course.steps, lambda done, task, loss: losses.append(loss))
     for iteration, expected in LOSSES.items():
         assert losses[iteration - 1] == pytest.approx(expected, abs=2e-6 if iteration < 20 else 2e-4)
     for name, (total, norm) in AFTER_100.items():

@@ -19,7 +19,7 @@ from cl_repro.engine.stack import redraw, start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.models.keras_cnn import keras_cnn
-from cl_repro.types import Benchmark, Method, Net, Tree
+from cl_repro.types import Benchmark, Method, Needs, Net, Tree
 
 PAPER = {"input_shape": (3, 32, 32), "n_outputs": 60}
 HEAD = {"head.weight", "head.bias"}
@@ -275,7 +275,7 @@ def test_a_step_is_with_dropout_and_what_a_method_observes_is_without():
         init=lambda params, lam: lam,
         observe=lambda state, seen, change: (seen["batch"], seen["independent"], change),
         penalty_grad=lambda state, params: {name: state * p for name, p in params.items()},
-        gradients=("batch", "independent"),
+        needs=Needs(from_start=True, gradients=("batch", "independent")),
     )
     lam = torch.full((3,), 0.5, dtype=torch.float64)
     stack = start(experiment, seeds)
@@ -322,17 +322,18 @@ def test_methods_and_importances_know_the_trunk_only():
         penalty_grad=lambda state, params: note(params) or params,
         end_task=lambda state, params, importance: note(params, importance) or state,
         observe=lambda state, gradients, change: note(gradients["batch"], change) or state,
-        gradients=("batch",),
+        needs=Needs(gradients=("batch",)),
     )
     engine.run(made(iterations=1, reinit=True), method, [Replica(1, 1.0, fisher.empirical())], {})
-    assert len(seen) == 1 + 5 + 5 + 4 * 2 + 5 * 2
+    assert len(seen) == 1 + 5 + 4 + 4 * 2 + 5 * 2
     assert all(names == TRUNK for names in seen)
 
 
 def test_the_penalty_pulls_no_head():
     """One step after which the trunk differs with lambda, and the head does not."""
     experiment = made(iterations=1, optimiser=partial(torch.optim.SGD, lr=1e-2))
-    method = Method(penalty_grad=lambda state, params: {name: state * p for name, p in params.items()})
+    pull = lambda state, params: {name: state * p for name, p in params.items()}  # noqa: E731
+    method = Method(penalty_grad=pull, needs=Needs(from_start=True))
     stacks: list[Stack] = []
     for lam in (0.0, 10.0):
         stacks.append(start(experiment, [1]))

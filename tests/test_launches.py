@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves
 from cl_repro import tree
 from cl_repro.bench import workloads
 from cl_repro.engine import Experiment, Replica
-from cl_repro.engine.batches import part
 from cl_repro.engine.training import REPORT_EVERY, follow
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
@@ -87,11 +86,10 @@ def made(network: str) -> Experiment:
 def watched(network: str, method: str, steps: int = 1) -> Watch:
     """The second step of the second task and those after it."""
     replica = Replica(1, 1.0, exact() if method == "ewc" else None)
-    work = workloads.second_task(made(network)._replace(iterations=steps + 1), METHODS[method], [replica])
-    follow(work.experiment, work.stack, part(work.drawn, 0, 1), work.method, work.state, lambda *_: None)
-    drawn = part(work.drawn, 1, steps + 1)
-    with Watch(drawn.sizes) as watch:
-        follow(work.experiment, work.stack, drawn, work.method, work.state, lambda *_: None)
+    course = workloads.second_task(made(network)._replace(iterations=steps + 1), METHODS[method], [replica])
+    follow(course, 1)
+    with Watch(course.drawn.sizes) as watch:
+        follow(course, steps + 1)
     return watch
 
 

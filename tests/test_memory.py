@@ -21,7 +21,7 @@ from cl_repro.engine.recall import Kept, before, kept
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.memory import Contents, Memory
-from cl_repro.types import Curriculum, Method, Task
+from cl_repro.types import Curriculum, Method, Needs, Task
 
 FILLING: dict[str, Callable[[int], Memory]] = {
     "insert_all": memory.insert_all,
@@ -393,7 +393,7 @@ def test_recalled_examples_have_labels_and_logits_of_their_own_task(policy, scen
     """Split digits: task k has the classes 2k and 2k + 1; of two seeds."""
     benchmark = thinned(digits(), 40)
     experiment = made_experiment(benchmark, getattr(scenarios, scenario)(), batch_size=8)
-    method = Method(memory=POLICIES[policy](30), loss=lambda state, step: step.batch.z.sum())
+    method = Method(needs=Needs(memory=POLICIES[policy](30)))
     seeds, task = [2, 5], 3
     drawn = batches(experiment, seeds, task, (task,))
     recalled = aids(experiment, start(experiment, seeds), task, method, drawn).recalled
@@ -422,7 +422,7 @@ def test_recalled_examples_have_the_pixels_of_their_own_task():
     """Permuted digits: one example may be in the memory as several tasks saw it."""
     benchmark = thinned(permuted("digits", 3, 16.0, data_dir=".", device="cpu", dtype=torch.float64), 24)
     experiment = made_experiment(benchmark, scenarios.domain(), batch_size=8)
-    method = Method(memory=memory.end_of_task(40), loss=lambda state, step: step.batch.z.sum())
+    method = Method(needs=Needs(memory=memory.end_of_task(40)))
     for take, seeds in ((0, [7]), (torch.tensor([1, 0]), [7, 9])):
         drawn = batches(experiment, seeds, 2, (2,))
         recalled = aids(experiment, start(experiment, seeds), 2, method, drawn).recalled
@@ -442,7 +442,7 @@ def test_memories_follow_the_mini_batches_of_the_tasks_before():
     """Of the run's own order stream, with as many steps as each task has."""
     benchmark = thinned(digits(), 40)
     experiment = made_experiment(benchmark, batch_size=8)._replace(iterations=[3, 1, 7, 2, 2])
-    method = Method(memory=memory.ring(1000), loss=lambda state, step: step.batch.z.sum())
+    method = Method(needs=Needs(memory=memory.ring(1000)))
     drawn = batches(experiment, [3], 3, (3,))
     recalled = aids(experiment, start(experiment, [3]), 3, method, drawn).recalled
     assert recalled is not None

@@ -12,6 +12,7 @@ from made_trees import SHAPES, copied, error, positive, same, tensors, tree
 from torch import Tensor
 
 from cl_repro.engine import Experiment, Replica, replicas
+from cl_repro.engine.course import Course
 from cl_repro.importance import fisher
 from cl_repro.importance import one_sample as slow
 from cl_repro.importance.batched import batched
@@ -108,8 +109,8 @@ def lived(method: Method, lam: float | Tensor, tasks: list[tuple[Tree, Tree]]) -
                 "independent": {name: -value / 2 for name, value in importance.items()},
             }
             change = {name: value / 10 for name, value in importance.items()}
-            state = method.observe(state, {name: gradients[name] for name in method.gradients}, change)
-        state = method.end_task(state, params, importance)
+            state = method.observe(state, {name: gradients[name] for name in method.needs.gradients}, change)
+        state = method.end_task(state, params, importance) if method.end_task else state
     return state
 
 
@@ -182,8 +183,9 @@ def test_state_has_the_same_shapes_and_dtypes_after_every_hook(name, dtype):
     def kept(hook: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *given: states.append(hook(*given)) or states[-1]
 
-    lived(wrapped(METHODS[name](), kept), 30.0, [(tree(t, dtype), positive(10 + t, dtype)) for t in range(5)])
-    assert len(states) == 1 + 5 * (1 + (STEPS + 1 if name in OBSERVED else 0))
+    method = METHODS[name]()
+    lived(wrapped(method, kept), 30.0, [(tree(t, dtype), positive(10 + t, dtype)) for t in range(5)])
+    assert len(states) == 1 + 5 * (bool(method.end_task) + (STEPS + 1 if name in OBSERVED else 0))
     described = [[(t.shape, t.dtype) for t in tensors(state)] for state in states]
     assert described == [described[0]] * len(states)
     assert {t.dtype for t in tensors(states[-1])} == {dtype}
@@ -305,9 +307,9 @@ def test_the_first_task_does_not_depend_on_lambda_bit_for_bit(name, together):
     after: list[Tree] = []
     learning = replicas.learning
 
-    def watch(experiment: Any, stack: Any, task: int, *rest: Any) -> Any:
-        yield from learning(experiment, stack, task, *rest)
-        after.extend({name: p[k].clone() for name, p in stack.params.items()} for k in range(len(stack.seeds)))
+    def watch(course: Course, *rest: Any) -> Any:
+        yield from learning(course, *rest)
+        after.extend({name: p[k].clone() for name, p in course.stack.params.items()} for k in range(course.k))
 
     with mock.patch.object(replicas, "learning", watch):
         for part in [rows] if together else [rows[:1], rows[1:]]:

@@ -13,7 +13,8 @@ from made_trees import after, copied, error, positive, same, single, tree
 from torch import Generator, Tensor
 
 from cl_repro import rng, scenarios
-from cl_repro.engine import Experiment, Replica, Stack, batches, lifecycle, measure, replicas
+from cl_repro.engine import Experiment, Replica, batches, lifecycle, measure, replicas
+from cl_repro.engine.course import Course
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -135,11 +136,10 @@ def watched(experiment: Experiment, method: Method, rows: list[Replica], **given
     seen: list[Seen] = []
     learning = replicas.learning
 
-    def watch(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any, *rest: Any) -> Any:
-        before = copied(state) if state else None
-        for course in learning(experiment, stack, task, method, state, *rest):
-            yield course
-        seen.append(Seen(before, course.state, copied(stack.params)))
+    def watch(course: Course, *rest: Any) -> Any:
+        before = copied(course.state) if course.state else None
+        yield from learning(course, *rest)
+        seen.append(Seen(before, course.state, copied(course.stack.params)))
 
     with mock.patch.object(replicas, "learning", watch):
         run(experiment, method, rows, **given)
@@ -220,7 +220,7 @@ def test_si_is_its_unbiased_half_and_its_bias(setting, dtype, tolerance):
 def observed(method: Method, state: Any, steps: list[tuple[dict[str, Tree], Tree]]) -> Any:
     """The state after steps with (gradients, change)."""
     for gradients, change in steps:
-        state = method.observe(state, {name: gradients[name] for name in method.gradients}, change)
+        state = method.observe(state, {name: gradients[name] for name in method.needs.gradients}, change)
     return state
 
 
@@ -239,7 +239,7 @@ LAM = torch.tensor(3.0, dtype=torch.float64)
 def test_sos_is_a_weighted_root_mean_square(alpha, corrected):
     """The second moment v is sum_t (1 - beta2) beta2^(T-1-t) (g_t - alpha g'_t)^2: of each task anew."""
     method, beta2, n = sos(alpha, 0.9, corrected), 0.9, 20
-    assert method.gradients == (("batch", "independent") if alpha else ("batch",))
+    assert method.needs.gradients == (("batch", "independent") if alpha else ("batch",))
     state, total = method.init(tree(1), LAM), {name: 0.0 for name in tree(1)}
     for task in range(2):
         steps = made_steps(n, 100 * task)
@@ -351,7 +351,7 @@ def batches_of(experiment: Experiment, method: Method, rows: list[Replica]) -> l
     """Of every task: the mini-batches that are trained on, and the independent ones."""
     with mock.patch.object(lifecycle, "follow", wraps=lifecycle.follow) as follow:
         run(experiment, method, rows)
-    return [[call.args[2], call.args[6].independent] for call in follow.call_args_list]
+    return [[course.drawn, course.aid.independent] for (course, *_), _ in follow.call_args_list]
 
 
 def test_independent_batches_are_the_tasks_other_ones_and_paired_over_methods():
@@ -390,9 +390,10 @@ def begun(experiment: Experiment, method: Method, rows: list[Replica]) -> list[t
     found: list[tuple[Tree, Any, bool]] = []
     follow = lifecycle.follow
 
-    def watch(experiment: Experiment, stack: Stack, drawn: Any, method: Method, state: Any, *rest: Any) -> Any:
+    def watch(course: Course, *rest: Any) -> None:
+        stack, state = course.stack, course.state
         found.append((copied(stack.params), copied(state) if state else None, not stack.optimiser.state))
-        return follow(experiment, stack, drawn, method, state, *rest)
+        follow(course, *rest)
 
     with mock.patch.object(lifecycle, "follow", watch):
         run(experiment, method, rows)

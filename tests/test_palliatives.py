@@ -19,7 +19,6 @@ from cl_repro import provenance, rng, scenarios, study, worker
 from cl_repro.benchmarks.permuted import permuted
 from cl_repro.config import build
 from cl_repro.engine import Experiment, Replica, Trunk, lifecycle, training
-from cl_repro.engine.batches import batches
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.grid import make_arm
@@ -29,7 +28,7 @@ from cl_repro.methods.der import der
 from cl_repro.methods.lwf import distillation, lwf
 from cl_repro.methods.replay import LOSSES, replay
 from cl_repro.models.layers import init_linear, linear, no_tap
-from cl_repro.types import Examples, Method, Net, Step, Tree
+from cl_repro.types import Examples, Method, Needs, Net, Step, Tree
 
 MEMORIES: dict[str, Callable[[int], Memory]] = {
     "insert_all": insert_all,
@@ -313,13 +312,13 @@ def test_distillation_is_the_divergence_of_each_head(scenario, temperature):
 @pytest.mark.parametrize("seeds", [[1], [2, 1]])
 def test_a_warm_up_is_plain_training_of_the_new_rows_of_the_head(kind, seeds):
     experiment, steps = setting(kind), 4
-    drawn = batches(experiment, sorted(seeds), 1, (1,))
     stack = start(experiment, seeds)
-    before = copied(stack.params)
+    course = lifecycle.begin(experiment, stack, 1, Method(needs=Needs(warm_up=steps)), None)
+    drawn, before = course.drawn, copied(stack.params)
     own = sorted(experiment.benchmark.curriculum(1).tasks[1].classes)
     new = torch.zeros(10, dtype=torch.bool)
     new[own] = True
-    training.warm_up(experiment, stack, drawn, new, steps)
+    training.warm_up(course, new)
     for r, seed in enumerate(seeds):
         of_seed = sorted(seeds).index(seed)
         body, head = (
@@ -351,7 +350,7 @@ def test_a_run_warms_up_before_every_task_but_the_first():
     experiment = setting("task")
     with mock.patch.object(lifecycle, "warm_up", wraps=lifecycle.warm_up) as spy:
         warmed = alone(experiment, lwf(warm_up=3), 1, 0.0)
-    assert [call.args[3].nonzero()[:, 0].tolist() for call in spy.call_args_list] == [
+    assert [call.args[1].nonzero()[:, 0].tolist() for call in spy.call_args_list] == [
         sorted(task.classes) for task in experiment.benchmark.curriculum(1).tasks[1:]
     ]
     assert not same(warmed, alone(experiment, lwf(), 1, 0.0))
@@ -574,7 +573,7 @@ def test_what_is_recalled_leaves_the_noise_of_the_task_as_it_was():
     for method in (METHODS["replay"], METHODS["der"], METHODS["lwf"]):
         found = noises(method)
         assert all(torch.equal(a[:6], b) for a, b in zip(found, expected, strict=True))
-        if method.memory:
+        if method.needs.memory:
             assert [len(a) for a in found] == [6] * 7 + [12] * 14
             assert all(not (a[:6] == a[6:]).any() for a in found[7:])
 
@@ -592,7 +591,8 @@ def test_losses_are_pure_and_lift_to_replicas(name):
     lams = torch.tensor([0.0, 0.5, 1e6], dtype=torch.float64)
 
     def value(lam: Tensor, z: Tensor, target: Tensor, z_old: Tensor, stored: Tensor, labels: Tensor) -> Tensor:
-        state = method.end_task(method.init({}, lam), {}, {})
+        state = method.init({}, lam)
+        state = method.end_task(state, {}, {}) if method.end_task else state
         new = Examples(z, labels[0], mask[1].expand(5, 6), target)
         return method.loss(state, Step(new, Examples(z_old, labels[1], mask[0].expand(5, 6), stored), mask))
 
@@ -627,7 +627,7 @@ def test_any_memory_goes_with_replay(policy):
     assert {key: value for key, value in arm["method"]["memory"].items() if value is not None} == memory_node(
         policy, 20
     )
-    built = build("method", arm["method"]).memory
+    built = build("method", arm["method"]).needs.memory
     assert (built.size, built.offer is None) == (20, policy == "end_of_task")
 
 

@@ -326,7 +326,7 @@ def test_values_that_mean_nothing_are_refused(make, told):
     [
         (ogd(10, most_bytes=1e4), "the basis would take"),
         (gpm([0.9, 0.9], n=4), "must be one, or one for each of fc1, fc2, head"),
-        (gpm(n=41), "method.n=41: task 0 of seed 1 has 40 examples"),
+        (gpm(n=41), "method.n=41: must be at most the 40 examples of task 0 of seed 1"),
     ],
 )
 def test_what_a_run_cannot_do_is_refused(method, told):

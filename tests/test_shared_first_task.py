@@ -46,7 +46,7 @@ def test_a_shared_first_task_is_trained_and_measured_once():
     ):
         for lam in (1.0, 10.0):
             run(experiment, ewc(), [Replica(s, lam, e) for s in (1, 2) for e in (SHARED, MIXED[1].estimator)], trunks)
-    assert [call.args[2] for call in learn.call_args_list] == [0, 1, 2, 3, 4, 1, 2, 3, 4]
+    assert [call.args[0].task for call in learn.call_args_list] == [0, 1, 2, 3, 4, 1, 2, 3, 4]
     assert [call.args[2] for call in measure.call_args_list] == [0, 0, 1, 2, 3, 1, 2, 3]
 
 

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from cl_repro.memory import reservoir
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "extend.md"
@@ -37,6 +40,8 @@ def test_the_page_has_an_example_of_each() -> None:
         "conf/method/l1.yaml",
         "cl_repro/methods/strongest.py",
         "conf/method/strongest.yaml",
+        "cl_repro/methods/a_gem.py",
+        "conf/method/a_gem.yaml",
         "cl_repro/benchmarks/backwards.py",
         "conf/benchmark/backwards.yaml",
         "conf/protocol/digits_long.yaml",
@@ -61,6 +66,7 @@ def test_the_examples_run_and_their_tests_pass(tmp_path: Path) -> None:
     call("-m", "cl_repro", "method=ewc", "fisher=uniform", "lam=100", *small)
     call("-m", "cl_repro", "method=l1", "benchmark=backwards", "lam=1e-4", *small)
     call("-m", "cl_repro", "method=strongest", "fisher=empirical", "lam=100", *small)
+    call("-m", "cl_repro", "method=a_gem", "optim=sgd", *small, "seeds=[1,2]")
     call("-m", "cl_repro", "study=digits_long", "scale=smoke", "grid=one", *small)
     with (copy / "results" / "runs" / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -68,12 +74,14 @@ def test_the_examples_run_and_their_tests_pass(tmp_path: Path) -> None:
         ("uniform", "ewc", "split_digits", "ok"),
         ("", "l1", "backwards", "ok"),
         ("empirical", "strongest", "split_digits", "ok"),
+        ("", "a_gem", "split_digits", "ok"),
+        ("", "a_gem", "split_digits", "ok"),
     ]
     with (copy / "results" / "digits_long_smoke" / "runs.csv").open() as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"finetune", "ewc", "strongest"}
     chosen = "fisher-uniform or method-l1] or method-strongest or benchmark-backwards or protocol-digits_long"
     out = call("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_config.py", "-k", chosen)
-    assert re.search(r"\b5 passed", out), out
+    assert re.search(r"\b6 passed", out), out
 
 
 def of_page(name: str) -> dict:
@@ -105,3 +113,21 @@ def test_the_method_with_a_fisher_keeps_the_largest_importance() -> None:
     for fisher in ([1.0, 5.0], [2.0, 4.0]):
         state = method.end_task(state, params, {"w": torch.tensor(fisher)})
     assert method.penalty_grad(state, {"w": params["w"] + 1})["w"].tolist() == [3 * 2, 3 * 5]
+
+
+def test_the_method_with_a_memory_raises_no_loss_of_recalled_examples_to_first_order() -> None:
+    """Of linear losses g . theta and m . theta: where they conflict, the step is orthogonal to m; elsewhere it is g."""
+    space = of_page("cl_repro/methods/a_gem.py")
+    method = space["a_gem"](reservoir(3))
+
+    def objective(params: dict, buffers: dict, state: tuple, batch: dict, recalled: dict) -> tuple:
+        return sum((params[name] * batch[name]).sum() for name in params), (buffers, batch["b"])
+
+    params = {"w": torch.zeros(2), "b": torch.zeros(())}
+    m = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor(-2.0)}  # m . m = 9
+    for g, expected in (([1.0, 1.0, 0.0], [1.0, 1.0, 0.0]), ([-3.0, 0.0, 3.0], [-2.0, 2.0, 1.0])):
+        batch = {"w": torch.tensor(g[:2]), "b": torch.tensor(g[2])}
+        state, found, (_, rest) = method.descend(objective, (), params, {}, batch, m)
+        assert [*found["w"].tolist(), found["b"].item()] == pytest.approx(expected)
+        assert (state, rest[0], rest[1].item()) == ((), {}, g[2])
+    assert method.needs.memory.size == 3

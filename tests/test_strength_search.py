@@ -35,7 +35,7 @@ from cl_repro.strength_search import training
 from cl_repro.strength_search.folder import searched
 from cl_repro.strength_search.procedure import Attempt, Found, Patience, Rules, Trial, search, until_stalled
 from cl_repro.strength_search.training import Learner, scaled, stack_of, trained
-from cl_repro.types import Method
+from cl_repro.types import Method, Needs
 
 # --- the procedure, with invented accuracies ------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ def after_two_tasks(method: Method, lam: float) -> Any:
     for k in (1, 2):
         state = method.start_task(state, tree(10 * k)) if method.start_task else state
         if method.observe:
-            gradients = {name: tree(10 * k + i) for i, name in enumerate(method.gradients, 1)}
+            gradients = {name: tree(10 * k + i) for i, name in enumerate(method.needs.gradients, 1)}
             state = method.observe(state, gradients, {n: -v for n, v in tree(10 * k + 1).items()})
         state = method.end_task(state, tree(10 * k + 5), positive(10 * k + 6))
     return state
@@ -244,7 +244,9 @@ def test_a_training_is_the_plain_loop_with_early_stopping(pull):
 def test_the_state_of_a_method_is_that_of_the_best_epoch():
     experiment, learner = made(), begun(made())
     counting = Method(
-        start_task=lambda state, params: 0, observe=lambda state, seen, change: state + 1, gradients=("batch",)
+        start_task=lambda state, params: 0,
+        observe=lambda state, seen, change: state + 1,
+        needs=Needs(gradients=("batch",)),
     )
     patience = Patience(epochs=12, slow_after=1, slower=0.3, stop_after=3)
     steps = len(experiment.benchmark.curriculum(SEED).tasks[1].rows) // 16
@@ -271,7 +273,7 @@ def test_without_a_choice_the_search_is_the_engines_run(method):
     estimator = fisher.exact() if method in (ewc(), ewc_offline()) or not method.observe else None
     estimator = estimator if method.end_task and not method.observe else None
     outcome = training.run(experiment, method, estimator, SEED, 7.0, ONE_EPOCH, Patience(epochs=1))
-    twice = method.trains_on(1) == range(2)  # joint: an epoch of the second step is one of both tasks
+    twice = method.needs.all_tasks  # joint: an epoch of the second step is one of both tasks
     usual = experiment._replace(
         optimiser=partial(torch.optim.SGD, lr=0.1, momentum=0.9), iterations=[6, 12 if twice else 6]
     )
@@ -424,7 +426,7 @@ def test_bad_settings_are_refused_and_leave_no_folder(overrides, message, tmp_pa
         (["method=lwf", "method.warm_up=3"], "loss, teacher, warm_up"),
         (["method=ewc_guide", "method.rebuild_every=5"], "rebuild_every"),
         (["method=replay"], "loss, memory"),
-        (["method=context"], "inspect, inspects, predict, hidden"),
+        (["method=context"], "inspect, predict, hidden, inspects"),
     ],
 )
 def test_a_method_of_which_something_would_be_left_out_is_refused_by_name(overrides, left_out, tmp_path):

@@ -11,7 +11,8 @@ from made_trees import error, same
 
 from cl_repro import rng, runtime, scenarios
 from cl_repro.bench import workloads
-from cl_repro.engine import Experiment, Replica, Stack, batches, lifecycle, replicas
+from cl_repro.engine import Experiment, Replica, batches, lifecycle
+from cl_repro.engine.course import Course
 from cl_repro.engine.stack import gathered, start
 from cl_repro.errors import UserError
 from cl_repro.importance import fisher
@@ -27,7 +28,7 @@ def drawn_by(experiment: Experiment, method: Method, rows: list[Replica]) -> lis
     """The mini-batches of every task of a run; their rows, labels and owners."""
     with mock.patch.object(lifecycle, "follow", wraps=lifecycle.follow) as follow:
         run(experiment, method, rows)
-    return [call.args[2]._replace(pixels=None, noise=[]) for call in follow.call_args_list]
+    return [call.args[0].drawn._replace(pixels=None, noise=[]) for call in follow.call_args_list]
 
 
 def test_finetune_and_ewc_train_on_the_same_batches_whatever_estimator_lambda_and_neighbours():
@@ -99,12 +100,12 @@ def test_a_step_is_the_gradient_of_the_mean_loss_plus_the_penalty():
     before = {key: p.clone() for key, p in stack.params.items()}
     pull = Method(penalty_grad=lambda state, params: {key: state * p.square() for key, p in params.items()})
     state = torch.tensor([3.0, 0.5], dtype=torch.float64)
-    lifecycle.learn(experiment, stack, 0, pull, state)
-    drawn = batches.batches(experiment, [1, 2], 0, [0])
+    lifecycle.learn(experiment, stack, 1, pull, state)
+    drawn = batches.batches(experiment, [1, 2], 1, [1])
     for k in range(2):
         leaves = {key: p[k].clone().requires_grad_() for key, p in before.items()}
-        z = experiment.net.apply(leaves, {}, experiment.benchmark.x[drawn.rows[k, 0]].double() / 16)[0][:, :2]
-        loss = -z.log_softmax(1)[torch.arange(16), drawn.label[k, 0]].mean()
+        z = experiment.net.apply(leaves, {}, experiment.benchmark.x[drawn.rows[k, 0]].double() / 16)[0][:, 2:4]
+        loss = -z.log_softmax(1)[torch.arange(16), drawn.label[k, 0] - 2].mean()
         expected = torch.autograd.grad(loss, list(leaves.values()))
         for (key, p), g in zip(before.items(), expected, strict=True):
             assert torch.allclose(p[k] - stack.params[key][k], g + state[k] * p[k].square(), rtol=1e-9, atol=1e-14)
@@ -136,13 +137,13 @@ def test_adam_counts_all_steps_or_those_of_the_last_task(reset):
 
 def test_the_penalty_acts_from_the_second_task_on():
     seen: list[tuple[int, bool]] = []
-    learning = replicas.learning
 
-    def spy(experiment: Experiment, stack: Stack, task: int, method: Method, state: object, *rest: Any) -> Any:
-        seen.append((task, state is not None))
-        return learning(experiment, stack, task, method, state, *rest)
+    def spy(course: Course, *rest: Any) -> None:
+        seen.append((course.task, course.state != ()))
+        follow(course, *rest)
 
-    with mock.patch.object(replicas, "learning", spy):
+    follow = lifecycle.follow
+    with mock.patch.object(lifecycle, "follow", spy):
         run(made_experiment(), ewc(), [Replica(1, 1.0, fisher.exact())])
     assert seen == [(0, False), (1, True), (2, True), (3, True), (4, True)]
 

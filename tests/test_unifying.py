@@ -19,7 +19,8 @@ from torch import Tensor
 from cl_repro import rng, study, unifying
 from cl_repro.config import check
 from cl_repro.engine import Experiment, Replica
-from cl_repro.engine.lifecycle import Course, advance, begin, learn
+from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import advance, begin, learn
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
 from cl_repro.methods.baselines import finetune
@@ -103,10 +104,10 @@ def test_those_who_watch_see_what_they_would_see_if_they_acted_alone_in_the_firs
 
 
 def test_gradients_are_those_that_somebody_reads() -> None:
-    assert observed(si(XI)).gradients == ("batch",)
-    assert observed(siu(XI), siu(XI)).gradients == ("independent",)
-    assert observed(si(XI), *ALL).gradients == ("batch", "independent")
-    assert observed(finetune()).gradients == ()
+    assert observed(si(XI)).needs.gradients == ("batch",)
+    assert observed(siu(XI), siu(XI)).needs.gradients == ("independent",)
+    assert observed(si(XI), *ALL).needs.gradients == ("batch", "independent")
+    assert observed(finetune()).needs.gradients == ()
 
 
 # --- slices, and gradients of all examples ---------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from cl_repro.importance import fisher
 from cl_repro.importance.batched import batched
 from cl_repro.methods.baselines import joint
 from cl_repro.methods.ewc import ewc
-from cl_repro.types import Benchmark, Curriculum, Method, Tree
+from cl_repro.types import Benchmark, Curriculum, Method, Needs, Tree
 
 N, P, T = 1347, 64, 4  # training rows of the digits, pixels, tasks
 
@@ -198,7 +198,7 @@ def test_a_step_sees_each_example_with_its_own_tasks_pixels(seeds: list[int], ta
     experiment = permuted_experiment(optimiser=partial(torch.optim.SGD, lr=1.0), iterations=1)
     stack = start(experiment, seeds)
     before = {name: p.clone() for name, p in stack.params.items()}
-    lifecycle.learn(experiment, stack, task, Method(trains_on=lambda k: trains_on), None)
+    lifecycle.learn(experiment, stack, task, Method(needs=Needs(all_tasks=len(trains_on) > 1)), None)
     arrays = data.load("digits", ".")
     for k, seed in enumerate(seeds):
         rows, owners = drawn_examples(seed, task, trains_on)
@@ -215,7 +215,7 @@ def test_independent_gradients_see_each_example_with_its_own_tasks_pixels(seeds:
     stack = start(experiment, seeds)
     before = {name: p.clone() for name, p in stack.params.items()}
     watching = Method(
-        trains_on=lambda k: [0, 1], observe=lambda state, seen, change: seen, gradients=("batch", "independent")
+        observe=lambda state, seen, change: seen, needs=Needs(gradients=("batch", "independent"), all_tasks=True)
     )
     found = lifecycle.learn(experiment, stack, 1, watching, torch.zeros(len(seeds)))
     arrays = data.load("digits", ".")

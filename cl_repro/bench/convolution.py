@@ -24,16 +24,13 @@ from cl_repro.bench.measure import (
     timed,
 )
 from cl_repro.bench.modules import ConvNet, SlimResNet18
-from cl_repro.bench.workloads import SEED, experiment, random_data
-from cl_repro.engine import Experiment, Stack
-from cl_repro.engine.batches import batches
+from cl_repro.bench.workloads import SEED, all_steps, experiment, first_task, random_data
 from cl_repro.engine.boundary import estimate
-from cl_repro.engine.stack import start
-from cl_repro.engine.training import follow
+from cl_repro.engine.course import Course
 from cl_repro.importance.fisher import exact
 from cl_repro.models.convnet import convnet
 from cl_repro.models.slim_resnet18 import slim_resnet18
-from cl_repro.types import Method, Net
+from cl_repro.types import Net
 
 SHAPE, BATCH, ROWS_PER_PASS = (3, 32, 32), 256, 64
 TASK = 2000  # iterations, of the study
@@ -72,20 +69,19 @@ def rows(setting: Setting) -> list[Row]:
     return [*result, memory_row(), *on_cuda(setting)]
 
 
-def made(net: Net, n: int, batch: int, iterations: int, device: str = "cpu") -> tuple[Experiment, Stack]:
+def made(net: Net, n: int, batch: int, iterations: int, device: str = "cpu") -> Course:
     """A network at its start, and two-class tasks of n random images (times do not depend on what they show)."""
     benchmark = random_data(1, n, 10, SHAPE, device)
-    of = experiment(benchmark, (), batch, iterations, net=net, rows_per_pass=ROWS_PER_PASS)
-    return of, start(of, [SEED])
+    return first_task(experiment(benchmark, (), batch, iterations, net=net, rows_per_pass=ROWS_PER_PASS))
 
 
 def on_cpu(subject: Subject, n: int, rounds: int) -> list[Row]:
     """Processor seconds per example of the exact Fisher, of an epoch of training, and of BackPACK."""
-    of, stack = made(subject.net, n, n, 1)
-    drawn = batches(of, [SEED], 0, [0])
+    course = made(subject.net, n, n, 1)
+    of, stack = course.experiment, course.stack
     candidates = {
         "fisher": timed(partial(estimate, of, stack.params, stack.buffers, exact(), SEED, 0), n),
-        "epoch": timed(partial(follow, of, stack, drawn, Method(), None, lambda *_: None), n),
+        "epoch": timed(partial(all_steps, course), n),
     }
     other = diagonal_ggn(subject.module(), of.benchmark.to_input(of.benchmark.x), of.benchmark.curriculum(SEED).y)
     if other:
@@ -173,7 +169,8 @@ def peak_of_pass(rows_per_pass: int) -> int:
 def one_pass(rows_per_pass: int) -> int:
     """Bytes: the peak of this process after one pass."""
     runtime.prepare()
-    of, stack = made(SUBJECTS[0].net, 2 * LARGE, 1, 1)
+    course = made(SUBJECTS[0].net, 2 * LARGE, 1, 1)
+    of, stack = course.experiment, course.stack
     estimate(of._replace(rows_per_pass=rows_per_pass), stack.params, stack.buffers, exact(), SEED, 0)
     return runtime.peak_memory("cpu")
 
@@ -214,9 +211,8 @@ def seconds_on(
     subject: Subject, device: str, n: int, batch: int, iterations: int, rounds: int
 ) -> tuple[float, float, float]:
     """Seconds of one of our training steps, of one of the usual loop, and of the exact Fisher of n examples."""
-    of, stack = made(subject.net, n, batch, iterations, device)
-    of = of._replace(rows_per_pass=500)
-    drawn = batches(of, [SEED], 0, [0])
+    course = made(subject.net, n, batch, iterations, device)
+    of, stack = course.experiment._replace(rows_per_pass=500), course.stack
     model = subject.module().to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     items = Items(of.benchmark.x.cpu(), of.benchmark.curriculum(SEED).y.cpu())
@@ -230,7 +226,7 @@ def seconds_on(
             optimiser.step()
 
     candidates = {
-        "ours": timed(partial(follow, of, stack, drawn, Method(), None, lambda *_: None), iterations, device),
+        "ours": timed(partial(all_steps, course), iterations, device),
         "usual": timed(usual, iterations, device),
         "fisher": timed(partial(estimate, of, stack.params, stack.buffers, exact(), SEED, 0), 1, device),
     }

@@ -12,6 +12,7 @@ from cl_repro.bench.measure import AT_LEAST, AT_MOST, Row, Setting, cost, interl
 from cl_repro.bench.workloads import (
     LAMBDAS,
     SEED,
+    all_steps,
     experiment,
     mnist,
     mnist_experiment,
@@ -20,7 +21,6 @@ from cl_repro.bench.workloads import (
 )
 from cl_repro.engine import Experiment, Replica, Trunk, run
 from cl_repro.engine.boundary import estimate
-from cl_repro.engine.training import follow
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
 from cl_repro.methods.baselines import finetune
@@ -126,11 +126,11 @@ def step(
 ) -> Callable[[], float]:
     """Seconds of an EWC step per model-iteration, in a stack of `k`."""
     estimator = exact()
-    work = second_task(of, ewc(), [Replica(SEED, LAMBDAS[i % len(LAMBDAS)], estimator) for i in range(k)])
+    course = second_task(of, ewc(), [Replica(SEED, LAMBDAS[i % len(LAMBDAS)], estimator) for i in range(k)])
 
     def steps() -> None:
         with within():
-            follow(work.experiment, work.stack, work.drawn, work.method, work.state, lambda *_: None)
+            all_steps(course)
 
     return timed(steps, k * of.steps(1), of.device)
 

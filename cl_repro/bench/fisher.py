@@ -4,13 +4,9 @@ from functools import partial
 
 from cl_repro.bench.measure import Row, Setting, cost, interleave, speedup, timed
 from cl_repro.bench.reference import importance_loop
-from cl_repro.bench.workloads import SEED, mnist, mnist_experiment
-from cl_repro.engine.batches import batches
+from cl_repro.bench.workloads import SEED, all_steps, first_task, mnist, mnist_experiment
 from cl_repro.engine.boundary import estimate
-from cl_repro.engine.stack import start
-from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
-from cl_repro.types import Method
 
 EXAMPLES = 200  # of the one-sample loop, per round
 TASK = 2000  # iterations
@@ -21,11 +17,11 @@ def rows(setting: Setting) -> list[Row]:
     benchmark, data = mnist(setting.data_dir)
     n = len(benchmark.curriculum(SEED).tasks[0].rows)
     experiment = mnist_experiment(benchmark, iterations=n // 128)
-    stack = start(experiment, [SEED])
-    drawn = batches(experiment, [SEED], 0, [0])
+    course = first_task(experiment)
+    stack = course.stack
     candidates = {
         "fisher": timed(partial(estimate, experiment, stack.params, stack.buffers, exact(), SEED, 0), 1),
-        "epoch": timed(partial(follow, experiment, stack, drawn, Method(), None, lambda *_: None), 1),
+        "epoch": timed(partial(all_steps, course), 1),
         "example": timed(importance_loop(experiment, stack, SEED, "all", EXAMPLES), EXAMPLES),
     }
     seconds = interleave(candidates, setting.rounds)

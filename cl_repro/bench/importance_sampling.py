@@ -9,15 +9,12 @@ from torch import nn
 from cl_repro.bench.convolution import NO_BACKPACK, backpack_pass
 from cl_repro.bench.measure import AT_LEAST, Row, Setting, cost, interleave, missing, speedup, timed
 from cl_repro.bench.reference import MLP
-from cl_repro.bench.workloads import SEED, mnist, mnist_experiment
-from cl_repro.engine.batches import batches
+from cl_repro.bench.workloads import SEED, all_steps, first_task, mnist, mnist_experiment
 from cl_repro.engine.boundary import estimate
-from cl_repro.engine.stack import start
-from cl_repro.engine.training import follow
 from cl_repro.importance import diagonal_fisher, fisher
 from cl_repro.importance.by_score import by_score
 from cl_repro.importance.importance_sample import importance_sample
-from cl_repro.types import Benchmark, Curriculum, Method, Task
+from cl_repro.types import Benchmark, Curriculum, Task
 
 N, CHOSEN = 12_000, 500
 LIBRARY = (2000, 64, 1000)  # examples, inputs, classes
@@ -33,8 +30,8 @@ def ten_classes(setting: Setting) -> list[Row]:
     """Seconds of passes over `N` images of ten classes, of an epoch of training, and of BackPACK."""
     benchmark, data = in_one_task(setting.data_dir)
     of = mnist_experiment(benchmark, iterations=N // 128)
-    stack = start(of, [SEED])
-    drawn = batches(of, [SEED], 0, [0])
+    course = first_task(of)
+    stack = course.stack
     estimators = {
         "exact": fisher.exact(),
         "empirical": fisher.empirical(),
@@ -45,7 +42,7 @@ def ten_classes(setting: Setting) -> list[Row]:
         name: timed(partial(estimate, of, stack.params, stack.buffers, made, SEED, 0), 1)
         for name, made in estimators.items()
     }
-    candidates["epoch"] = timed(partial(follow, of, stack, drawn, Method(), None, lambda *_: None), 1)
+    candidates["epoch"] = timed(partial(all_steps, course), 1)
     [task] = benchmark.curriculum(SEED).tasks
     x, y = benchmark.to_input(benchmark.x[task.rows]).flatten(1), benchmark.curriculum(SEED).y[task.rows]
     layers = list(MLP([784, 400, 400, 10]).children())

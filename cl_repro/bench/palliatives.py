@@ -1,16 +1,15 @@
 """A training step of distillation and of replay, against one of finetuning: one replica, the network of Split MNIST."""
 
 from functools import partial
-from typing import Any
 
 import torch
 
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
-from cl_repro.bench.workloads import SEED, mnist, mnist_experiment
+from cl_repro.bench.workloads import SEED, all_steps, mnist, mnist_experiment
 from cl_repro.engine import Experiment
-from cl_repro.engine.lifecycle import begin, learn
-from cl_repro.engine.stack import lower, start
-from cl_repro.engine.training import follow
+from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import begin, ended, initial, learn
+from cl_repro.engine.stack import start
 from cl_repro.memory import reservoir
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der
@@ -41,7 +40,7 @@ def on(setting: Setting, device: str, prefix: str = "") -> list[Row]:
     of = mnist_experiment(benchmark, ITERATIONS)
     works = {"finetune": finetune()} | {name: method for name, (method, *_) in METHODS.items()}
     candidates = {
-        name: timed(partial(follow, *second_task(of, method)), ITERATIONS, device) for name, method in works.items()
+        name: timed(partial(all_steps, second_task(of, method)), ITERATIONS, device) for name, method in works.items()
     }
     seconds = interleave(candidates, setting.rounds)
     return [
@@ -62,13 +61,9 @@ def on_cuda(setting: Setting) -> list[Row]:
     ]
 
 
-def second_task(of: Experiment, method: Method) -> tuple[Any, ...]:
-    """The arguments of `follow` for the second task, after the first has been learned."""
-    stack, state = start(of, [SEED]), None
-    if method.init:
-        state = method.init(lower(stack.params, 1), torch.ones((), device=of.device))
-    state = learn(of, stack, 0, method, state)
-    if method.end_task:
-        state = method.end_task(state, lower(stack.params, 1), {})
-    course = begin(of, stack, 1, method, state)
-    return of, stack, course.drawn, method, course.state, lambda *_: None, course.aid
+def second_task(of: Experiment, method: Method) -> Course:
+    """The second task, after the first has been learned."""
+    stack = start(of, [SEED])
+    state = initial(of, stack, method, torch.ones(1, device=of.device))
+    state = ended(of, stack, method, learn(of, stack, 0, method, state), {})
+    return begin(of, stack, 1, method, state)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
-from cl_repro.bench.workloads import SEED, mnist, mnist_experiment
+from cl_repro.bench.workloads import SEED, all_steps, mnist, mnist_experiment
 from cl_repro.engine import Experiment
-from cl_repro.engine.batches import batches
-from cl_repro.engine.lifecycle import learn
+from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import begin, learn
 from cl_repro.engine.stack import lower, start
-from cl_repro.engine.training import follow
 from cl_repro.methods import gpm, ogd
 from cl_repro.methods.baselines import finetune
 from cl_repro.models.progressive import progressive
@@ -41,7 +40,7 @@ def on(setting: Setting, device: str, prefix: str = "") -> list[Row]:
     """The rows of one device."""
     benchmark, data = mnist(setting.data_dir, device)
     of = mnist_experiment(benchmark, ITERATIONS)._replace(optimiser=partial(torch.optim.SGD, lr=0.01))
-    works = {name: timed(partial(follow, *args), ITERATIONS, device) for name, args in candidates(of).items()}
+    works = {name: timed(partial(all_steps, course), ITERATIONS, device) for name, course in candidates(of).items()}
     seconds = interleave(works, setting.rounds)
     return [
         cost(f"{prefix}{NAME.format(name)}", seconds[name], seconds["finetune"], "s", target, note=data)
@@ -61,8 +60,8 @@ def on_cuda(setting: Setting) -> list[Row]:
     ]
 
 
-def candidates(of: Experiment) -> dict[str, tuple[Any, ...]]:
-    """The arguments of `follow` for the second task, by name."""
+def candidates(of: Experiment) -> dict[str, Course]:
+    """The second task of every method, by its name here."""
     shape, n_outputs = tuple(of.benchmark.x.shape[1:]), of.benchmark.n_classes
     found = {"finetune": second_task(of, finetune(), None)}
     stack = start(of, [SEED])
@@ -89,8 +88,8 @@ def orthonormal(like: Tensor, n: int) -> Tensor:
     return torch.linalg.qr(drawn)[0].to(like)
 
 
-def second_task(of: Experiment, method: Method, state: Any) -> tuple[Any, ...]:
-    """The arguments of `follow` for the second task, after the first has been learned without the method."""
+def second_task(of: Experiment, method: Method, state: Any) -> Course:
+    """The second task, after the first has been learned without the method."""
     stack = start(of, [SEED])
     learn(of, stack, 0, Method(), None)
-    return of, stack, batches(of, [SEED], 1, [1]), method, state, lambda *_: None
+    return begin(of, stack, 1, method, state)

@@ -8,9 +8,9 @@ import torch
 from cl_repro import tree
 from cl_repro.bench import reference
 from cl_repro.bench.measure import Row, Setting, interleave, speedup, timed
-from cl_repro.bench.workloads import SEED, Work, mnist, mnist_experiment, second_task
+from cl_repro.bench.workloads import SEED, all_steps, mnist, mnist_experiment, second_task
 from cl_repro.engine import Replica
-from cl_repro.engine.training import follow
+from cl_repro.engine.course import Course
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
@@ -48,22 +48,21 @@ def replica(method: str) -> Replica:
     return Replica(SEED, LAM, exact() if method == "ewc" else None)
 
 
-def candidates(works: dict[str, Work], sizes: tuple[int, ...]) -> dict[str, Callable[[], float]]:
+def candidates(works: dict[str, Course], sizes: tuple[int, ...]) -> dict[str, Callable[[], float]]:
     """`ours <name>` and `other <name>` for every workload of one replica: seconds per step."""
     result: dict[str, Callable[[], float]] = {}
     for name, work in works.items():
         n = work.experiment.steps(1)
-        ours = partial(follow, work.experiment, work.stack, work.drawn, work.method, work.state, lambda *_: None)
-        result |= {f"ours {name}": timed(ours, n), f"other {name}": timed(usual(work, sizes), n)}
+        result |= {f"ours {name}": timed(partial(all_steps, work), n), f"other {name}": timed(usual(work, sizes), n)}
     return result
 
 
-def usual(work: Work, sizes: tuple[int, ...]) -> partial[None]:
+def usual(work: Course, sizes: tuple[int, ...]) -> partial[None]:
     """The same steps from the same weights, in the usual style."""
     model = reference.MLP(sizes)
     model.load_state_dict(tree.at(work.stack.params, 0))
     penalty = None
-    if work.state is not None:
+    if work.state:
         penalty = reference.Penalty(LAM, dict(work.state.importance), dict(work.state.anchor))
     classes = work.experiment.benchmark.curriculum(SEED).tasks[1].classes
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -3,20 +3,18 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_repro import runtime, scenarios, tree
 from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, timed
-from cl_repro.bench.workloads import SEED, experiment, mnist
+from cl_repro.bench.workloads import SEED, all_steps, experiment, mnist
 from cl_repro.engine import Experiment
-from cl_repro.engine.aids import INDEPENDENT, Aids
-from cl_repro.engine.batches import batches
 from cl_repro.engine.boundary import estimate
+from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import begin, initial
 from cl_repro.engine.stack import lower, start
-from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
 from cl_repro.importance.sensitivity import af, mas, mas_logits, masx
 from cl_repro.methods.sos import sos
@@ -134,21 +132,18 @@ def one_at_a_time(net: Net, params: Tree, x: Tensor, active: Tensor) -> dict[str
 def training(of: Experiment) -> dict[str, Callable[[], float]]:
     """Candidates `observed` and `plain`: seconds per step of training that `OBSERVERS` observe, and of finetuning."""
     return {
-        "observed": timed(partial(follow, *observed_training(of)), of.steps(TASK), of.device),
-        "plain": timed(partial(follow, *plain_training(of)), of.steps(TASK), of.device),
+        "observed": timed(partial(all_steps, observed_training(of)), of.steps(TASK), of.device),
+        "plain": timed(partial(all_steps, plain_training(of)), of.steps(TASK), of.device),
     }
 
 
-def plain_training(of: Experiment) -> tuple[Any, ...]:
-    """The arguments of `follow` for the task, from initial weights, without a method."""
-    return of, start(of, [SEED]), batches(of, [SEED], TASK, [TASK]), Method(), None, lambda *_: None
+def plain_training(of: Experiment) -> Course:
+    """The task, from initial weights, without a method."""
+    return begin(of, start(of, [SEED]), TASK, Method(), None)
 
 
-def observed_training(of: Experiment) -> tuple[Any, ...]:
+def observed_training(of: Experiment) -> Course:
     """The same with all `OBSERVERS`, none of which protects."""
-    method = observed(*OBSERVERS.values())._replace(penalty_grad=None)
-    assert method.init and method.start_task  # `observed` has them
-    _, stack, drawn, _, _, silent = plain_training(of)
-    weights = lower(stack.params, 1)
-    state = method.start_task(method.init(weights, torch.zeros((), device=of.device)), weights)
-    return of, stack, drawn, method, state, silent, Aids(batches(of, [SEED], TASK, [TASK], INDEPENDENT))
+    method, stack = observed(*OBSERVERS.values())._replace(penalty_grad=None), start(of, [SEED])
+    state = initial(of, stack, method, torch.zeros(1, device=of.device))
+    return begin(of, stack, TASK, method, state)

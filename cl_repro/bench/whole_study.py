@@ -11,9 +11,10 @@ from functools import partial
 from cl_repro.bench import reference
 from cl_repro.bench.measure import Row, Setting, interleave, timed
 from cl_repro.bench.steps import METHODS, candidates, replica
-from cl_repro.bench.workloads import SEED, Work, mnist, mnist_experiment, second_task
+from cl_repro.bench.workloads import SEED, mnist, mnist_experiment, second_task
 from cl_repro.engine.batches import batches
 from cl_repro.engine.boundary import estimate, evaluate
+from cl_repro.engine.course import Course
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
 
@@ -41,7 +42,7 @@ def rows(setting: Setting) -> list[Row]:
     return [Row(name, ours, other, "core-min", ours, "core-min", 45.0, "at most", note)]
 
 
-def others(work: Work) -> dict[str, Callable[[], float]]:
+def others(work: Course) -> dict[str, Callable[[], float]]:
     """Costs besides the steps: importances of a task, evaluation, drawing a task's batches, loading one."""
     experiment, stack = work.experiment, work.stack
     one_pass = partial(estimate, experiment, stack.params, stack.buffers)

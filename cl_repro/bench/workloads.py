@@ -3,32 +3,24 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from cl_repro import scenarios
 from cl_repro.benchmarks.split import split
 from cl_repro.data.files import MissingDataError
-from cl_repro.engine import Experiment, Replica, Stack
-from cl_repro.engine.batches import Batches, batches
-from cl_repro.engine.boundary import measure
-from cl_repro.engine.stack import fork, lift, lower, start
+from cl_repro.engine import Experiment, Replica
+from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import begin
+from cl_repro.engine.replicas import rebuilt
+from cl_repro.engine.stack import fork, start
+from cl_repro.engine.training import follow
 from cl_repro.models.mlp import mlp
-from cl_repro.types import Benchmark, Curriculum, Estimator, Method, Task
+from cl_repro.types import Benchmark, Curriculum, Method, Task
 
 LAMBDAS = tuple(10.0**i for i in range(14))  # of the published study
 SEED = 1
-
-
-class Work(NamedTuple):
-    """A stack in its second task, and what it trains on."""
-
-    experiment: Experiment
-    stack: Stack
-    method: Method
-    state: Any
-    drawn: Batches  # of the second task
 
 
 def mnist(data_dir: Path, device: str = "cpu") -> tuple[Benchmark, str]:
@@ -113,14 +105,18 @@ def digits_experiment(iterations: int) -> Experiment:
     return experiment(split("digits", 5, 16.0, data_dir=".", device="cpu"), (100, 100), 32, iterations)
 
 
-def second_task(of: Experiment, method: Method, replicas: Sequence[Replica]) -> Work:
+def first_task(of: Experiment) -> Course:
+    """One replica of seed `SEED` at the start of its first task."""
+    return begin(of, start(of, [SEED]), 0, Method(), None)
+
+
+def second_task(of: Experiment, method: Method, replicas: Sequence[Replica]) -> Course:
     """Replicas of seed `SEED` at the start of their second task: the first one's importances taken, nothing trained."""
-    k, state = len(replicas), None
-    stack = fork(of, start(of, [SEED]), torch.zeros(k, dtype=torch.long, device=of.device))
-    if method.init and method.end_task:
-        estimators: list[Estimator] = [replica.estimator for replica in replicas if replica.estimator]
-        lam = torch.tensor([replica.lam for replica in replicas], dtype=of.dtype, device=of.device)
-        importance = lower(measure(of, stack, 0, estimators), k) if estimators else {}
-        params = lower(stack.params, k)
-        state = lift(method.end_task, k)(lift(method.init, k)(params, lower(lam, k)), params, importance)
-    return Work(of, stack, method, state, batches(of, [SEED], 1, [1]))
+    stack = fork(of, start(of, [SEED]), torch.zeros(len(replicas), dtype=torch.long, device=of.device))
+    return begin(of, stack, 1, method, rebuilt(of, stack, method, replicas, learned=1))
+
+
+def all_steps(course: Course) -> None:
+    """Take the steps of a task, from the first on; a second time they are the same mini-batches."""
+    course.taken = 0
+    follow(course, course.steps)

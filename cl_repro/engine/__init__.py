@@ -6,10 +6,10 @@ network, optimiser and method; they differ in seed, lambda and estimator. All re
 weights, mini-batches, orders and label noise: they are paired.
 """
 
-from cl_repro.engine.aids import lengths
 from cl_repro.engine.boundary import measure
-from cl_repro.engine.lifecycle import Middle
-from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, run, stages, watches
+from cl_repro.engine.course import Middle
+from cl_repro.engine.needs import check, in_first_task, lengths
+from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, run, stages
 from cl_repro.engine.stack import Epochs, Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
 
@@ -24,12 +24,13 @@ __all__ = [
     "Seconds",
     "Stack",
     "Trunk",
+    "check",
     "first_task",
+    "in_first_task",
     "lengths",
     "measure",
     "outcomes",
     "run",
     "stages",
     "start",
-    "watches",
 ]

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from cl_repro import rng
 from cl_repro.engine.batches import Batches, batches, labels_of
-from cl_repro.engine.batches import part as batches_of_part
+from cl_repro.engine.needs import repetitions, trains_on
 from cl_repro.engine.recall import before, kept
-from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, gathered, groups, lift, look, lower
+from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, groups, lift, look, lower
 from cl_repro.memory import Contents
 from cl_repro.runtime import tf32
 from cl_repro.types import Curriculum, Method, Tree
@@ -28,19 +28,16 @@ class Aids(NamedTuple):
     teacher: tuple[Tree, Tree] | None = None  # its parameters and buffers, [K, ...]
 
 
-NOTHING = Aids()
-
-
 def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn: Batches) -> Aids:
     """Whatever the method asks for that does not depend on the networks."""
-    seeds, trains_on = sorted(set(stack.seeds)), method.trains_on(task)
+    seeds, needs = sorted(set(stack.seeds)), method.needs
     independent = slot = recalled = old = None
-    if INDEPENDENT in method.gradients:
+    if INDEPENDENT in needs.gradients:
         # DEVIATES from Benzing's code: shuffled epochs of their own, for every benchmark and program, as in his
         # training runs on MNIST. For his figures on MNIST both mini-batches of a step come from one shuffle, so that
         # they share no example within an epoch; on CIFAR he draws the independent ones with replacement.
-        independent = batches(experiment, seeds, task, trains_on, INDEPENDENT)
-    if method.memory and method.memory.size and not method.mixes:
+        independent = batches(experiment, seeds, task, trains_on(method, task), INDEPENDENT)
+    if needs.memory and needs.memory.size and not needs.mixes:
         slot, recalled = memories(experiment, seeds, task, method, drawn)
     if method.loss and task:
         curriculum = experiment.benchmark.curriculum(seeds[0])
@@ -51,20 +48,11 @@ def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn:
 
 def lessons(experiment: Experiment, stack: Stack, task: int, method: Method, aid: Aids) -> Aids:
     """With what the networks of before the task teach, if the method asks for it."""
-    if not (method.teacher and task):
+    if not (method.needs.teacher and task):
         return aid
-    if method.teacher == "step":
+    if method.needs.teacher == "step":
         return aid._replace(teacher=(copy(stack.params), copy(stack.buffers)))
     return aid._replace(targets=logits(experiment, stack, task, method))
-
-
-def part(aid: Aids, first: int, last: int) -> Aids:
-    """The part of the aids that belongs to the mini-batches `first` to `last - 1`."""
-    return aid._replace(
-        independent=batches_of_part(aid.independent, first, last) if aid.independent else None,
-        recalled=batches_of_part(aid.recalled, first, last) if aid.recalled else None,
-        slot=None if aid.slot is None else aid.slot[:, first:last],
-    )
 
 
 def copy(of: Tree) -> Tree:
@@ -76,13 +64,14 @@ def memories(
     experiment: Experiment, seeds: list[int], task: int, method: Method, drawn: Batches
 ) -> tuple[Tensor, Batches | None]:
     """Where the memories of S seeds put what is trained on, and the mini-batches that they give back."""
-    assert method.memory
-    earlier = [batches(experiment, seeds, k, method.trains_on(k)).rows.cpu() for k in range(task)]
+    memory = method.needs.memory
+    assert memory
+    earlier = [batches(experiment, seeds, k, trains_on(method, k)).rows.cpu() for k in range(task)]
     found, labels = [], []
     for s, seed in enumerate(seeds):
         curriculum = experiment.benchmark.curriculum(seed)
-        contents = before(method.memory, curriculum, seed, [rows[s] for rows in earlier])
-        one = kept(method.memory, contents, curriculum, seed, task, drawn.rows[s].cpu(), draws=task > 0)
+        contents = before(memory, curriculum, seed, [rows[s] for rows in earlier])
+        one = kept(memory, contents, curriculum, seed, task, drawn.rows[s].cpu(), draws=task > 0)
         found.append(one)
         labels.append(labels_of(experiment, curriculum, *one.items.to(drawn.rows.device).unbind(-1)))
     slot = torch.stack([one.slot for one in found]).to(drawn.rows.device)
@@ -99,17 +88,17 @@ def rehearsed(experiment: Experiment, seeds: list[int], task: int, method: Metho
 
     None for methods that do not mix them, and before the second task.
     """
-    if not (repetitions(method, 0) and method.memory and task):
+    memory = method.needs.memory
+    if not (repetitions(method, 0) and memory and task):
         return None
     found = []
     for seed in seeds:
         curriculum, contents = experiment.benchmark.curriculum(seed), Contents()
         for k in range(task):
-            drawn = batches(
-                experiment, [seed], k, method.trains_on(k), more=[repeated(method, curriculum, k, contents)]
-            )
+            more = [repeated(method, curriculum, k, contents)]
+            drawn = batches(experiment, [seed], k, trains_on(method, k), more=more)
             own = drawn.rows[0].masked_fill(drawn.owner[0] != k, -1).cpu()
-            kept(method.memory, contents, curriculum, seed, k, own, draws=False)
+            kept(memory, contents, curriculum, seed, k, own, draws=False)
         found.append(repeated(method, curriculum, task, contents))
     return found
 
@@ -119,24 +108,6 @@ def repeated(method: Method, curriculum: Curriculum, task: int, contents: Conten
     rows = curriculum.tasks[task].rows
     items = torch.tensor([(item.row, item.task) for item in contents.slots], dtype=torch.int64, device=rows.device)
     return items.view(-1, 2).repeat(repetitions(method, len(rows)), 1)
-
-
-def repetitions(method: Method, n: int) -> int:
-    """How often each example of a memory of size M is mixed with the n of a task: n // M times, but at least once."""
-    return max(n // method.memory.size, 1) if method.mixes and method.memory and method.memory.size else 0
-
-
-def lengths(experiment: Experiment, method: Method, seed: int) -> list[int]:
-    """Iterations of each task; of a memory that is mixed in, as if it held as many examples as it can or has seen."""
-    length = experiment.iterations
-    if not isinstance(length, Epochs):
-        return [experiment.steps(k) for k in range(experiment.benchmark.n_tasks)]
-    sizes, found = [len(task.rows) for task in experiment.benchmark.curriculum(seed).tasks], []
-    for k, own in enumerate(sizes):
-        held = min(sum(sizes[:k]), method.memory.size if method.memory else 0)
-        n = sum(sizes[t] for t in method.trains_on(k)) + repetitions(method, own) * held
-        found.append(length.steps(k, n, experiment.batch_size))
-    return found
 
 
 @torch.no_grad()
@@ -149,7 +120,7 @@ def logits(experiment: Experiment, stack: Stack, task: int, method: Method) -> T
     result: list[Tensor] = [torch.empty(0)] * k
     for seed, _, replicas in groups(stack, stack.seeds):
         curriculum = benchmark.curriculum(seed)
-        tasks = [curriculum.tasks[t] for t in method.trains_on(task)]
+        tasks = [curriculum.tasks[t] for t in trains_on(method, task)]
         for i in replicas.tolist():
             params, buffers = ({name: v[i] for name, v in of.items()} for of in (stack.params, stack.buffers))
             parts = [

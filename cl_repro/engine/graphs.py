@@ -6,6 +6,7 @@ and what the step makes of the method's state and the network's buffers goes bac
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,34 +16,35 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from cl_repro.engine.aids import Aids
 from cl_repro.engine.batches import PER_STEP, Batches, part
-from cl_repro.engine.stack import Experiment, Stack
+from cl_repro.engine.course import Course
 
 EAGER = 3  # steps before the recording, which load kernels and make what is made at a first step
 LEAST = 100  # steps that a recording pays for
 CAPTURABLE = (torch.optim.Adam, torch.optim.SGD)  # what their steps depend on is in tensors
 
-Step = Callable[[Batches, Aids, int, Any], tuple[Any, Tensor]]  # (..., i, state) -> state, losses [K] or []
+Step = Callable[[Course, int], Tensor]  # (course, i) -> losses [K] or []
 
 
-def obstacle(experiment: Experiment, stack: Stack, drawn: Batches) -> str:
+def obstacle(course: Course, last: int) -> str:
     """Why steps cannot be one recording; empty if they can."""
-    if type(stack.optimiser) not in CAPTURABLE:
-        return f"{type(stack.optimiser).__name__} counts its steps in Python"
-    if experiment.net.noise:
+    optimiser = course.stack.optimiser
+    if type(optimiser) not in CAPTURABLE:
+        return f"{type(optimiser).__name__} counts its steps in Python"
+    if course.experiment.net.noise:
         return "the network draws random numbers"
-    return "mini-batches differ in size" if len(set(drawn.sizes.tolist())) > 1 else ""
+    return "mini-batches differ in size" if len(set(course.drawn.sizes[course.taken : last].tolist())) > 1 else ""
 
 
 class Recorded:
     """`step`, recorded when it has been taken a few times; on a CPU taken in the same memory, without a recording."""
 
-    def __init__(self, step: Step, experiment: Experiment, stack: Stack, drawn: Batches, aid: Aids) -> None:
-        """Nothing is recorded yet; `stack` is what the step trains."""
-        self.step, self.stack, self.drawn, self.aid = step, stack, drawn, aid
-        self.on_cuda = experiment.device.startswith("cuda")
-        self.eager = len(drawn.sizes) < LEAST
+    def __init__(self, step: Step, course: Course, last: int) -> None:
+        """Nothing is recorded yet; `step` is taken from where the course is to step `last`."""
+        self.step, self.course, self.first = step, course, course.taken
+        self.on_cuda = course.experiment.device.startswith("cuda")
+        self.eager = last - course.taken < LEAST
         self.again: Callable[[], None] | None = None
-        if reason := obstacle(experiment, stack, drawn):
+        if reason := obstacle(course, last):
             self.refuse(reason)
 
     def refuse(self, reason: str) -> None:
@@ -50,43 +52,46 @@ class Recorded:
         self.eager = True
         say(f"cuda_graph=true: steps are taken one by one, because {reason}")
 
-    def __call__(self, i: int, state: Any) -> tuple[Any, Tensor]:
-        """Step i, as `step` does it: state, losses."""
-        if not self.eager and i >= EAGER and self.again is None:
-            self.again = self.prepared(state)
+    def __call__(self, course: Course, i: int) -> Tensor:
+        """Step i of the course, as `step` takes it: losses."""
+        if not self.eager and i - self.first >= EAGER and self.again is None:
+            self.again = self.prepared()
         if self.eager or self.again is None:
-            return self.step(self.drawn, self.aid, i, state)
-        load(self.now, self.drawn, i)
-        for held, source in zip(mini_batches(self.near), mini_batches(self.aid), strict=True):
+            return self.step(course, i)
+        load(self.near.drawn, course.drawn, i)
+        for held, source in zip(mini_batches(self.near.aid), mini_batches(course.aid), strict=True):
             load(held, source, i)
-        if self.near.slot is not None and self.aid.slot is not None:
-            self.near.slot.copy_(self.aid.slot[:, i : i + 1])
+        if self.near.aid.slot is not None and course.aid.slot is not None:
+            self.near.aid.slot.copy_(course.aid.slot[:, i : i + 1])
         self.again()
-        return self.state, self.losses
+        course.state = self.near.state
+        return self.losses
 
-    def prepared(self, state: Any) -> Callable[[], None] | None:
+    def prepared(self) -> Callable[[], None] | None:
         """The step between fixed places, recorded where there is CUDA; None if it cannot be."""
-        self.now = held(self.drawn)
-        self.near = self.aid._replace(
-            independent=held(self.aid.independent) if self.aid.independent else None,
-            recalled=held(self.aid.recalled) if self.aid.recalled else None,
-            slot=None if self.aid.slot is None else self.aid.slot[:, :1].clone(),
+        aid = self.course.aid
+        near = aid._replace(
+            independent=held(aid.independent) if aid.independent else None,
+            recalled=held(aid.recalled) if aid.recalled else None,
+            slot=None if aid.slot is None else aid.slot[:, :1].clone(),
         )
-        self.state = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, state)
+        state = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, self.course.state)
+        self.near = replace(self.course, drawn=held(self.course.drawn), aid=near, state=state)
         self.losses = torch.zeros(0)
         return self.recorded() if self.on_cuda else self.in_place
 
     def in_place(self) -> None:
         """One step of the mini-batch that is held; its results are where its arguments were."""
-        buffers = self.stack.buffers
-        state, losses = self.step(self.now, self.near, 0, self.state)
-        put_back((self.state, buffers), (state, self.stack.buffers))
-        self.stack.buffers, self.losses = buffers, losses.detach()
+        stack, state, buffers = self.course.stack, self.near.state, self.course.stack.buffers
+        losses = self.step(self.near, 0)
+        put_back((state, buffers), (self.near.state, stack.buffers))
+        self.near.state, stack.buffers, self.losses = state, buffers, losses.detach()
 
     def recorded(self) -> Callable[[], None] | None:
         """`in_place` as a graph of kernels."""
-        groups = [group for group in self.stack.optimiser.param_groups if "capturable" in group]
-        buffers = self.stack.buffers
+        stack = self.course.stack
+        groups = [group for group in stack.optimiser.param_groups if "capturable" in group]
+        buffers = stack.buffers
         try:
             for group in groups:
                 group["capturable"] = True
@@ -95,7 +100,7 @@ class Recorded:
                 self.in_place()
             return graph.replay
         except RuntimeError as error:
-            self.stack.buffers = buffers
+            stack.buffers = buffers
             self.refuse(" ".join(str(error).split()))
             return None
         finally:

@@ -8,14 +8,14 @@ from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 from cl_repro import rng, tree
+from cl_repro.engine.needs import check_inspects
 from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, look, lower, raise_axis
-from cl_repro.errors import UserError
 from cl_repro.runtime import clock
 from cl_repro.types import Method
 
 
 def inspected(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any) -> Any:
-    """The state of K replicas after `method.inspect` of `method.inspects` random examples of a task.
+    """The state of K replicas after `method.inspect` of `needs.inspects` random examples of a task.
 
     Raises:
         UserError: the task has fewer.
@@ -26,9 +26,8 @@ def inspected(experiment: Experiment, stack: Stack, task: int, method: Method, s
     for i, seed in enumerate(stack.seeds):
         curriculum = benchmark.curriculum(seed)
         own = curriculum.tasks[task]
-        if method.inspects > len(own.rows):
-            raise UserError(f"method.n={method.inspects}: task {task} of seed {seed} has {len(own.rows)} examples")
-        order = torch.randperm(len(own.rows), generator=rng.stream(seed, "inspect", task))[: method.inspects]
+        check_inspects(method, len(own.rows), task, seed)
+        order = torch.randperm(len(own.rows), generator=rng.stream(seed, "inspect", task))[: method.needs.inspects]
         rows = own.rows[order.to(own.rows.device)]
         found.append(
             method.inspect(

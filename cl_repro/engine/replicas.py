@@ -1,8 +1,9 @@
 """Replicas through all tasks: the sequence of a continual-learning run."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from cl_repro import tree
 from cl_repro.engine.boundary import evaluate, measure
+from cl_repro.engine.course import Course, Middle, middle
 from cl_repro.engine.inspection import inspected
-from cl_repro.engine.lifecycle import Middle, learning, middle
+from cl_repro.engine.lifecycle import begin, ended, initial, learning
+from cl_repro.engine.needs import NO_METHOD, in_first_task
 from cl_repro.engine.representation import representation
-from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, fork, lift, lower, start
+from cl_repro.engine.stack import Experiment, Replica, Seconds, Stack, fork, start
 from cl_repro.engine.storage import storage
-from cl_repro.engine.training import Report
+from cl_repro.engine.training import Report, silent
 from cl_repro.types import Estimator, Method, Tree
-
-NO_METHOD = Method()
 
 
 class Trunk(NamedTuple):
@@ -40,7 +41,7 @@ class Progress:
 
     learned: int  # tasks
     stack: Stack  # seconds: of a shared first task, too, in full for each replica
-    state: Any  # of the method; None if it has none
+    state: Any  # of the method; () if it has none
     accuracy: list[NDArray[np.float64]]  # [K, splits, T] of the untrained networks, and after each task
     traces: list[Tensor]  # [K], after each task but the last, if there are importances
     middle: Middle | None = None  # of the task after those learned, if that has begun
@@ -64,7 +65,7 @@ def run(
     method: Method,
     replicas: Sequence[Replica],
     trunks: dict[str, Trunk],
-    report: Report = lambda done, task, loss: None,
+    report: Report = silent,
 ) -> list[Outcome]:
     """Train replicas through all tasks: `stages`, to the end.
 
@@ -80,7 +81,7 @@ def stages(
     method: Method,
     replicas: Sequence[Replica],
     trunks: dict[str, Trunk],
-    report: Report = lambda done, task, loss: None,
+    report: Report = silent,
     begun: Progress | None = None,
     every: int | None = None,
 ) -> Iterator[Progress]:
@@ -91,7 +92,7 @@ def stages(
         method: what they share, too.
         replicas: K of them, seeds and lambdas in any mixture.
         trunks: first tasks trained before, by experiment and seeds; at most one is kept, here.
-        report: told about progress.
+        report: told about progress, but for that of a shared first task.
         begun: by another such run, from where this one goes on, in place.
         every: steps of a task between two stops; None: as many as take some seconds.
 
@@ -99,98 +100,92 @@ def stages(
         What there is after each task, and now and then in the middle of one: always the same object, which goes on to
         change; of a shared first task another one.
     """
-    k = len(replicas)
-    lam = torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
-    estimators = [r.estimator for r in replicas if r.estimator]
-    # what is observed or stored differs from method to method
     trunk = None
-    if experiment.share_first_task and not watches(method) and not (begun and begun.learned):
+    if experiment.share_first_task and not in_first_task(method) and not (begun and begun.learned):
         seeds = sorted({r.seed for r in replicas})
         yield from trunk_stages(experiment, seeds, trunks, begun, every)
         trunk, begun = first_task(experiment, seeds, trunks), None
-    at = begun or untrained(experiment, method, replicas, lam, trunk)
-    stack = at.stack
-
-    def anew(learned: int) -> Any:
-        return rebuilt(experiment, stack, learned, method, lam, estimators)
-
-    for task in range(at.learned, experiment.benchmark.n_tasks):
-        if not (trunk and task == 0):
-            yield from task_stages(experiment, at, method, report, anew, every)
-        last = task == experiment.benchmark.n_tasks - 1
-        if method.init and method.end_task and not last:
-            importance: Tree = {}
-            if estimators:
-                first = trunk if task == 0 else None
-                importance = (
-                    shared_importance(experiment, stack, estimators, first)
-                    if first
-                    else measure(experiment, stack, task, estimators)
-                )
+    at = begun or (forked(experiment, replicas, trunk) if trunk else untrained(experiment, method, replicas))
+    last = experiment.benchmark.n_tasks - 1
+    for task in range(at.learned, last + 1):
+        shared = trunk if task == 0 else None
+        if not shared:
+            anew = partial(rebuilt, experiment, at.stack, method, replicas)
+            course = begin(experiment, at.stack, task, method, at.state, at.middle, anew)
+            yield from stops(at, course, report, every)
+            del course  # a task's mini-batches, and a state that is old when the task has ended
+        if task == 0 and not in_first_task(method) and (last or method.predict):
+            at.state = initial(experiment, at.stack, method, strengths(experiment, replicas))
+        if method.end_task and task < last:
+            importance = of_task(experiment, at.stack, task, replicas, shared)
+            if importance:
                 at.traces.append(tree.traces(importance))
-            params = lower(experiment.protected(stack.params), k)
-            if at.state is None:
-                at.state = lift(method.init, k)(params, lower(lam, k))
-            at.state = lift(method.end_task, k)(at.state, params, lower(importance, k))
-        if method.inspect and (not last or method.predict):
-            at.state = inspected(experiment, stack, task, method, at.state)
-        if not (trunk and task == 0) or method.predict:
-            at.accuracy[task + 1 :] = [on_all_splits(experiment, stack, task, method, at.state)]
+            at.state = ended(experiment, at.stack, method, at.state, importance)
+        if method.inspect and (task < last or method.predict):
+            at.state = inspected(experiment, at.stack, task, method, at.state)
+        if not shared or method.predict:
+            at.accuracy[task + 1 :] = [on_all_splits(experiment, at.stack, task, method, at.state)]
         at.learned = task + 1
         yield at
 
 
-def task_stages(
-    experiment: Experiment,
-    at: Progress,
-    method: Method,
-    report: Report = lambda *_: None,
-    anew: Callable[[int], Any] | None = None,
-    every: int | None = None,
-) -> Iterator[Progress]:
-    """Train replicas on the next task, or the rest of it; yields where they can be stopped, but not at its end."""
-    for course in learning(experiment, at.stack, at.learned, method, at.state, report, anew, at.middle, every):
+def stops(at: Progress, course: Course, report: Report, every: int | None) -> Iterator[Progress]:
+    """Train replicas on their next task; yields where they can be stopped, but not at its end."""
+    for _ in learning(course, report, every):
         at.state = course.state
         at.middle = middle(course) if course.taken < course.steps else None
         if at.middle:
             yield at
 
 
-def untrained(
-    experiment: Experiment, method: Method, replicas: Sequence[Replica], lam: Tensor, trunk: Trunk | None
-) -> Progress:
-    """Replicas before the first task: with its weights and accuracies already, if it is shared."""
-    seeds, k = sorted({r.seed for r in replicas}), len(replicas)
-    slot = torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
-    stack = fork(experiment, trunk.stack if trunk else start(experiment, seeds), slot)
-    accuracy = list(trunk.accuracy[slot.tolist()].swapaxes(0, 1)) if trunk else [on_all_splits(experiment, stack, 0)]
-    if trunk:  # it counts in full for every replica; `shared_importance` adds what its Fisher took
-        each = k / len(seeds)
-        stack.seconds.train = each * trunk.stack.seconds.train
-        stack.seconds.evaluate = each * trunk.stack.seconds.evaluate
-    state = None
-    if watches(method) and method.init:
-        state = lift(method.init, k)(lower(experiment.protected(stack.params), k), lower(lam, k))
+def untrained(experiment: Experiment, method: Method, replicas: Sequence[Replica]) -> Progress:
+    """Replicas before the first task, with a state if their method has a part in it."""
+    seeds = sorted({r.seed for r in replicas})
+    stack = fork(experiment, start(experiment, seeds), slots_of(experiment, replicas, seeds))
+    accuracy, lam = [on_all_splits(experiment, stack, 0)], strengths(experiment, replicas)
+    state = initial(experiment, stack, method, lam) if in_first_task(method) else ()
     return Progress(0, stack, state, accuracy, [])
 
 
-def rebuilt(
-    experiment: Experiment, stack: Stack, learned: int, method: Method, lam: Tensor, estimators: Sequence[Estimator]
-) -> Any:
+def forked(experiment: Experiment, replicas: Sequence[Replica], trunk: Trunk) -> Progress:
+    """Replicas at the end of the training on a first task that they share, with its weights and accuracies."""
+    slot = slots_of(experiment, replicas, trunk.stack.seeds)
+    stack, accuracy = fork(experiment, trunk.stack, slot), list(trunk.accuracy[slot.tolist()].swapaxes(0, 1))
+    # it counts in full for every replica; `shared_importance` adds what its Fisher took
+    each = len(replicas) / len(trunk.stack.seeds)
+    stack.seconds.train = each * trunk.stack.seconds.train
+    stack.seconds.evaluate = each * trunk.stack.seconds.evaluate
+    return Progress(0, stack, (), accuracy, [])
+
+
+def slots_of(experiment: Experiment, replicas: Sequence[Replica], seeds: Sequence[int]) -> Tensor:
+    """Where each replica's seed is among these."""
+    return torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
+
+
+def strengths(experiment: Experiment, replicas: Sequence[Replica]) -> Tensor:
+    """The lambdas of replicas, [K]."""
+    return torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
+
+
+def of_task(
+    experiment: Experiment, stack: Stack, task: int, replicas: Sequence[Replica], shared: Trunk | None = None
+) -> Tree:
+    """Importances [K, ...] of a task, each replica's by its own estimator; {} if they have none."""
+    estimators = [r.estimator for r in replicas if r.estimator]
+    if not estimators:
+        return {}
+    if shared:
+        return shared_importance(experiment, stack, estimators, shared)
+    return measure(experiment, stack, task, estimators)
+
+
+def rebuilt(experiment: Experiment, stack: Stack, method: Method, replicas: Sequence[Replica], learned: int) -> Any:
     """The state of K replicas as if the first `learned` tasks had all ended at the weights of now."""
-    k = len(stack.seeds)
-    params = lower(experiment.protected(stack.params), k)
-    assert method.init and method.end_task
-    state = lift(method.init, k)(params, lower(lam, k))
+    state = initial(experiment, stack, method, strengths(experiment, replicas))
     for task in range(learned):
-        importance = measure(experiment, stack, task, estimators) if estimators else {}
-        state = lift(method.end_task, k)(state, params, lower(importance, k))
+        state = ended(experiment, stack, method, state, of_task(experiment, stack, task, replicas))
     return state
-
-
-def watches(method: Method) -> bool:
-    """Whether a method needs a state before the first task ends."""
-    return bool(method.observe) or method.keeps_logits or method.from_start
 
 
 def on_all_splits(
@@ -253,9 +248,12 @@ def trunk_stages(
 ) -> Iterator[Progress]:
     """`first_task`, into `trunks`, from where it stopped; yields where it can be stopped."""
     key = f"{experiment.key}/{seeds}"
-    if key not in trunks:
-        stack = begun.stack if begun else start(experiment, seeds)
-        at = begun or Progress(0, stack, None, [on_all_splits(experiment, stack, 0)], [])
-        yield from task_stages(experiment, at, NO_METHOD, every=every)
-        trunks.clear()
-        trunks[key] = Trunk(stack, np.stack([at.accuracy[0], on_all_splits(experiment, stack, 0)], 1), {})
+    if key in trunks:
+        return
+    alone, replicas = experiment._replace(share_first_task=False), [Replica(seed, 0.0, None) for seed in seeds]
+    for at in stages(alone, NO_METHOD, replicas, {}, begun=begun, every=every):
+        if at.learned:
+            break
+        yield at
+    trunks.clear()
+    trunks[key] = Trunk(at.stack, np.stack(at.accuracy, 1), {})

@@ -48,7 +48,7 @@ class Experiment(NamedTuple):
     pause: float = 0.0  # seconds of a task, at least, between two moments at which it can be stopped
 
     def steps(self, task: int) -> int:
-        """Iterations of a task; where they are epochs, `aids.lengths` knows."""
+        """Iterations of a task; where they are epochs, `needs.lengths` knows."""
         if isinstance(self.iterations, Epochs):
             raise UserError("iterations.epochs: this needs iterations=<number>, as it counts the steps of a task")
         return self.iterations if isinstance(self.iterations, int) else self.iterations[task]

@@ -18,7 +18,7 @@ def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) ->
         experiment: what the replica trains on.
         stack: K replicas; each keeps as much.
         method: whose needs are counted.
-        state: of the method, of all replicas; None if it has none.
+        state: of the method, of all replicas; () if it has none.
 
     Returns:
         state: tensors of the method, e.g. importances and anchors. examples: of earlier tasks, with their labels,
@@ -28,19 +28,18 @@ def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) ->
     """
     benchmark, k = experiment.benchmark, len(stack.seeds)
     image = benchmark.x[0].numel() * benchmark.x.element_size() + LABEL
-    tasks, last = benchmark.curriculum(stack.seeds[0]).tasks, benchmark.n_tasks - 1
-    earlier = set(range(last) if method.rebuild_every else method.trains_on(last)) - {last}
-    again = sum(len(tasks[t].rows) for t in earlier)
-    memory = method.memory.size if method.memory else 0
+    tasks, needs = benchmark.curriculum(stack.seeds[0]).tasks, method.needs
+    again = sum(len(task.rows) for task in tasks[:-1]) if needs.rebuild_every or needs.all_tasks else 0
+    memory = needs.memory.size if needs.memory else 0
     found = {
-        "state": sum(map(size, [] if state is None else tree_leaves(state))) // k,
+        "state": sum(map(size, tree_leaves(state))) // k,
         "examples": image * (memory + again),
     }
     if stack.stored is not None:
         found["logits"] = size(stack.stored[0, :memory])
-    if method.teacher == "step":
+    if needs.teacher == "step":
         found["teacher"] = (sum(map(size, stack.params.values())) + sum(map(size, stack.buffers.values()))) // k
-    elif method.teacher == "task":
+    elif needs.teacher == "task":
         n_outputs = experiment.scenario.n_outputs(benchmark, tasks)
         found["teacher"] = max(len(t.rows) for t in tasks[1:]) * n_outputs * experiment.dtype.itemsize
     if experiment.net.columns:

@@ -1,6 +1,6 @@
 """The two bounds: finetune (lower, "None" in the blog) and joint (upper)."""
 
-from cl_repro.types import Method
+from cl_repro.types import Method, Needs
 
 
 def finetune() -> Method:
@@ -13,4 +13,4 @@ def joint() -> Method:
 
     Same iterations per step as the other methods.
     """
-    return Method(trains_on=lambda k: range(k + 1))
+    return Method(needs=Needs(all_tasks=True))

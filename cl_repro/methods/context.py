@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_repro.errors import UserError
-from cl_repro.types import Layer, Method, Net, Tree
+from cl_repro.types import Layer, Method, Needs, Net, Tree
 
 
 class State(NamedTuple):
@@ -78,14 +78,7 @@ def context(window: int = 1000, n: int = 200, temperature: float = 0.1) -> Metho
         p = (1 - w) * z.masked_fill(~active, -math.inf).softmax(1) + w * (a @ state.values.mT)
         return torch.where(w > 0, p.log(), z)  # of w = 0 without a rounding of its own
 
-    return Method(
-        init,
-        end_task=lambda state, params, importance: state,
-        inspect=inspect,
-        inspects=n,
-        predict=predict,
-        hidden=True,
-    )
+    return Method(init, inspect=inspect, predict=predict, needs=Needs(inspects=n, hidden=True))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
 from cl_repro.memory import Memory
-from cl_repro.types import Method, Step
+from cl_repro.types import Method, Needs, Step
 
 
 class State(NamedTuple):
@@ -53,10 +53,4 @@ def der(memory: Memory, beta: float = 0.0) -> Method:
         total = new + state.lam * (recalled.z - recalled.target).square().mean()
         return total + beta * cross_entropy(recalled.z, recalled.label, recalled.active) if beta else total
 
-    return Method(
-        init=lambda params, lam: State(lam),
-        end_task=lambda state, params, importance: state,
-        loss=loss,
-        memory=memory,
-        keeps_logits=True,
-    )
+    return Method(lambda params, lam: State(lam), loss=loss, needs=Needs(memory=memory, keeps_logits=True))

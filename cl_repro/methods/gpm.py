@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from cl_repro.errors import UserError
-from cl_repro.types import Layer, Method, Net, Tree
+from cl_repro.types import Layer, Method, Needs, Net, Tree
 
 HEAD = "head"
 
@@ -86,14 +86,7 @@ def gpm(threshold: float | list[float] = 0.97, increase: float = 0.0, n: int = 3
         # what no layer input is multiplied with stays
         return {name: result[name] if name in result else torch.zeros_like(g) for name, g in grads.items()}
 
-    return Method(
-        init,
-        end_task=lambda state, params, importance: state,
-        project=project,
-        project_input=project_input,
-        inspect=inspect,
-        inspects=n,
-    )
+    return Method(init, project=project, project_input=project_input, inspect=inspect, needs=Needs(inspects=n))
 
 
 def weights(params: Tree) -> Tree:

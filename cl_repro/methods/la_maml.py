@@ -28,7 +28,7 @@ from torch.func import grad, grad_and_value
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
 from cl_repro.memory import Memory
-from cl_repro.types import Method, Step, Tree
+from cl_repro.types import Method, Needs, Step, Tree
 
 
 class State(NamedTuple):
@@ -92,11 +92,4 @@ def la_maml(memory: Memory, slices: int = 5, rate_step: float = 0.1) -> Method:
         gradient = {name: a.clamp(min=0) * total[name] / slices for name, a in (rates | learned).items()}
         return state._replace(rates=learned), gradient, found
 
-    return Method(
-        init,
-        end_task=lambda state, params, importance: state,
-        loss=loss,
-        descend=descend,
-        memory=memory,
-        from_start=True,
-    )
+    return Method(init, loss=loss, descend=descend, needs=Needs(memory=memory, from_start=True))

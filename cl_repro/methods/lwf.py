@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
-from cl_repro.types import Method, Step, Tree
+from cl_repro.types import Method, Needs, Step, Tree
 
 
 class State(NamedTuple):
@@ -56,7 +56,7 @@ def lwf(temperature: float = 2.0, teacher: str = "task", warm_up: int = 0) -> Me
         distance = distillation(batch.z, batch.target, step.old, temperature)
         return cross_entropy(batch.z, batch.label, batch.active) + state.lam * (temperature**2 * distance)
 
-    return Method(init, end_task=lambda state, params, importance: state, loss=loss, teacher=teacher, warm_up=warm_up)
+    return Method(init, loss=loss, needs=Needs(teacher=teacher, warm_up=warm_up))
 
 
 def distillation(z: Tensor, target: Tensor, heads: Tensor, temperature: float) -> Tensor:

@@ -21,7 +21,7 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from cl_repro.errors import UserError
-from cl_repro.types import Method, Net, Tree
+from cl_repro.types import Method, Needs, Net, Tree
 
 DEPENDENT = 1e-6  # of a gradient's norm: what is left of it outside the space, below which it is in it
 AT_ONCE = 20  # gradients computed together
@@ -79,13 +79,7 @@ def ogd(n: int = 200, variant: str = "gtl", most_bytes: float = 4e9) -> Method:
         g = flat(grads)
         return shaped(g - state.basis @ (state.basis.mT @ g), grads)
 
-    return Method(
-        init,
-        end_task=lambda state, params, importance: state,
-        project=project,
-        inspect=inspect if n else None,
-        inspects=n,
-    )
+    return Method(init, project=project, inspect=inspect if n else None, needs=Needs(inspects=n))
 
 
 def flat(tree: Tree, dims: int = 0) -> Tensor:

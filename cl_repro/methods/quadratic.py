@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl_repro import tree
 from cl_repro.errors import UserError
-from cl_repro.types import Method, Tree
+from cl_repro.types import Method, Needs, Tree
 
 
 class Pull(NamedTuple):
@@ -59,4 +59,4 @@ def quadratic(rebuild_every: int = 0) -> Method:
     """
     if rebuild_every < 0:
         raise UserError(f"method.rebuild_every={rebuild_every}: must be at least 0, in steps")
-    return Method(no_pull, gradient, tightened, rebuild_every=rebuild_every)
+    return Method(no_pull, gradient, tightened, needs=Needs(rebuild_every=rebuild_every))

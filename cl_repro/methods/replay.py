@@ -18,7 +18,7 @@ from torch import Tensor
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
 from cl_repro.memory import Memory
-from cl_repro.types import Examples, Method, Step, Tree
+from cl_repro.types import Examples, Method, Needs, Step, Tree
 
 LOSSES = ("balanced", "equal", "union")
 
@@ -61,7 +61,7 @@ def replay(memory: Memory, loss: str = "balanced") -> Method:
             return new / k + (1 - 1 / k) * old
         return new + old if loss == "equal" else (new + old) / (1 + state.lam)
 
-    return Method(init, end_task=end_task, loss=total, memory=memory)
+    return Method(init, end_task=end_task, loss=total, needs=Needs(memory=memory))
 
 
 def rehearsal(memory: Memory) -> Method:
@@ -73,7 +73,7 @@ def rehearsal(memory: Memory) -> Method:
     Returns:
         The method. Memory: M examples.
     """
-    return Method(memory=memory, mixes=True)
+    return Method(needs=Needs(memory=memory, mixes=True))
 
 
 def mean_of(examples: Examples) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cl_repro.errors import UserError
 from cl_repro.losses import cross_entropy
-from cl_repro.types import Method, Step, Tree
+from cl_repro.types import Method, Needs, Step, Tree
 
 
 class State(NamedTuple):
@@ -52,7 +52,7 @@ def sharpening(sharpness: float = 5.0) -> Method:
         distance = (batch.hidden - sharpened(batch.hidden.detach(), sharpness)).square().sum(1).mean()
         return cross_entropy(batch.z, batch.label, batch.active) + state.lam * distance
 
-    return Method(init, end_task=lambda state, params, importance: state, loss=loss, from_start=True, hidden=True)
+    return Method(init, loss=loss, needs=Needs(from_start=True, hidden=True))
 
 
 def sharpened(h: Tensor, sharpness: float) -> Tensor:

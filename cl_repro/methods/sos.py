@@ -18,7 +18,7 @@ from torch import Tensor
 from cl_repro import tree
 from cl_repro.errors import UserError
 from cl_repro.methods.quadratic import Pull, gradient, no_pull, tightened
-from cl_repro.types import Method, Tree
+from cl_repro.types import Method, Needs, Tree
 
 
 class State(NamedTuple):
@@ -67,8 +67,8 @@ def sos(alpha: float = 0.0, beta2: float = 0.999, bias_correction: bool = False)
         return state._replace(pull=tightened(state.pull, params, omega(state, bias_correction)))
 
     return Method(
-        init, lambda state, params: gradient(state.pull, params), end_task,
-        start_task=start_task, observe=observe, gradients=("batch", "independent") if alpha else ("batch",),
+        init, lambda state, params: gradient(state.pull, params), end_task, start_task=start_task, observe=observe,
+        needs=Needs(gradients=("batch", "independent") if alpha else ("batch",)),
     )  # fmt: skip
 
 

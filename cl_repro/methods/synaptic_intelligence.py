@@ -24,7 +24,7 @@ from torch import Tensor
 from cl_repro import tree
 from cl_repro.errors import UserError
 from cl_repro.methods.quadratic import Pull, gradient, no_pull, tightened
-from cl_repro.types import Method, Tree
+from cl_repro.types import Method, Needs, Tree
 
 
 class State(NamedTuple):
@@ -89,7 +89,7 @@ def path_integral(
 
     return Method(
         init, lambda state, params: gradient(state.pull, params), end_task,
-        start_task=start_task, observe=observe, gradients=gradients,
+        start_task=start_task, observe=observe, needs=Needs(gradients=gradients),
     )  # fmt: skip
 
 

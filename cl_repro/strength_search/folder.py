@@ -21,8 +21,8 @@ from cl_repro.strength_search.training import run as through_all_tasks
 from cl_repro.types import Method
 from cl_repro.worker import Workshop
 
-RUNS = ("init", "penalty_grad", "end_task", "start_task", "observe", "gradients", "trains_on")
-"""Fields of a `Method` that the search runs."""
+RUNS = ("init", "penalty_grad", "end_task", "start_task", "observe", "gradients", "all_tasks")
+"""Fields of a `Method`, and of what it needs, that the search runs."""
 
 
 class Search(NamedTuple):
@@ -119,8 +119,8 @@ def check_runs(method: Method, name: str) -> None:
     Raises:
         UserError: a field that the search does not run is not as in `Method()`.
     """
-    plain = Method()
-    left_out = [key for key in Method._fields if key not in RUNS and getattr(method, key) != getattr(plain, key)]
+    plain, asked = (one._asdict() | one.needs._asdict() for one in (Method(), method))
+    left_out = [key for key in asked if key not in (*RUNS, "needs") and asked[key] != plain[key]]
     if left_out:
         raise UserError(
             f"method={name}: this program does not run its {', '.join(left_out)}, without which it is another method; "

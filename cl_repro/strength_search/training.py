@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cl_repro.engine import Experiment, Stack, measure
 from cl_repro.engine.boundary import accuracy, evaluate
 from cl_repro.engine.lifecycle import advance, begin
+from cl_repro.engine.needs import trains_on
 from cl_repro.engine.replicas import healthy
 from cl_repro.engine.stack import active_mask, lower, start
 from cl_repro.methods.baselines import finetune
@@ -124,7 +125,7 @@ def trained(
     images = experiment.benchmark.x[own.rows_val]
     label = experiment.scenario.label(curriculum.y[own.rows_val], own)
     active = active_mask(experiment, curriculum, task, task)
-    steps = sum(len(curriculum.tasks[k].rows) for k in method.trains_on(task)) // experiment.batch_size
+    steps = sum(len(curriculum.tasks[k].rows) for k in trains_on(method, task)) // experiment.batch_size
     stack = stack_of(experiment, seed, start)
     course = begin(experiment._replace(iterations=patience.epochs * steps), stack, task, method, start.state)
 

@@ -8,9 +8,10 @@ from torch import Tensor
 from cl_repro.engine import Experiment, Stack
 from cl_repro.engine.batches import minibatch
 from cl_repro.engine.boundary import in_parts
-from cl_repro.engine.lifecycle import Course, begin
+from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import begin
+from cl_repro.engine.objective import loss_function
 from cl_repro.engine.stack import active_mask, gathered, look, lower
-from cl_repro.engine.training import loss_function
 from cl_repro.types import Method, Tree
 
 

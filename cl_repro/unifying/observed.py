@@ -38,13 +38,12 @@ def observed(acting: Method, *watching: Method) -> Method:
         first, *rest = (method.init(params, lam) if method.init else () for method in all_of_them)
         return State(first, tuple(rest))
 
-    penalty_grad = acting.penalty_grad
+    penalty_grad, asked = acting.penalty_grad, {name for method in all_of_them for name in method.needs.gradients}
     return Method(
         init,
         (lambda state, params: penalty_grad(state.acting, params)) if penalty_grad else None,
         end_task=lambda state, params, importance: forward("end_task", state, params, importance),
         start_task=lambda state, params: forward("start_task", state, params),
         observe=lambda state, gradients, change: forward("observe", state, gradients, change),
-        gradients=tuple(name for name in (BATCH, INDEPENDENT) if any(name in m.gradients for m in all_of_them)),
-        trains_on=acting.trains_on,
+        needs=acting.needs._replace(gradients=tuple(name for name in (BATCH, INDEPENDENT) if name in asked)),
     )

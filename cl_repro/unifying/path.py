@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from cl_repro import tree
-from cl_repro.engine.lifecycle import Course, advance
+from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import advance
 from cl_repro.records import Row
 from cl_repro.types import Tree
 from cl_repro.unifying.course import Slope, loss_of_batch, slope_of_batch, slope_of_task

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cl_repro import rng
 from cl_repro.engine import Experiment
 from cl_repro.engine.boundary import evaluate
-from cl_repro.engine.lifecycle import Course
+from cl_repro.engine.course import Course
 from cl_repro.engine.replicas import healthy
 from cl_repro.engine.stack import lower, start
 from cl_repro.methods.sos import sos

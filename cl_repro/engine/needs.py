@@ -1,0 +1,103 @@
+"""What follows from what a method needs: when its hooks act, what it trains on, and what it must find for it."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from cl_repro.engine.stack import Epochs, Experiment
+from cl_repro.errors import UserError
+from cl_repro.types import Method
+
+NO_METHOD = Method()
+
+
+def acting(method: Method, task: int) -> Method:
+    """The method in a task: hooks that act on a step do so from the second on, or from the start if it says so."""
+    if task or method.needs.from_start:
+        return method
+    return method._replace(penalty_grad=None, loss=None, project_input=None, descend=None, project=None)
+
+
+def in_first_task(method: Method) -> bool:
+    """Whether a method has a part in the first task: then it has a state before, and shares that task with no other."""
+    return bool(method.observe or method.start_task) or method.needs.keeps_logits or method.needs.from_start
+
+
+def trains_on(method: Method, task: int) -> Sequence[int]:
+    """Tasks whose examples the mini-batches of a task are drawn from."""
+    return range(task + 1) if method.needs.all_tasks else [task]
+
+
+def repetitions(method: Method, n: int) -> int:
+    """How often each example of a memory of size M is mixed with the n of a task: n // M times, but at least once."""
+    memory = method.needs.memory
+    return max(n // memory.size, 1) if method.needs.mixes and memory and memory.size else 0
+
+
+def lengths(experiment: Experiment, method: Method, seed: int) -> list[int]:
+    """Iterations of each task; of a memory that is mixed in, as if it held as many examples as it can or has seen."""
+    length, memory = experiment.iterations, method.needs.memory
+    if not isinstance(length, Epochs):
+        return [experiment.steps(k) for k in range(experiment.benchmark.n_tasks)]
+    sizes, found = [len(task.rows) for task in experiment.benchmark.curriculum(seed).tasks], []
+    for k, own in enumerate(sizes):
+        held = min(sum(sizes[:k]), memory.size if memory else 0)
+        n = sum(sizes[t] for t in trains_on(method, k)) + repetitions(method, own) * held
+        found.append(length.steps(k, n, experiment.batch_size))
+    return found
+
+
+# --- what is refused before any training ------------------------------------------------------------------------------
+
+
+def check(experiment: Experiment, method: Method, seeds: Sequence[int], names: Mapping[str, str]) -> None:
+    """Refuse an experiment that has not what a method needs.
+
+    Args:
+        experiment: what is to be trained.
+        method: to train with.
+        seeds: of the runs.
+        names: of the method, the optimiser and the model, by their groups, for messages.
+
+    Raises:
+        UserError: what is missing.
+    """
+    check_warm_up(experiment, method)
+    chosen = {group: f"method={names['method']} with {group}={names[group]}" for group in ("optim", "model")}
+    if (method.project or method.descend) and not follows(experiment):
+        raise UserError(
+            f"{chosen['optim']}: needs SGD without weight decay, with "
+            "momentum only where it is reset for every task: optim=sgd or sgd_momentum"
+        )
+    if method.needs.hidden and "head.weight" not in experiment.net.init(torch.Generator())[0]:
+        raise UserError(f"{chosen['model']}: needs a network with one layer called head")
+    for seed in seeds:
+        for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
+            check_inspects(method, len(task.rows), k, seed)
+
+
+def check_inspects(method: Method, n: int, task: int, seed: int) -> None:
+    """Refuse a task with fewer examples than a method looks at."""
+    if method.needs.inspects > n:
+        raise UserError(
+            f"method.n={method.needs.inspects}: must be at most the {n} examples of task {task} of seed {seed}"
+        )
+
+
+def check_warm_up(experiment: Experiment, method: Method) -> None:
+    """Refuse a warm-up of outputs that no task has, or of more mini-batches than a task has."""
+    steps, most = method.needs.warm_up, lengths(experiment, method, 0)
+    tasks, active = experiment.benchmark.curriculum(0).tasks, experiment.scenario.active
+    for k in range(1, len(tasks) if steps else 0):
+        if set(active(tasks, k, k)) <= {c for asked in range(k) for c in active(tasks, k - 1, asked)}:
+            raise UserError(f"method.warm_up={steps}: must be 0 where a task brings no outputs of its own")
+        if steps > most[k]:
+            raise UserError(f"method.warm_up={steps}: must be at most the {most[k]} iterations of a task")
+
+
+def follows(experiment: Experiment) -> bool:
+    """Whether the optimiser steps along the gradient that it is given, also at the start of a task."""
+    optimiser = experiment.optimiser([torch.zeros(1, device=experiment.device)])
+    [group] = optimiser.param_groups
+    plain = isinstance(optimiser, torch.optim.SGD) and not group["weight_decay"]
+    return plain and (not group["momentum"] or experiment.reset_optimiser)
