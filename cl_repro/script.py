@@ -4,23 +4,35 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cl_repro import runtime
+from cl_repro import program, runtime
 from cl_repro.config import register
 from cl_repro.errors import entry_point
+from cl_repro.program import Program
 
 
-def script(description: str | None, run: Callable[[Sequence[str]], Iterable[Path]]) -> None:
+def script(
+    description: str | None,
+    measures: Program,
+    shown: Callable[[Path], Iterable[Path]] = lambda folder: (),
+    given: Sequence[str] = (),
+) -> None:
     """Run a program on its command line; a user's mistake is one line, and exit status 2.
 
     Args:
         description: for --help.
-        run: from Hydra's overrides to the paths to print.
+        measures: the program; after the word `status` it only tells how far it is.
+        shown: from the results folder to figures and tables that are made of it, to be printed before its files.
+        given: overrides that those of the command line come after.
     """
-    overrides = sys.argv[1:]
-    if {"-h", "--help"} & set(overrides):
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
         print(description)
         return
     register()
     runtime.prepare()
     with entry_point():
-        print(*run(overrides), sep="\n")
+        if words[:1] == ["status"]:
+            program.tell(measures, [*given, *words[1:]])
+            return
+        folder = program.run(measures, [*given, *words])
+        print(*shown(folder), *sorted(folder.glob("*.csv")), *folder.glob("*.npz"), sep="\n")

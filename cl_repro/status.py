@@ -46,13 +46,16 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
     Raises:
         UserError: bad values, or a results folder that is not as this program left it.
     """
-    console = console or Console()
     for cfg in arms_cfg:
         check(cfg)
     folder = Path(arms_cfg[0]["results_dir"]) / (arms_cfg[0]["name"] + arms_cfg[0]["suffix"])
     store = Store(folder)  # refused, if it is not ours, before it is asked for windows
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, kept(folder, window.FILE))]
-    cells = grid.cells(arms)
+    show(arms, grid.cells(arms), store, console or Console())
+
+
+def show(arms: Sequence[grid.Arm], cells: Sequence[grid.Cell], store: Store, console: Console) -> None:
+    """Print what a results folder says about these cells."""
     progress = progress_of(cells, store)
     of_arm: dict[int, list[grid.Cell]] = {i: [] for i in range(len(arms))}
     for cell in cells:
@@ -60,7 +63,7 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
     tables = [table_of(arm, of_arm[i], progress.state) for i, arm in enumerate(arms)]
     console.print(Columns(tables, padding=(0, 3)))
     counts = Counter(progress.state.values())
-    line = Text(f"{folder}: ")
+    line = Text(f"{store.folder}: ")
     for name, (mark, colour) in LOOKS.items():
         if counts[name]:
             line.append(f"{mark} {counts[name]} {name}  ", style=colour)
@@ -86,10 +89,11 @@ def progress_of(cells: Sequence[grid.Cell], store: Store) -> Progress:
     for run_ids, name in marks:
         state |= dict.fromkeys(state.keys() & run_ids, name)
     invocations = store.provenance()["invocations"]
-    if not rows or not invocations:
+    if not any(run.finished for run in rows.values()) or not invocations:
         return Progress(state, 0.0, None)
     try:
-        began, ended = moment(invocations[-1]["started"]), [moment(run.finished) for run in rows.values()]
+        began = moment(invocations[-1]["started"])
+        ended = [moment(run.finished) for run in rows.values() if run.finished]  # not every table says it
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{store.folder}: a time that this program has not written ({error}); restore the folder"

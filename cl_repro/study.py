@@ -1,5 +1,6 @@
 """A study from composed arms to rows: check everything, plan the chunks, compute what is missing, merge."""
 
+import math
 import multiprocessing
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cl_repro import engine, grid, provenance, runtime, stacking, tree, weights, window, worker
-from cl_repro.config import NOT_ARGUMENTS, check, per_task
+from cl_repro.config import NOT_ARGUMENTS, check
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.progress import progress_bar
@@ -59,6 +60,7 @@ class Plan(NamedTuple):
     folder: Path  # of the results
     device: str
     data: dict[str, str]  # checksums
+    configs: dict[str, Any]  # to be recorded, by config_id
     traces: dict[str, float]  # that place the windows of grid=window, by window.key
     processes: int  # on one CUDA device, where workers=auto
     stacks: dict[str, float]  # what was measured of stacks, by names of `stacking.limits`
@@ -84,11 +86,8 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
         weights.library(f"save={common['save']}")
     device = runtime.resolve_device(common["device"], index)
     workshop = worker.Workshop(lambda *_: None)
-    unplaced = [grid.make_arm(cfg) for cfg in arms_cfg]
-    check_memory(workshop, unplaced, device)
-    check_sizes(workshop, unplaced, device)
-    check_networks(workshop, unplaced, device)
-    folder = Path(common["results_dir"]) / (common["name"] + common["suffix"])
+    check_arms(workshop, [grid.make_arm(cfg) for cfg in arms_cfg], device)
+    folder = folder_of(common)
     Store(folder)  # refused, if it is not ours, before anything is measured
     traces = kept(folder, window.FILE)
     traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
@@ -101,11 +100,29 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
         ),
         folder,
         device,
-        {cfg["benchmark"]["name"]: workshop.benchmark(cfg, device).checksum for cfg in arms_cfg},
+        checksums(workshop, arms, device),
+        {arm.config_id: public(arm.cfg) for arm in arms},
         traces,
         1 if index is not None else limits.processes,  # other jobs share the devices with this one
         limits.measured,
     )
+
+
+def check_arms(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
+    """Refuse, before any training, what cannot be trained and measured here."""
+    check_memory(workshop, arms, device)
+    check_sizes(workshop, arms, device)
+    check_networks(workshop, arms, device)
+
+
+def folder_of(cfg: dict[str, Any]) -> Path:
+    """Where results go."""
+    return Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"])
+
+
+def checksums(workshop: worker.Workshop, arms: list[Arm], device: str) -> dict[str, str]:
+    """Of the data, by the benchmarks' names."""
+    return {arm.cfg["benchmark"]["name"]: workshop.benchmark(arm.cfg, device).checksum for arm in arms}
 
 
 def is_apart(workshop: worker.Workshop, arm: Arm, device: str) -> bool:
@@ -140,12 +157,36 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     measured = {window.FILE: planned.traces, stacking.FILE: planned.stacks}
     if any(values and store.keep(file, values) != values for file, values in measured.items()):
         planned = plan(arms_cfg, index)  # another launch was first to measure: what it found holds for all
-    finished = store.finished()
-    pending = left(planned, finished)
-    run_ids = [cell.run_id for chunk in planned.chunks for cell in chunk if cell.run_id in finished]
+    run_ids = store.finished() & {cell.run_id for chunk in planned.chunks for cell in chunk}
     if text := weights.lacking(store.folder, run_ids, arms_cfg[0]["save"]):
         print(text, file=sys.stderr)
-    if arms_cfg[0]["retry"] == "failed":
+    return launch(planned, store, command, cores, began)
+
+
+def launch(
+    planned: Plan,
+    store: Store,
+    command: str,
+    cores: int,
+    began: float,
+    workshop: Callable[[engine.Report], worker.Workshop] = worker.Workshop,
+) -> Ended:
+    """Compute what is missing of a plan, in a folder that has been made.
+
+    Args:
+        planned: a study, or a measurement beside one.
+        store: of its folder.
+        command: as for `run`.
+        cores: as for `run`.
+        began: when the launch did (`time.monotonic`).
+        workshop: what computes a chunk; another one than a study's works in this process alone.
+
+    Returns:
+        As `run`.
+    """
+    common = planned.arms[0].cfg
+    pending = left(planned, store.finished())
+    if common["retry"] == "failed":
         failed = {run_id for failure in store.failed().values() for run_id in failure["run_ids"]}
         pending = [chunk for chunk in pending if any(cell.run_id in failed for cell in chunk)]
     if pending:
@@ -156,19 +197,19 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
             **source._asdict(),
             "torch": torch.__version__,
             "hardware": runtime.hardware(planned.device),
-            "config_ids": [arm.config_id for arm in planned.arms],
+            "config_ids": list(planned.configs),
         }
-        store.note_invocation(invocation, planned.data, {arm.config_id: public(arm.cfg) for arm in planned.arms})
-        budget = Budget(arms_cfg[0]["time_budget"], began)
+        store.note_invocation(invocation, planned.data, planned.configs)
+        budget = Budget(common["time_budget"], began)
         here = (planned.arms, store.folder, planned.device, source, budget.deadline)
         jobs = [worker.Job(chunk, *here) for chunk in pending]
-        n_processes = processes(arms_cfg[0]["workers"], planned.device, len(jobs), cores, planned.processes)
-        compute(store, jobs, n_processes, budget)
+        n_processes = processes(common["workers"], planned.device, len(jobs), cores, planned.processes)
+        compute(store, jobs, n_processes if workshop is worker.Workshop else 1, budget, workshop)
     store.merge()
     missing = unfinished(planned, store)
     if not missing:
         store.tidy()
-    return Ended(store.folder, missing, bool(missing) and stopped(planned, store, arms_cfg[0]["time_budget"]))
+    return Ended(store.folder, missing, bool(missing) and stopped(planned, store, common["time_budget"]))
 
 
 def left(planned: Plan, finished: Collection[str]) -> list[list[Cell]]:
@@ -311,19 +352,26 @@ def processes(setting: Any, device: str, n_jobs: int, cores: int | None = None, 
     return min(setting, n_jobs)
 
 
-def compute(store: Store, jobs: list[worker.Job], n_processes: int, budget: Budget) -> None:
+def compute(
+    store: Store,
+    jobs: list[worker.Job],
+    n_processes: int,
+    budget: Budget,
+    workshop: Callable[[engine.Report], worker.Workshop] = worker.Workshop,
+) -> None:
     """Compute chunks, in this process if one is enough, while the budget lasts; merge each as it finishes.
 
     One bar on standard error: replicas done, iterations, time to go, current task and its loss.
     """
-    measure = worker.Workshop(lambda *_: None)
-    total, replicas, finished = sum(iterations(job, measure) for job in jobs), sum(len(job.chunk) for job in jobs), 0
+    measure = workshop(lambda *_: None)
+    total, replicas, finished = sum(map(measure.size, jobs)), sum(len(job.chunk) for job in jobs), 0
     text = f"0/{replicas} replicas"
     with progress_bar(desc=text, total=total, unit="it", unit_scale=True, smoothing=0.05) as bar:
 
         def show(done: float, task: float, loss: float) -> None:
             if done:
-                bar.set_postfix_str(f"task {int(task) + 1}, loss {loss:.4f}", refresh=False)
+                of_task = "" if math.isnan(loss) else f", loss {loss:.4f}"
+                bar.set_postfix_str(f"task {int(task) + 1}{of_task}", refresh=False)
             bar.update(min(done, bar.total - bar.n))
 
         def ended(job: worker.Job, outcome: str) -> None:
@@ -333,13 +381,13 @@ def compute(store: Store, jobs: list[worker.Job], n_processes: int, budget: Budg
             store.merge_in_time()
 
         if n_processes == 1:
-            workshop = worker.Workshop(show)
+            here = workshop(show)
             queue = deque((job, False) for job in jobs)
             while queue and budget.allows():
                 job, wait_for_it = queue.popleft()
                 since = time.monotonic()
-                outcome = workshop.compute(job, wait_for_it)
-                budget.took(since, tasks(job, outcome))
+                outcome = here.compute(job, wait_for_it)
+                budget.took(since, here.parts(job) if outcome == worker.DONE else 1)
                 if outcome == worker.BUSY:  # another launch is at it: the rest comes first
                     queue.append((job, True))
                 ended(job, outcome)
@@ -398,7 +446,7 @@ def compute_in_pool(
                     for future in done:
                         outcome = future.result()
                         number, since = waiting.pop(future)
-                        budget.took(since, tasks(jobs[number], outcome))
+                        budget.took(since, worker.Workshop.parts(jobs[number]) if outcome == worker.DONE else 1)
                         if outcome == worker.BUSY:  # another launch is at it: look again when the rest is done
                             queue.append((number, True))
                         ended(jobs[number], outcome)
@@ -455,20 +503,3 @@ def start_worker(progress: Any, taken: Any, counter: Any, device: str) -> None:
     own = runtime.resolve_device(device, index)
     if own.startswith("cuda:"):
         torch.cuda.set_device(own)
-
-
-def tasks(job: worker.Job, outcome: str) -> int:
-    """Of a chunk, if it was computed; else 1."""
-    return job.arms[job.chunk[0].arm].cfg["benchmark"]["n_tasks"] if outcome == worker.DONE else 1
-
-
-def iterations(job: worker.Job, workshop: worker.Workshop) -> int:
-    """Replica iterations that a chunk reports; a shared first task is not counted."""
-    arm = job.arms[job.chunk[0].arm]
-    method = workshop.method(arm.cfg)
-    shares = arm.cfg["share_first_task"] and not engine.in_first_task(method)
-    if isinstance(arm.cfg["iterations"], dict):
-        steps = engine.lengths(workshop.experiment(arm, job.device), method, job.chunk[0].seed)
-    else:
-        steps = per_task(arm.cfg["iterations"], arm.cfg["benchmark"]["n_tasks"])
-    return len(job.chunk) * sum(steps[shares:])

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
@@ -49,7 +49,10 @@ class Job(NamedTuple):
 
 
 class Workshop:
-    """What a process keeps between chunks: resident data, and the last first task that was shared."""
+    """What a process keeps between chunks: resident data, and the last first task that was shared.
+
+    This one computes the runs of a study; `program.Bench` the cells of a measurement beside it.
+    """
 
     def __init__(self, report: engine.Report) -> None:
         """`report` is told about progress."""
@@ -139,10 +142,30 @@ class Workshop:
             return BUSY
 
     def store(self, folder: Path) -> Store:
-        """A study's, opened once per process."""
+        """That of a folder, opened once per process."""
         if folder not in self.stores:
-            self.stores[folder] = Store(folder)
+            self.stores[folder] = self.opened(folder)
         return self.stores[folder]
+
+    def opened(self, folder: Path) -> Store:
+        """The store that the rows of a folder go to."""
+        return Store(folder)
+
+    @staticmethod
+    def parts(job: Job) -> int:
+        """Of a chunk, between which it can stop for want of time: its tasks."""
+        return job.arms[job.chunk[0].arm].cfg["benchmark"]["n_tasks"]
+
+    def size(self, job: Job) -> int:
+        """Replica iterations that a chunk reports; a shared first task is not counted."""
+        arm = job.arms[job.chunk[0].arm]
+        method = self.method(arm.cfg)
+        shares = arm.cfg["share_first_task"] and not engine.in_first_task(method)
+        if isinstance(arm.cfg["iterations"], dict):
+            steps = engine.lengths(self.experiment(arm, job.device), method, job.chunk[0].seed)
+        else:
+            steps = per_task(arm.cfg["iterations"], arm.cfg["benchmark"]["n_tasks"])
+        return len(job.chunk) * sum(steps[shares:])
 
     def attempt(self, job: Job, store: Store, name: str) -> str:
         """`compute` of a chunk of which all is missing, by the holder of its lock."""
@@ -214,7 +237,16 @@ class Workshop:
     def outcomes(
         self, job: Job, experiment: engine.Experiment, method: Method, replicas: list[engine.Replica]
     ) -> list[engine.Outcome]:
-        """Train a chunk, from its checkpoint on if there is one, and stop in time before the deadline.
+        """Train a chunk through all tasks, and keep the weights that its configuration asks for."""
+        for at in self.stages(job, experiment, method, replicas):
+            if not at.middle:
+                weights.save(job.folder, job.arms, job.chunk, experiment, at.stack, at.learned)
+        return engine.outcomes(experiment, method, at)
+
+    def stages(
+        self, job: Job, experiment: engine.Experiment, method: Method, replicas: list[engine.Replica]
+    ) -> Iterator[engine.Progress]:
+        """`engine.stages`, from the chunk's checkpoint on if there is one; stops in time before the deadline.
 
         A checkpoint is written then, and every `checkpoint_every` seconds, so that a process that is killed, or a
         machine that fails, loses no more work than that.
@@ -230,10 +262,9 @@ class Workshop:
         begun, longest, since = continued(path, experiment, replicas, origin), 0.0, time.monotonic()
         written = since
         for at in engine.stages(experiment, method, replicas, self.trunks, self.report, begun):
-            if not at.middle:
-                weights.save(job.folder, job.arms, job.chunk, experiment, at.stack, at.learned)
+            yield at
             if at.learned == experiment.benchmark.n_tasks:
-                break
+                return
             now = time.monotonic()
             longest, since = max(longest, now - since), now
             late = job.deadline is not None and now + longest > job.deadline
@@ -242,7 +273,6 @@ class Workshop:
                 written = now
             if late:
                 raise Stopped
-        return engine.outcomes(experiment, method, at)
 
 
 def continued(
@@ -318,6 +348,13 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
         "replicas_in_chunk": len(job.chunk),
         "shared_first_task": shared,
         "peak_memory": runtime.peak_memory(job.device),
+        **origin(job, cfg),
+    }
+
+
+def origin(job: Job, cfg: dict[str, Any]) -> Row:
+    """The columns that say where a row comes from (`schema.ORIGIN`)."""
+    return {
         "dtype": cfg["dtype"],
         "device": job.device.split(":")[0],
         "hardware": runtime.hardware(job.device),

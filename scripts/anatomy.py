@@ -1,10 +1,10 @@
 """Measure every estimator on a trained first task, into results/anatomy_<benchmark>; then draw and tabulate it.
 
 Usage: python scripts/anatomy.py [key=value ...], with the overrides of `python -m cl_repro`, for example
-benchmark=split_mnist seeds=[1,2,3]. Weights are kept beside the results: a second call trains nothing again.
+benchmark=split_mnist seeds=[1,2,3]. The same command again measures what is missing; after the word status it says how
+far it is.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from cl_repro import anatomy
@@ -14,13 +14,11 @@ from cl_repro.analysis.anatomy_tables import write_tables
 from cl_repro.script import script
 
 
-def main(overrides: Sequence[str]) -> list[Path]:
-    """Measure, draw, tabulate."""
-    folder = anatomy.run(overrides)
+def shown(folder: Path) -> list[Path]:
+    """Draw, tabulate."""
     found = open_anatomy(folder.name, folder.parent)
-    paths = plot_cost(found, folder.parent / "figures") + write_tables(found, folder.parent / "tables")
-    return [*paths, *sorted(folder.glob("*.csv"))]
+    return plot_cost(found, folder.parent / "figures") + write_tables(found, folder.parent / "tables")
 
 
 if __name__ == "__main__":
-    script(__doc__, main)
+    script(__doc__, anatomy.PROGRAM, shown)

@@ -2,20 +2,12 @@
 
 Usage: python scripts/strength_search.py [key=value ...], with the overrides of `python -m cl_repro`, for example
 study=tiny_imagenet_search scale=cpu seeds=[1], or benchmark=split_digits val_fraction=0.2 optim=sgd_momentum method=si;
-lam is the strength at first. The same command again searches what is missing. It writes attempts.csv and final.csv.
+lam is the strength at first. The same command again searches what is missing; after the word status it says how far it
+is. It writes attempts.csv and final.csv.
 """
-
-from collections.abc import Sequence
-from pathlib import Path
 
 from cl_repro import strength_search
 from cl_repro.script import script
 
-
-def main(overrides: Sequence[str]) -> list[Path]:
-    """Search."""
-    return sorted(strength_search.run(overrides).glob("*.csv"))
-
-
 if __name__ == "__main__":
-    script(__doc__, main)
+    script(__doc__, strength_search.PROGRAM)

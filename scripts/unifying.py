@@ -2,21 +2,11 @@
 
 Usage: python scripts/unifying.py [key=value ...], with the overrides of `python -m cl_repro`, for example
 study=unifying_figures_permuted_mnist scale=cpu seeds=[1,2]; with lam=0, or reinit=false lam=0.5, a control. Another
-call adds rows, or replaces those of the same seeds and run. scripts/plot_unifying.py draws and tabulates them.
+call adds what is missing; after the word status it says how far it is. scripts/plot_unifying.py draws and tabulates.
 """
-
-from collections.abc import Sequence
-from pathlib import Path
 
 from cl_repro import unifying
 from cl_repro.script import script
 
-
-def main(overrides: Sequence[str]) -> list[Path]:
-    """Train and measure."""
-    folder = unifying.run(overrides)
-    return [*sorted(folder.glob("*.csv")), *folder.glob("*.npz")]
-
-
 if __name__ == "__main__":
-    script(__doc__, main)
+    script(__doc__, unifying.PROGRAM)

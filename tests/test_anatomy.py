@@ -1,14 +1,13 @@
 """The anatomy of the Fisher: its mathematics, its passes beside those of a run, its files, its figures and tables."""
 
+import io
+import json
 import math
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import cli
 import made_results
@@ -17,24 +16,19 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from made_experiments import made_experiment
-from made_trees import same
 from scipy.stats import spearmanr
 
-from cl_repro import anatomy, study
+from cl_repro import anatomy, program, study
 from cl_repro.analysis import anatomy_cost, collapse
 from cl_repro.analysis.accuracy import NOTHING
 from cl_repro.analysis.anatomy import open_anatomy, spread
 from cl_repro.analysis.anatomy_tables import explanation, write_tables
 from cl_repro.analysis.later_traces import later_table
 from cl_repro.analysis.study import open_study
-from cl_repro.anatomy import measures, weights
-from cl_repro.anatomy.folder import earlier
+from cl_repro.anatomy import measures
 from cl_repro.anatomy.measures import confidence, distance, flat, layer_shares, reference
-from cl_repro.anatomy.weights import after_first_task
 from cl_repro.config import CONF
 from cl_repro.errors import UserError
-from cl_repro.records import Folder
 
 DIGITS = ("iterations=150", "model.hidden=[64]")  # some passes draw a wrong label, some do not
 
@@ -125,7 +119,7 @@ def test_probabilities_below_what_one_minus_p_can_tell_are_not_lost() -> None:
 
 def measured(folder: Path, *overrides: str) -> pd.DataFrame:
     """Run the anatomy of the digits into a folder; its estimates."""
-    done = anatomy.run([*DIGITS, *overrides, f"results_dir={folder}"])
+    done = program.run(anatomy.PROGRAM, [*DIGITS, *overrides, f"results_dir={folder}"])
     return pd.read_csv(done / "anatomy.csv")
 
 
@@ -165,8 +159,6 @@ def test_an_estimate_is_that_of_a_run(rows: pd.DataFrame, tmp_path: Path) -> Non
     run = pd.read_csv(folder / "importance.csv").set_index("after_task")["trace"][0]
     own = rows[(rows["seed"] == 2) & (rows["estimator"] == "sample") & (rows["repeat"] == 0) & rows["n"].isna()]
     assert own["trace"].item() == pytest.approx(run, rel=1e-5)
-    with pytest.raises(UserError, match="folder of a study; set name="):
-        earlier(Folder(folder), "made")
 
 
 def test_what_is_drawn_by_size_is_nearer_to_exact_than_what_is_not(rows: pd.DataFrame) -> None:
@@ -190,70 +182,27 @@ def test_sample_is_empirical_exactly_where_it_draws_no_wrong_label(rows: pd.Data
     assert sample.groupby(["seed", "n"], dropna=False)["trace"].nunique().max() > 1  # the draws are of their own
 
 
-def test_a_second_call_continues_from_the_weights(
-    results: Path, rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_seed_is_added_and_those_that_are_there_stay(results: Path, tmp_path: Path) -> None:
+    """Also behind a folder that an earlier version has replaced as a whole."""
     shutil.copytree(results, tmp_path / "results")
-    monkeypatch.setattr(weights, "learn", lambda *_: pytest.fail("trained again"))
-    again = measured(tmp_path / "results", "seeds=[1]")
-    numbers = ["seed", "estimator", "n", "trace", "error", "shape_error", "rank_correlation", "wrong_drawn"]
-    pd.testing.assert_frame_equal(again[numbers], rows[numbers], check_exact=True)
-    seconds = (again["seconds"] != rows["seconds"]).groupby(again["seed"]).any()
-    assert seconds.to_dict() == {1: True, 2: False}  # the rows of the other seed are as they were
-
-
-def test_weights_are_those_that_were_trained(tmp_path: Path) -> None:
-    experiment = made_experiment()
-    first = after_first_task(experiment, 3, tmp_path / "made.pt")
-    assert same(after_first_task(experiment, 3, tmp_path / "made.pt").params, first.params)
-    assert not same(after_first_task(experiment, 4, tmp_path / "other.pt").params, first.params)
-    assert (tmp_path / ".gitignore").read_text() == "*\n"
-
-
-class Payload:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
-def test_a_weights_file_that_would_run_code_is_refused_and_does_not(save: Callable, tmp_path: Path) -> None:
-    path, made = tmp_path / "made.pt", tmp_path / "executed"
-    save({"params/fc1.weight": Payload(made)}, path)
-    with pytest.raises(UserError, match="not a file of plain tensors"):
-        after_first_task(made_experiment(), 1, path)
-    assert not made.exists()
-    torch.load(path, weights_only=False) if save is torch.save else pickle.loads(path.read_bytes())
-    assert made.exists()  # it would have
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"PK\x03\x04 cut short", "not a file of plain tensors"),
-        ({"params/fc1.weight": torch.zeros(1, 3)}, "not the weights of this network"),
-        ([torch.zeros(3)], "not the weights of this network"),
-    ],
-)
-def test_weights_of_something_else_are_refused(content: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "made.pt"
-    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(UserError, match=message):
-        after_first_task(made_experiment(), 1, path)
+    path = tmp_path / "results" / "anatomy_split_digits"
+    known = json.loads((path / "provenance.json").read_text())
+    (path / "provenance.json").write_text(json.dumps(known | {"previous": known["files"]}))
+    before = (path / "anatomy.csv").read_text()
+    measured(tmp_path / "results", "seeds=[1,3]")
+    after = (path / "anatomy.csv").read_text()
+    assert after.startswith(before)
+    assert set(pd.read_csv(io.StringIO(after))["seed"]) == {1, 2, 3}
 
 
 def test_another_configuration_and_an_edited_file_are_refused(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results / "anatomy_split_digits", tmp_path / "made")
     with pytest.raises(UserError, match="another configuration; set name="):
-        earlier(Folder(tmp_path / "made"), "another")
+        measured(tmp_path, "seeds=[1]", "name=made", "batch_size=64")
     path = tmp_path / "made" / "anatomy.csv"
     path.write_text(path.read_text().replace(",exact,", ",exactly,", 1))
     with pytest.raises(UserError, match="edited since the run wrote it"):
-        earlier(Folder(tmp_path / "made"), pd.read_csv(path)["config_id"][0])
+        measured(tmp_path, "seeds=[1]", "name=made")
     with pytest.raises(UserError, match="edited since the run wrote it"):
         open_anatomy("made", tmp_path)
 

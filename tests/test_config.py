@@ -232,7 +232,7 @@ def test_the_progress_of_a_chunk_ends_at_what_it_announces(
     worker.Workshop(report).rows(job)
     shared = method not in ("si", "der") and share
     announced = 2 * (sum([60, 1, 3, 4]) + 2 * (not shared) if iterations != 7 else 7 * (5 - shared))
-    assert done == study.iterations(job, worker.Workshop(report)) == announced
+    assert done == worker.Workshop(report).size(job) == announced
 
 
 def test_a_plan_counts_the_iterations_of_each_task(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from cl_repro import anatomy, checkpoint, engine, grid, idea, rng, runtime, stacking, study, tree, unifying, worker
+from cl_repro import (
+    anatomy,
+    checkpoint,
+    engine,
+    grid,
+    idea,
+    program,
+    rng,
+    runtime,
+    stacking,
+    study,
+    tree,
+    unifying,
+    worker,
+)
 from cl_repro.bench import workloads
 from cl_repro.config import CONF
 from cl_repro.engine import Experiment, Progress, Replica, graphs
@@ -283,10 +297,10 @@ def test_the_plane_of_the_idea(tmp_path: Path) -> None:
 
 def test_anatomy_and_unifying(tmp_path: Path) -> None:
     common = ["benchmark=split_digits", "device=cuda", "seeds=[1]", f"results_dir={tmp_path}"]
-    assert anatomy.run([*common, "iterations=30", "model.hidden=[16]"]).is_dir()
+    assert program.run(anatomy.PROGRAM, [*common, "iterations=30", "model.hidden=[16]"]).is_dir()
     work = ["benchmark.n_tasks=2", "iterations=6", "model.hidden=[5]", "method=si", "optim=adam_reset", "lam=0.5"]
     figures = ["+benchmark.protocol.figures.full_every=2", "+benchmark.protocol.figures.points=3", "reinit=true"]
-    assert unifying.run([*common, *work, *figures]).is_dir()
+    assert program.run(unifying.PROGRAM, [*common, *work, *figures]).is_dir()
 
 
 @pytest.mark.parametrize("labels", ["exact", "sample", "empirical", "predicted"])

@@ -16,7 +16,7 @@ from made_experiments import digits, made_experiment, run, thinned
 from made_trees import error, positive, same, tree
 from torch.nn import functional
 
-from cl_repro import rng, strength_search, study
+from cl_repro import program, rng, strength_search, study
 from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.boundary import evaluate
@@ -32,7 +32,7 @@ from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
 from cl_repro.records.schema import SEARCH
 from cl_repro.strength_search import training
-from cl_repro.strength_search.folder import searched
+from cl_repro.strength_search.folder import searched, settings_of
 from cl_repro.strength_search.procedure import Attempt, Found, Patience, Rules, Trial, search, until_stalled
 from cl_repro.strength_search.training import Learner, scaled, stack_of, trained
 from cl_repro.types import Method, Needs
@@ -369,7 +369,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path):
-    write = partial(strength_search.run, [*TINY, "seeds=[1]", f"results_dir={tmp_path}"])
+    write = partial(program.run, strength_search.PROGRAM, [*TINY, "seeds=[1]", f"results_dir={tmp_path}"])
     folder = write()
     assert folder == tmp_path / "strength_search_split_digits"
     attempts, final, first = read(folder, "attempts.csv"), read(folder, "final.csv"), contents(folder)
@@ -383,8 +383,8 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
     assert {(row["arm"], row["seed"], row["status"], row["method"]) for row in final} == {("si", "1", "ok", "si")}
     assert write() == folder
     assert contents(folder) == first
-    strength_search.run([*TINY, "seeds=[1,2]", f"results_dir={tmp_path}"])
-    strength_search.run([*TINY, "seeds=[1]", "lam=0.7", f"results_dir={tmp_path}"])
+    program.run(strength_search.PROGRAM, [*TINY, "seeds=[1,2]", f"results_dir={tmp_path}"])
+    program.run(strength_search.PROGRAM, [*TINY, "seeds=[1]", "lam=0.7", f"results_dir={tmp_path}"])
     for name, content in contents(folder).items():
         assert content.startswith(first[name])
     final = read(folder, "final.csv")
@@ -414,7 +414,10 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
 def test_bad_settings_are_refused_and_leave_no_folder(overrides, message, tmp_path):
     given = [one for one in TINY if not (one.startswith("lam") and "~lam" in overrides)]
     with pytest.raises(UserError, match=message):
-        strength_search.run([*given, *(o for o in overrides if o != "~lam"), "seeds=[1]", f"results_dir={tmp_path}"])
+        program.run(
+            strength_search.PROGRAM,
+            [*given, *(o for o in overrides if o != "~lam"), "seeds=[1]", f"results_dir={tmp_path}"],
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -431,7 +434,7 @@ def test_bad_settings_are_refused_and_leave_no_folder(overrides, message, tmp_pa
 )
 def test_a_method_of_which_something_would_be_left_out_is_refused_by_name(overrides, left_out, tmp_path):
     with pytest.raises(UserError, match=f"{overrides[0]}: this program does not run its {left_out}, without which"):
-        strength_search.run([*TINY, *overrides, "seeds=[1]", f"results_dir={tmp_path}"])
+        program.run(strength_search.PROGRAM, [*TINY, *overrides, "seeds=[1]", f"results_dir={tmp_path}"])
     assert not list(tmp_path.iterdir())
 
 
@@ -439,7 +442,7 @@ def test_the_folder_of_a_study_is_refused(tmp_path):
     own = [one for one in TINY if not one.startswith("+")]
     folder = study.run(cli.arms(*own, "iterations=1", "seeds=[1]", f"results_dir={tmp_path}"), "made", cores=1).folder
     with pytest.raises(UserError, match="is the folder of a study; set name="):
-        strength_search.run([*TINY, "seeds=[1]", f"name={folder.name}", f"results_dir={tmp_path}"])
+        program.run(strength_search.PROGRAM, [*TINY, "seeds=[1]", f"name={folder.name}", f"results_dir={tmp_path}"])
 
 
 # --- Tiny ImageNet --------------------------------------------------------------------------------------------------
@@ -453,8 +456,9 @@ def test_the_whole_search_on_a_made_tiny_imagenet(tmp_path, monkeypatch):
         "arms=[{model.variant: small, method: si, lam: 400.0},"
         "{model.variant: base, method: ewc, fisher: batched, fisher.reduction: sum, lam: 4.0}]"
     )
-    folder = strength_search.run(
-        [TABLE_2, "scale=smoke", arms, "seeds=[1]", f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}"]
+    folder = program.run(
+        strength_search.PROGRAM,
+        [TABLE_2, "scale=smoke", arms, "seeds=[1]", f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}"],
     )
     assert folder.name == "tiny_imagenet_search_smoke"
     final, attempts = read(folder, "final.csv"), read(folder, "attempts.csv")
@@ -473,7 +477,7 @@ def test_the_whole_search_on_a_made_tiny_imagenet(tmp_path, monkeypatch):
 
 def test_the_study_is_the_published_protocol():
     (cfg,) = cli.arms(TABLE_2, "scale=paper", "arms=[{method: si, lam: 400.0}]")
-    found = searched(cfg)
+    found = settings_of(cfg)
     assert [list(v) if isinstance(v, list | tuple) else v for v in found.rules] == [
         [0.1, 0.05, 0.01, 0.005, 0.001, 0.0005, 0.0001], [0.01, 0.005, 0.001, 0.0005, 0.0001], 0.2, 0.5, 10,
     ]  # fmt: skip

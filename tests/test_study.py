@@ -192,7 +192,7 @@ def test_a_bar_in_a_terminal_and_no_line_of_what_is_short_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[worker.Job], terminal: bool
 ) -> None:
     def compute(self: worker.Workshop, job: worker.Job, wait: bool) -> str:
-        self.report(study.iterations(job, self), 3, 0.25)
+        self.report(self.size(job), 3, 0.25)
         return worker.FAILED if len(job.chunk) == 1 else worker.DONE
 
     stream = Terminal() if terminal else io.StringIO()

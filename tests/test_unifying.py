@@ -16,7 +16,7 @@ from made_experiments import digits, first_tasks, made_experiment, run, thinned
 from made_trees import error, same
 from torch import Tensor
 
-from cl_repro import rng, study, unifying
+from cl_repro import program, rng, study, unifying
 from cl_repro.config import check
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.course import Course
@@ -416,7 +416,7 @@ TINY = (
 
 def written(folder: Path, *overrides: str) -> Path:
     """Run the figures of the digits into a folder."""
-    return unifying.run([*TINY, *overrides, f"results_dir={folder}"])
+    return program.run(unifying.PROGRAM, [*TINY, *overrides, f"results_dir={folder}"])
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -485,7 +485,7 @@ def test_the_run_is_the_one_that_a_study_trains(results: Path, tmp_path: Path) -
 def test_what_does_not_belong_together_is_refused(copy: Path) -> None:
     folder = copy / "unifying_figures_split_digits"
     for overrides, message in (
-        (("model.hidden=[6]",), "holds the figures of another configuration; set name="),
+        (("model.hidden=[6]",), "holds another configuration; set name="),
         (("method=ewc",), "method=ewc: the figures follow a run of method=si"),
         (("arms=[{lam: 1}, {lam: 2}]", "~lam"), "arms=2 of them|lam"),
         (

@@ -33,11 +33,12 @@ from cl_repro.analysis.unifying import (
     seeds,
 )
 from cl_repro.errors import Skipping, UserError
-from cl_repro.records import Folder, sha256
+from cl_repro.records import Store, sha256
+from cl_repro.records.schema import UNIFYING
 from cl_repro.stats import Interval
 from cl_repro.unifying import measures
-from cl_repro.unifying.folder import Group, add
-from cl_repro.unifying.watch import SCATTER, Found, Settings
+from cl_repro.unifying.folder import npz
+from cl_repro.unifying.watch import SCATTER, Found
 
 MNIST, CIFAR = "permuted_mnist", "cifar10_100"
 TASKS = {MNIST: 4, CIFAR: 3}
@@ -85,21 +86,29 @@ def invented(benchmark: str, seed: int, kind: str, in_detail: bool) -> Found:
 
 def write(results: Path, benchmark: str, suffix: str, runs: list[tuple[float, bool, list[int]]]) -> None:
     """A folder of (lam, reinit, seeds); the first seed of the first run is the one in detail."""
-    store = Folder(results / f"unifying_figures_{benchmark}{suffix}")
+    store = Store(results / f"unifying_figures_{benchmark}{suffix}", UNIFYING, ("run", "seed"))
     store.create()
     first = (runs[0][0], runs[0][1], runs[0][2][0])
     for lam, reinit, those in runs:
         run = f"c{lam:g}" + ("_reinit" if reinit else "")
         cfg = {"benchmark": {"name": benchmark}, "model": {"name": "mlp"}, "lam": lam, "reinit": reinit}
-        group = Group("abcd", run, cfg, Settings(100, 500, 40, 20, 100))
         call = {"command": "python scripts/unifying.py", "config_ids": [f"abcd_{run}"]}
         store.note_invocation(call, {}, {f"abcd_{run}": cfg | {"suffix": suffix}})
         stamp = {"seconds": "1", "dtype": "float32", "device": "cpu", "hardware": "made", "torch": "2", "dirty": False}
-        stamp |= {"git_sha": "0123456789", "finished": "now", "schema_version": 1}
-        kind = NO_PENALTY if lam == 0 else MAIN if reinit else NO_INIT
+        stamp |= {"git_sha": "0123456789", "finished": "now", "schema_version": 1, "benchmark": benchmark}
+        stamp |= {"config_id": "abcd", "model": "mlp", "lam": lam, "reinit": reinit, "examples": 100, "many": 500}
         for seed in those:
+            kind = NO_PENALTY if lam == 0 else MAIN if reinit else NO_INIT
             found = invented(benchmark, seed, kind, (lam, reinit, seed) == first)
-            add(store, group, seed, found, group.columns | stamp)
+            known = {"run": run, "seed": seed, **stamp}
+            rows = {
+                name: [{column: (known | row).get(column) for column in columns} for row in found.rows[name[:-4]]]
+                for name, columns in UNIFYING.items()
+            }
+            store.put(f"{run}_{seed}", rows)
+            store.merge()
+            if found.scatter:
+                store.replace({"scatter.npz": npz(found.scatter, run, seed)})
 
 
 @pytest.fixture(scope="module")

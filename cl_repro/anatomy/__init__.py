@@ -1,5 +1,5 @@
 """The anatomy of the Fisher: every estimator and number of examples on one trained network, beside the exact one."""
 
-from cl_repro.anatomy.folder import run
+from cl_repro.anatomy.folder import PROGRAM
 
-__all__ = ["run"]
+__all__ = ["PROGRAM"]

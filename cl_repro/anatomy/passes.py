@@ -1,6 +1,5 @@
 """The passes of the anatomy: every estimate of one trained network, timed and compared with the exact Fisher."""
 
-import math
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
@@ -115,9 +114,7 @@ def measured(subject: Subject, todo: Sequence[Cell]) -> dict[str, list[Row]]:
     z, y, _ = seen(subject)
     test_accuracy = evaluate(subject.experiment, subject.stack, TASK)[0, TASK]
     rows: dict[str, list[Row]] = {"anatomy.csv": [], "layers.csv": []}
-    rows["confidence.csv"] = [
-        text(confidence(z, y)._asdict() | {"test_accuracy": test_accuracy, "epoch_seconds": epoch})
-    ]
+    rows["confidence.csv"] = [confidence(z, y)._asdict() | {"test_accuracy": test_accuracy, "epoch_seconds": epoch}]
     empirical = expected.vector.new_zeros(0)
     for cell in todo:
         began = runtime.clock(subject.experiment.device)
@@ -139,10 +136,10 @@ def measured(subject: Subject, todo: Sequence[Cell]) -> dict[str, list[Row]]:
         if cell.estimator == "sample":
             _, label, drawn = seen(subject, cell.n, cell.repeat)
             row |= {"wrong_drawn": int((drawn != label).sum()), "equals_empirical": torch.equal(vector, empirical)}
-        rows["anatomy.csv"].append(head | text(row))
+        rows["anatomy.csv"].append(head | row)
         if not cell.repeat:
             shares = layer_shares(importance)
-            rows["layers.csv"] += [head | text({"layer": layer, "share": share}) for layer, share in shares.items()]
+            rows["layers.csv"] += [head | {"layer": layer, "share": share} for layer, share in shares.items()]
     return rows
 
 
@@ -165,8 +162,3 @@ def backward_passes(cell: Cell, n_examples: int, n_active: int) -> int:
     if cell.made.batch_size:
         return -(-used // cell.made.batch_size)
     return used * (n_active - 1 if cell.estimator.startswith("exact") else 1)
-
-
-def text(row: Row) -> Row:
-    """Floats in six digits; empty where there is no number."""
-    return {k: ("" if math.isnan(v) else f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}

@@ -1,6 +1,7 @@
-"""The results store of a study: five CSVs that grow, and the rows that wait to be added to them.
+"""The results store of a study, or of a measurement beside one: CSVs that grow, and rows that wait to be added to them.
 
-A row of runs.csv whose run_id matches IS the finished cell. Workers write one spool file per chunk (temporary name,
+Rows that are named alike are of one cell; a study names its runs by run_id. A row of the last table IS the finished
+cell. Workers write one spool file per chunk (temporary name,
 then rename); whoever holds the folder's lock appends spooled rows to the CSVs: provenance.json first says the sizes
 before and the checksums after (`appending`), then the rows are written, then provenance.json says that they count, and
 the spool files go. Until it says so, what is behind the sizes is nothing, and is written again: a kill at any moment
@@ -14,7 +15,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,10 +36,9 @@ from cl_repro.records.files import (
     write_atomically,
 )
 from cl_repro.records.folder import Folder, missing
-from cl_repro.records.schema import STUDY
+from cl_repro.records.schema import STUDY, Table
 
 FAILURE = ("run_ids", "traceback")
-LAST = "runs.csv"
 OWN = ("store.lock", "report.lock")  # locks that stay
 TEMPORARY = (".*.tmp", "configs/.*.tmp", ".spool/.stacks.*.tmp")  # of writers under the store's lock that were killed
 ASIDE = ".set_aside"  # the suffix of rows that were damaged
@@ -48,7 +48,7 @@ BLOCK = 1 << 20  # bytes read at a time
 
 
 class Run(NamedTuple):
-    """What is remembered of a row of runs.csv."""
+    """What is remembered of a row of the last table, where that says it."""
 
     status: str
     finished: str  # UTC
@@ -78,24 +78,35 @@ class Seen:
 
 
 class Store(Folder):
-    """The results folder of one study."""
+    """The results folder of one study, or of one measurement beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tables: Mapping[str, Table] = STUDY, key: tuple[str, ...] = ("run_id",)) -> None:
         """Open it, and refuse what another version or another hand has written. Nothing is made yet: see `create`.
 
         Args:
             folder: results_dir / name; it need not exist.
+            tables: its CSVs; a row of the last one is a finished cell.
+            key: columns of every table, which name a row's cell; none where the folder is of one cell alone.
 
         Raises:
             UserError: it is no folder, or its content is not what provenance.json says.
         """
         super().__init__(folder)
+        self.tables, self.key, self.last = tables, key, [*tables][-1]
         self.failures = folder / "failed"
-        self.seen = {name: Seen() for name in STUDY}
-        self.runs: dict[str, Run] = {}  # those of runs.csv, by run_id
+        self.seen = {name: Seen() for name in tables}
+        self.runs: dict[str, Run] = {}  # those of the last table, by run_id
         self.waiting: dict[str, set[str]] = {}  # run_ids by name of their spool file
         self.due = 0.0  # `time.monotonic`: when `merge_in_time` merges next
-        self.look()
+        for name in self.look()["files"].keys() - tables.keys():
+            if name.endswith(".csv"):
+                whose = "a study" if (folder / "runs.csv").exists() else "another program"
+                raise UserError(f"{folder}: is the folder of {whose}; set name= to another")
+            self.unedited([name])
+
+    def run_id(self, row: Row) -> str:
+        """Names the cell of a row, as text."""
+        return "_".join(row[column] for column in self.key)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -108,13 +119,13 @@ class Store(Folder):
         known = self.provenance()
         while True:
             try:
-                seen = {name: self.grown(name, known) for name in STUDY}
+                seen = {name: self.grown(name, known) for name in self.tables}
                 break
             except UserError:
                 if (newer := self.provenance()) == known:
                     raise
                 known = newer  # another process has merged since
-        self.remember(self.seen[LAST], seen[LAST])
+        self.remember(self.seen[self.last], seen[self.last])
         self.seen = seen
         return known
 
@@ -142,23 +153,27 @@ class Store(Folder):
         raise edited(path, read_bytes(path), known)
 
     def remember(self, before: Seen, now: Seen) -> None:
-        """Take in the runs of a part of runs.csv."""
+        """Take in the runs of a part of the last table."""
         if not before.size:
             self.runs = {}
         if now.size <= before.size:
             return
-        with open(self.folder / LAST, "rb") as file:
+        with open(self.folder / self.last, "rb") as file:
             file.seek(before.size)
             data = file.read(now.size - before.size)
-        for row in from_csv(self.folder / LAST, STUDY[LAST], data, header=not before.size):
-            self.runs[row["run_id"]] = Run(row["status"], row["finished"])
+        of_part = from_csv(self.folder / self.last, self.tables[self.last], data, header=not before.size)
+        self.runs |= self.runs_of(of_part)
 
-    def read(self, names: Collection[str] = tuple(STUDY)) -> dict[str, list[Row]]:
-        """All rows of these files, by file name; {} for files that do not exist yet."""
+    def runs_of(self, rows: Iterable[Row]) -> dict[str, Run]:
+        """What is remembered of rows of the last table."""
+        return {self.run_id(row): Run(row.get("status", ""), row.get("finished", "")) for row in rows}
+
+    def read(self, names: Collection[str] = ()) -> dict[str, list[Row]]:
+        """All rows of these files (by default of all), by file name; {} for files that do not exist yet."""
         known = self.look()
         return {
-            name: list(from_csv(path, STUDY[name], verified(path, known, self.provenance)))
-            for name in names
+            name: list(from_csv(path, self.tables[name], verified(path, known, self.provenance)))
+            for name in names or self.tables
             if self.seen[name].size
             for path in [self.folder / name]
         }
@@ -169,7 +184,7 @@ class Store(Folder):
         now = {}
         for path in self.spool.glob("*.json"):
             with suppress(FileNotFoundError, ValueError):  # merged meanwhile; not ours: `merge` says so
-                now[path.name] = self.waiting.get(path.name) or {row["run_id"] for row in spooled(path)[LAST]}
+                now[path.name] = self.waiting.get(path.name) or set(self.runs_of(self.spooled(path)[self.last]))
         self.waiting = now
         self.look()
 
@@ -229,8 +244,46 @@ class Store(Folder):
 
     def put(self, chunk: str, rows: dict[str, list[Row]]) -> None:
         """Spool the rows of a finished chunk; files that are not named get none."""
-        complete = checked({name: rows.get(name, []) for name in STUDY})
+        complete = self.checked({name: rows.get(name, []) for name in self.tables})
         write_atomically(self.spool / f"{chunk}.json", json.dumps(complete).encode())
+
+    def checked(self, rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+        """The rows of a chunk as text.
+
+        Raises:
+            ValueError: a file too many or too few, a row that is not as the schema says, or of no run of the chunk.
+        """
+        if rows.keys() != self.tables.keys():
+            raise ValueError(f"must have the rows of {', '.join(self.tables)}")
+        result: dict[str, list[Row]] = {}
+        for name, columns in self.tables.items():
+            result[name] = []
+            for i, row in enumerate(rows[name]):
+                try:
+                    result[name].append(as_text(columns, row))
+                except (ValueError, AttributeError) as error:  # AttributeError: no row at all
+                    raise ValueError(f"row {i} of {name}: {error}") from None
+        if len({tuple(row.values()) for row in result[self.last]}) != len(result[self.last]):
+            raise ValueError(f"a row occurs twice in {self.last}")
+        run_ids = self.runs_of(result[self.last]).keys()
+        for name, of_file in result.items():
+            for i, row in enumerate(of_file):
+                if not all(row[column] for column in self.key) or self.run_id(row) not in run_ids:
+                    of = ", ".join(f"{column}={row[column]!r}" for column in self.key)
+                    raise ValueError(f"row {i} of {name}: {of} is of no run of the chunk")
+        return result
+
+    def spooled(self, path: Path) -> dict[str, list[Row]]:
+        """The rows of one spool file.
+
+        Raises:
+            FileNotFoundError: it has been merged.
+            ValueError: it is not as `put` writes it.
+        """
+        try:
+            return self.checked(json.loads(path.read_bytes()))
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"is not the rows of a chunk ({error})") from None
 
     # --- merging ------------------------------------------------------------------------------------------------------
 
@@ -244,22 +297,22 @@ class Store(Folder):
             known = self.look()
             if not spool and "appending" not in known:
                 return
-            now = self.seen[LAST].checksum.hexdigest()
-            if "appending" not in known and known["files"].get(LAST, now) != now:
+            now = self.seen[self.last].checksum.hexdigest()
+            if "appending" not in known and known["files"].get(self.last, now) != now:
                 self.mend()
                 known = self.look()
-            new, added = {name: list[Row]() for name in STUDY}, set[str]()
+            new, added = {name: list[Row]() for name in self.tables}, set[str]()
             for path in spool:
                 try:
-                    part = spooled(path)
+                    part = self.spooled(path)
                 except ValueError as error:
                     aside = path.with_suffix(ASIDE)
                     path.replace(aside)
                     sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, and its runs are computed again\n")
                     continue
-                fresh = {row["run_id"] for row in part[LAST] if row["run_id"] not in self.runs} - added
+                fresh = self.runs_of(part[self.last]).keys() - self.runs.keys() - added
                 for name, rows in part.items():
-                    new[name] += [row for row in rows if row["run_id"] in fresh]
+                    new[name] += [row for row in rows if self.run_id(row) in fresh]
                 added |= fresh
             self.append(new, known)
             left = (path for place in TEMPORARY for path in self.folder.glob(place))
@@ -275,10 +328,10 @@ class Store(Folder):
 
     def append(self, new: dict[str, list[Row]], known: dict[str, Any]) -> None:
         """Append rows, under `lock`, to tables that are as `known` says."""
-        texts = {name: to_csv(STUDY[name], rows, header=not self.seen[name].size) for name, rows in new.items()}
+        texts = {name: to_csv(self.tables[name], rows, header=not self.seen[name].size) for name, rows in new.items()}
         after = {name: self.seen[name].further(text) for name, text in texts.items()}
         known["previous"] = {name: seen.checksum.hexdigest() for name, seen in self.seen.items() if seen.size}
-        known["files"] = {name: seen.checksum.hexdigest() for name, seen in after.items()}
+        known["files"] |= {name: seen.checksum.hexdigest() for name, seen in after.items()}
         known["appending"] = {name: seen.size for name, seen in self.seen.items()}
         self.write_provenance(known)
         for name, text in texts.items():
@@ -287,16 +340,16 @@ class Store(Folder):
         known["previous"] = {}
         self.write_provenance(known)
         self.seen = after
-        self.runs |= {row["run_id"]: Run(row["status"], row["finished"]) for row in new[LAST]}
+        self.runs |= self.runs_of(new[self.last])
 
     def mend(self) -> None:
         """After a merge of an earlier version that was killed between two tables, under `lock`.
 
-        The tables that are ahead of runs.csv lose what it lacks; the spool still has it.
+        The tables that are ahead of the last one lose what it lacks; the spool still has it, or it is computed again.
         """
         rows = self.read()
-        kept = {name: [row for row in rows.get(name, []) if row["run_id"] in self.runs] for name in STUDY}
-        self.replace({name: to_csv(STUDY[name], of_file) for name, of_file in kept.items()})
+        kept = {name: [row for row in rows.get(name, []) if self.run_id(row) in self.runs] for name in self.tables}
+        self.replace({name: to_csv(self.tables[name], of_file) for name, of_file in kept.items()})
 
     def tidy(self) -> None:
         """Remove what chunks that nobody computes leave in the spool: locks, and marks of processes that were killed.
@@ -332,45 +385,6 @@ class Store(Folder):
 def checkpoint_file(folder: Path, chunk: str) -> Path:
     """Of a chunk that was stopped between two tasks: see `checkpoint`."""
     return folder / ".spool" / f"{chunk}.checkpoint"
-
-
-def checked(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """The rows of a chunk as text.
-
-    Raises:
-        ValueError: a file too many or too few, a row that is not as the schema says, or of no run of the chunk.
-    """
-    if rows.keys() != STUDY.keys():
-        raise ValueError(f"must have the rows of {', '.join(STUDY)}")
-    result: dict[str, list[Row]] = {}
-    for name, columns in STUDY.items():
-        result[name] = []
-        for i, row in enumerate(rows[name]):
-            try:
-                result[name].append(as_text(columns, row))
-            except (ValueError, AttributeError) as error:  # AttributeError: no row at all
-                raise ValueError(f"row {i} of {name}: {error}") from None
-    run_ids = {row["run_id"] for row in result[LAST]}
-    if len(run_ids) != len(result[LAST]):
-        raise ValueError(f"a run occurs twice in {LAST}")
-    for name, of_file in result.items():
-        for i, row in enumerate(of_file):
-            if not row["run_id"] or row["run_id"] not in run_ids:
-                raise ValueError(f"row {i} of {name}: run_id={row['run_id']!r} is of no run of the chunk")
-    return result
-
-
-def spooled(path: Path) -> dict[str, list[Row]]:
-    """The rows of one spool file.
-
-    Raises:
-        FileNotFoundError: it has been merged.
-        ValueError: it is not as `Store.put` writes it.
-    """
-    try:
-        return checked(json.loads(path.read_bytes()))
-    except (AttributeError, TypeError) as error:
-        raise ValueError(f"is not the rows of a chunk ({error})") from None
 
 
 def from_json(path: Path) -> dict[str, Any]:

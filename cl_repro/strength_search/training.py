@@ -1,7 +1,6 @@
 """What the search trains, with the engine: one replica on one task, epoch by epoch, and from task to task."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cl_repro.engine import Experiment, Stack, measure
+from cl_repro.engine import Experiment, Report, Stack, measure
 from cl_repro.engine.boundary import accuracy, evaluate
 from cl_repro.engine.lifecycle import advance, begin
 from cl_repro.engine.needs import trains_on
@@ -44,7 +43,7 @@ def run(
     strength: float,
     rules: Rules,
     patience: Patience,
-    progress: Callable[[], None] = lambda: None,
+    report: Report = lambda *_: None,
 ) -> Outcome:
     """All tasks of one seed, each searched with the strength that the one before ended with.
 
@@ -58,7 +57,7 @@ def run(
         strength: at first.
         rules: of the search. A method without a penalty has one attempt.
         patience: of every training.
-        progress: told that a task is done.
+        report: told that a task is done.
     """
     stack, n_tasks = start(experiment, [seed]), experiment.benchmark.n_tasks
     one = torch.ones((), dtype=experiment.dtype, device=experiment.device)
@@ -87,7 +86,7 @@ def run(
             importance = lower(measure(experiment, stack, task, [estimator]), 1) if estimator else {}
             params = lower(experiment.protected(stack.params), 1)
             learner = learner._replace(state=method.end_task(learner.state, params, importance))
-        progress()
+        report(1, task, math.nan)
     stack = stack_of(experiment, seed, learner)
     return Outcome(attempts, evaluate(experiment, stack, n_tasks - 1)[0], bool(healthy(stack).all()))
 

@@ -4,6 +4,6 @@ Named for Benzing (2022), *Unifying importance based regularisation methods for 
 are made of it.
 """
 
-from cl_repro.unifying.folder import run
+from cl_repro.unifying.folder import PROGRAM
 
-__all__ = ["run"]
+__all__ = ["PROGRAM"]

@@ -1,95 +1,31 @@
-"""The results folder of the figures: rows of one run and seed are added or replaced, those of others stay.
+"""The figures as a program: one run of SI through all tasks, and everything that is measured beside it.
 
-Runs of one folder share everything but the strength of the penalty, the re-initialisation and the seed. The first run
-and seed of a folder is looked at in detail: it alone has the full gradient of task 1, and the weights of scatter plots.
+A cell is a run, named after the strength of the penalty and the re-initialisation, and a seed; runs of one folder share
+everything else. The first cell of a folder is looked at in detail: it alone has the full gradient of task 1, and the
+weights of scatter plots. The folder is <results_dir>/unifying_figures_<benchmark>, if nothing says another name.
 """
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from cl_repro import compose, config, grid, provenance, runtime, study
-from cl_repro.engine import Experiment
+from cl_repro import compose, config, grid, study
 from cl_repro.errors import UserError
-from cl_repro.progress import progress_bar
-from cl_repro.records import Folder, Row, to_csv
+from cl_repro.grid import Arm
+from cl_repro.program import Bench, Program
+from cl_repro.records import Row
 from cl_repro.records.schema import UNIFYING
-from cl_repro.unifying.path import text
-from cl_repro.unifying.watch import Found, Settings, watch
-from cl_repro.worker import Workshop
+from cl_repro.unifying.watch import Settings, watch
+from cl_repro.worker import Job
 
 SCATTER = "scatter.npz"
 
 
-class Group(NamedTuple):
-    """What the runs of a folder share, and what this one has of its own."""
-
-    shared: str  # a digest: config_id
-    run: str
-    cfg: dict[str, Any]
-    settings: Settings
-
-    @property
-    def columns(self) -> Row:
-        """What networks.csv says of it."""
-        names = {key: self.cfg[key]["name"] for key in ("benchmark", "model")}
-        own = {"lam": f"{self.cfg['lam']:g}", "reinit": self.cfg["reinit"]}
-        own |= {key: self.settings._asdict()[key] for key in ("examples", "many")}
-        return {"config_id": self.shared, **names, **own}
-
-
-def run(overrides: Sequence[str]) -> Path:
-    """Train and measure what a command line composes.
-
-    Args:
-        overrides: Hydra's, e.g. study=unifying_figures_permuted_mnist scale=cpu lam=0 seeds=[1,2].
-
-    Returns:
-        The results folder, <results_dir>/<name>; the name is unifying_figures_<benchmark>, if nothing says another.
-
-    Raises:
-        UserError: bad values, missing data, a folder of something else.
-    """
-    group, experiment, workshop = prepared(overrides)
-    cfg = group.cfg
-    store = Folder(Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"]))
-    earlier(store, group.shared)
-    store.create()
-    origin = {
-        **provenance.source()._asdict(),
-        "torch": torch.__version__,
-        "hardware": runtime.hardware(experiment.device),
-    }
-    command = provenance.command(overrides, "scripts/unifying.py")
-    name = f"{group.shared}_{group.run}"
-    store.note_invocation(
-        {"command": command, "started": provenance.now(), **origin, "config_ids": [name]},
-        {cfg["benchmark"]["name"]: experiment.benchmark.checksum},
-        {name: study.public(cfg) | {"figures": group.settings._asdict()}},
-    )
-    steps = sum(map(experiment.steps, range(experiment.benchmark.n_tasks)))
-    for seed in cfg["seeds"]:
-        in_detail = detailed(store, group, seed)
-        began = runtime.clock(experiment.device)
-        with progress_bar(desc=f"{group.run}, seed {seed}", total=steps, unit="it") as bar:
-            method = workshop.method(cfg)
-            found = watch(
-                experiment, method, cfg["method"]["xi"], seed, cfg["lam"], group.settings, in_detail, bar.update
-            )
-        stamp = text({"seconds": runtime.clock(experiment.device) - began}) | origin
-        stamp |= {"dtype": cfg["dtype"], "device": torch.device(experiment.device).type}
-        stamp |= {"finished": provenance.now(), "schema_version": grid.SCHEMA_VERSION}
-        add(store, group, seed, found, group.columns | stamp)
-    return store.folder
-
-
-def prepared(overrides: Sequence[str]) -> tuple[Group, Experiment, Workshop]:
-    """What a command line composes, checked."""
+def arms_of(overrides: Sequence[str]) -> list[Arm]:
+    """The one run of a command line, with the config_id that all runs of its folder have."""
     # The name as an override of its own: it counts more than a study's, and less than one that is typed.
     cfgs = compose.from_command_line(["name=unifying_figures_${benchmark.name}", *overrides])
     cfg = cfgs[0]
@@ -99,13 +35,33 @@ def prepared(overrides: Sequence[str]) -> tuple[Group, Experiment, Workshop]:
     config.check_one_lambda(cfg)
     if cfg["method"]["name"] != "si":
         raise UserError(f"method={cfg['method']['name']}: the figures follow a run of method=si")
-    device, workshop = runtime.resolve_device(cfg["device"]), Workshop(lambda *_: None)
-    settings = settings_of(cfg)
-    study.check_sizes(workshop, [grid.make_arm(cfg)], device)
     shared = {key: value for key, value in grid.science(cfg).items() if key != "reinit"}
-    key = grid.digest([shared, settings.examples], 4)
+    key = grid.digest([shared, settings_of(cfg).examples], 4)
     label = f"c{cfg['lam']:g}" + ("_reinit" if cfg["reinit"] else "")
-    return Group(key, label, cfg, settings), workshop.experiment(grid.make_arm(cfg), device), workshop
+    return [grid.make_arm(cfg)._replace(label=label, config_id=key)]
+
+
+def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
+    """Train and watch a seed of the run; the weights of scatter plots go to a file of their own first."""
+    [arm], [cell] = job.arms, job.chunk
+    cfg, settings, store = arm.cfg, settings_of(arm.cfg), bench.store(job.folder)
+    in_detail = not store.runs
+    found = watch(
+        bench.experiment(arm, job.device),
+        bench.method(cfg),
+        cfg["method"]["xi"],
+        cell.seed,
+        cfg["lam"],
+        settings,
+        in_detail,
+        bench.report,
+    )
+    if found.scatter:
+        with store.lock:
+            store.replace({SCATTER: npz(found.scatter, arm.label, cell.seed)})
+    own = {"lam": float(cfg["lam"]), "reinit": cfg["reinit"], "examples": settings.examples, "many": settings.many}
+    found.rows["networks"] = [own | row for row in found.rows["networks"]]
+    return {f"{name}.csv": rows for name, rows in found.rows.items()}
 
 
 def settings_of(cfg: dict[str, Any]) -> Settings:
@@ -134,47 +90,24 @@ def settings_of(cfg: dict[str, Any]) -> Settings:
     return Settings(**(made | given))
 
 
-# --- the files -------------------------------------------------------------------------------------------------------
-
-
-def earlier(store: Folder, shared: str) -> dict[str, list[Row]]:
-    """The rows that are there already, by file.
-
-    Raises:
-        UserError: the folder is a study's, or of another configuration, or edited.
-    """
-    store.unedited([SCATTER])
-    rows = store.rows(UNIFYING)
-    if any(row["config_id"] != shared for row in rows.get("networks.csv", [])):
-        raise UserError(f"{store.folder}: holds the figures of another configuration; set name= to another")
-    return rows
-
-
-def detailed(store: Folder, group: Group, seed: int) -> bool:
-    """Whether this run and seed is the one that is looked at in detail: the first of the folder."""
-    there = earlier(store, group.shared).get("networks.csv", [])
-    return not there or (there[0]["run"], int(there[0]["seed"])) == (group.run, seed)
-
-
-def add(store: Folder, group: Group, seed: int, found: Found, network: Row) -> None:
-    """Replace the rows of a run and seed; those of the others may have been written by another process meanwhile."""
-    with store.lock:
-        old, files = earlier(store, group.shared), {}
-        order = [(row["run"], row["seed"]) for row in old.get("networks.csv", [])] + [(group.run, str(seed))]
-        place = {key: i for i, key in reversed(list(enumerate(order)))}  # as they came: the first stays the first
-        for name, columns in UNIFYING.items():
-            rows = [row for row in old.get(name, []) if (row["run"], row["seed"]) != (group.run, str(seed))]
-            common = {"run": group.run, "seed": str(seed)} | (network if name == "networks.csv" else {})
-            new = [common | row for row in found.rows[name.removesuffix(".csv")]]
-            rows += [{column: row.get(column) for column in columns} for row in new]
-            files[name] = to_csv(columns, sorted(rows, key=lambda row: place[row["run"], row["seed"]]))
-        if found.scatter:
-            files[SCATTER] = npz(found.scatter, group.run, seed)
-        store.replace(files)
-
-
 def npz(scatter: dict[str, NDArray[np.float32]], run: str, seed: int) -> bytes:
     """The weights of scatter plots as a compressed file, the same bytes for the same weights; no pickles in it."""
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, run=np.array(run), seed=np.array(seed), **scatter)
     return content.getvalue()
+
+
+def steps(bench: Bench, job: Job) -> int:
+    """Of all tasks."""
+    experiment = bench.experiment(job.arms[0], job.device)
+    return sum(map(experiment.steps, range(experiment.benchmark.n_tasks)))
+
+
+def configs(arms: list[Arm]) -> dict[str, Any]:
+    """The configuration of the run, and what is looked at."""
+    [arm] = arms
+    own = {"figures": settings_of(arm.cfg)._asdict()}
+    return {f"{arm.config_id}_{arm.label}": study.public(arm.cfg) | own}
+
+
+PROGRAM = Program("unifying", UNIFYING, ("run", "seed"), arms_of, configs, measure, one_configuration=True, size=steps)

@@ -9,12 +9,12 @@ step, it is at the first `dense` steps, in which most of the loss is lost, and t
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from cl_repro import tree
+from cl_repro.engine import Report
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import advance
 from cl_repro.records import Row
@@ -53,13 +53,13 @@ def schedule(steps: int, points: int, full_every: int | None, dense: int) -> Sch
     return Schedule(steps, -(-max(1, steps // points) // e) * e, full_every, -(-dense // e) * e)
 
 
-def trained(course: Course, at: Schedule, progress: Callable[[int], None]) -> tuple[list[Row], list[Row]]:
+def trained(course: Course, at: Schedule, report: Report) -> tuple[list[Row], list[Row]]:
     """Train on one task.
 
     Args:
         course: the task before its first step; its acting method is si, the first that watches siu.
         at: which steps are looked at.
-        progress: told how many steps have been taken.
+        report: told about progress.
 
     Returns:
         Rows of summed.csv; rows of noise.csv, if there is a full gradient.
@@ -75,16 +75,15 @@ def trained(course: Course, at: Schedule, progress: Callable[[int], None]) -> tu
             sums = {"si": total(state.acting.path), "siu": total(state.watching[0].path)}
             head = {"task": course.task + 1, "iteration": t, "full_every": at.full_every}
             loss = slope.loss if slope else loss_of_batch(course, t)
-            summed.append(head | text(sums | {"full": full if slope else math.nan, "loss": loss}))
+            summed.append(head | sums | {"full": full if slope else math.nan, "loss": loss})
             if slope and t < at.steps:
-                noise.append({"iteration": t} | text(noise_of(slope_of_batch(course, t), slope)))
+                noise.append({"iteration": t} | noise_of(slope_of_batch(course, t), slope))
         if after is None:
             break
         before = {name: p.clone() for name, p in course.weights.items()} if at.weight(t) else {}
-        advance(course, after - t)
+        advance(course, after - t, report)
         if slope and at.weight(t):
             full += at.weight(t) * decrease(slope.gradient, before, course.weights)
-        progress(after - t)
     return summed, noise
 
 
@@ -107,8 +106,3 @@ def squared_length(of: Tree) -> float:
 def total(of: Tree) -> float:
     """Sum of all entries."""
     return float(tree.traces({name: value[None] for name, value in of.items()}))
-
-
-def text(row: dict[str, Any]) -> Row:
-    """Floats in six digits; empty where there is no number."""
-    return {k: ("" if math.isnan(v) else f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}

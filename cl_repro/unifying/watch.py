@@ -1,6 +1,5 @@
 """One run through all tasks with Synaptic Intelligence, everything else measured on the way without disturbing it."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from cl_repro import rng
-from cl_repro.engine import Experiment
+from cl_repro.engine import Experiment, Report
 from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.course import Course
 from cl_repro.engine.replicas import healthy
@@ -20,7 +19,7 @@ from cl_repro.types import Method
 from cl_repro.unifying import measures
 from cl_repro.unifying.course import begin_with_one_more
 from cl_repro.unifying.observed import State, observed
-from cl_repro.unifying.path import schedule, text, trained
+from cl_repro.unifying.path import schedule, trained
 
 SCATTERED = 100_000  # weights of a scatter plot, at most
 # What a scatter plot can show.
@@ -55,7 +54,7 @@ def watch(
     lam: float,
     settings: Settings,
     in_detail: bool,
-    progress: Callable[[int], None] = lambda steps: None,
+    report: Report = lambda *_: None,
 ) -> Found:
     """Train one network on all tasks with `si`, and measure.
 
@@ -67,7 +66,7 @@ def watch(
         lam: strength of its penalty.
         settings: what to look at.
         in_detail: also along the full gradient of task 1, and for scatter plots.
-        progress: told how many steps have been taken.
+        report: told about progress.
 
     Returns:
         Rows of all files.
@@ -84,7 +83,7 @@ def watch(
         course = begin_with_one_more(experiment, stack, task, method, state)
         full_every = settings.full_every if in_detail and task == 0 else None
         at = schedule(experiment.steps(task), settings.points, full_every, settings.dense)
-        summed, noise = trained(course, at, progress)
+        summed, noise = trained(course, at, report)
         state = course.state
         rows["summed"] += summed
         rows["noise"] += noise
@@ -98,13 +97,11 @@ def watch(
         if task + 1 < n_tasks:
             state = method.end_task(state, course.weights, {})
     rows["networks"] = [
-        text(
-            {
-                "weights": sum(p.numel() for p in course.weights.values()),
-                "accuracy": float(evaluate(experiment, stack, n_tasks - 1).mean()),
-                "status": "ok" if healthy(stack).all() else "diverged",
-            }
-        )
+        {
+            "weights": sum(p.numel() for p in course.weights.values()),
+            "accuracy": float(evaluate(experiment, stack, n_tasks - 1).mean()),
+            "status": "ok" if healthy(stack).all() else "diverged",
+        }
     ]
     return Found(rows, scatter)
 
@@ -119,7 +116,7 @@ def at_the_end(course: Course, state: State, xi: float, examples: int, many: int
 
 def named(task: int, tuples: list[Any]) -> list[Row]:
     """Rows of a task from NamedTuples."""
-    return [{"task": task + 1} | text(one._asdict()) for one in tuples]
+    return [{"task": task + 1, **one._asdict()} for one in tuples]
 
 
 def drawn(of: dict[str, torch.Tensor], seed: int) -> dict[str, NDArray[np.float32]]:
