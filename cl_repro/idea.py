@@ -12,20 +12,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
-from cl_repro import compose, config, engine, grid, provenance, runtime, study
+from cl_repro import compose, config, engine, grid, study
 from cl_repro.engine import Experiment, Replica, Stack
 from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.stack import start
 from cl_repro.errors import UserError
-from cl_repro.records import Folder, Row, to_csv
+from cl_repro.grid import Arm
+from cl_repro.program import COUNT, Bench, Program, settings
+from cl_repro.records import Folder, Row, read_bytes
 from cl_repro.records.schema import IDEA
 from cl_repro.types import Method, Tree
-from cl_repro.worker import Workshop
+from cl_repro.worker import Job, Workshop
 
 MARGIN = 0.35  # of the paths' extent, around them
 TOGETHER = 50  # networks evaluated as one stack
+MEASURED = ("x", "y", "off_plane", "accuracy_a", "accuracy_b")  # of a point of a path
 
 
 class Plane(NamedTuple):
@@ -59,120 +63,96 @@ def through(origin: Tensor, first: Tensor, second: Tensor) -> Plane:
     return Plane(origin, torch.stack([e, rest / rest.norm()]))
 
 
-def run(overrides: Sequence[str]) -> Path:
-    """Train and measure what a command line composes; files of an earlier call are replaced.
+def arms_of(overrides: Sequence[str]) -> list[Arm]:
+    """The arms of a command line, with config_ids that name all that the picture depends on."""
+    arms = [grid.make_arm(cfg) for cfg in compose.from_command_line(overrides)]
+    for arm in arms:
+        config.check(arm.cfg)
+        config.check_one_lambda(arm.cfg)
+    return [arm._replace(config_id=picture_id(arm.cfg)) for arm in arms]
 
-    Args:
-        overrides: Hydra's, e.g. study=idea seeds=[2].
 
-    Returns:
-        The results folder, <results_dir>/<name>.
+def picture_id(cfg: dict[str, Any]) -> str:
+    """Names what an arm of the picture is, also by what an earlier version has recorded of it."""
+    decides = grid.science(dict.fromkeys((*grid.SCIENCE, *grid.SWITCHES)) | cfg)
+    return grid.digest([decides, cfg["lam"], cfg["seeds"], settings_of(cfg)], 4)
 
-    Raises:
-        UserError: bad values, not two tasks or not one seed, a folder of something else.
-    """
-    cfgs = compose.from_command_line(overrides)
-    for cfg in cfgs:
-        config.check(cfg)
-        config.check_one_lambda(cfg)
-    device, workshop = runtime.resolve_device(cfgs[0]["device"]), Workshop(lambda *_: None)
-    arms = [grid.make_arm(cfg) for cfg in cfgs]
-    check_arms(workshop, arms)
-    study.check_sizes(workshop, arms, device)
-    study.check_networks(workshop, arms, device)
-    experiment = workshop.experiment(arms[0], device)
-    if experiment.benchmark.n_tasks != 2 or len(cfgs[0]["seeds"]) != 1 or len(arms) < 2:
+
+def settings_of(cfg: dict[str, Any]) -> dict[str, int]:
+    """Points along each side of the plane, and steps between two points of a path: `benchmark.protocol.idea`."""
+    least_two = (lambda value: config.is_int(value) and value >= 2, "an integer of at least 2")
+    return settings(cfg, "idea", {"points": 41, "every": 20}, {"points": least_two, "every": COUNT})
+
+
+def check(bench: Bench, arms: list[Arm], device: str) -> None:
+    """Refuse what is no picture of two tasks, and a folder that has another."""
+    check_arms(bench, arms)
+    experiment, seeds = bench.experiment(arms[0], device), arms[0].cfg["seeds"]
+    if experiment.benchmark.n_tasks != 2 or len(seeds) != 1 or len(arms) < 2:
         raise UserError(
-            f"benchmark.n_tasks={experiment.benchmark.n_tasks} with seeds={cfgs[0]['seeds']} and {len(arms)} arms: the "
-            "picture is of two tasks, one seed and at least two arms"
+            f"benchmark.n_tasks={experiment.benchmark.n_tasks} with seeds={seeds} and {len(arms)} arms: the picture is "
+            "of two tasks, one seed and at least two arms"
         )
-    points, every = settings_of(cfgs[0])
-    trunk = start(experiment, cfgs[0]["seeds"])
-    if trunk.buffers:
+    if start(experiment, seeds).buffers:
         raise UserError(
-            f"model={cfgs[0]['model']['name']}: a point of the plane is made of parameters alone, and this network has "
-            "running statistics, too"
+            f"model={arms[0].cfg['model']['name']}: a point of the plane is made of parameters alone, and this network "
+            "has running statistics, too"
         )
-    store = Folder(Path(cfgs[0]["results_dir"]) / (cfgs[0]["name"] + cfgs[0]["suffix"]))
-    store.unedited(IDEA)
-    trunks: dict[str, engine.Trunk] = {}
-    replicas = [Replica(cfg["seeds"][0], float(cfg["lam"]), workshop.estimator(cfg)) for cfg in cfgs]
-    walked = [
-        walk(experiment, replica, workshop.method(cfg), every, trunks)
-        for replica, cfg in zip(replicas, cfgs, strict=True)
-    ]
-    check_begin_together(arms, walked)
-    store.create()
-    note(store, overrides, arms, experiment)
-    plane = through(walked[0][0], walked[-1][-1], walked[0][-1])
-    rows: dict[str, list[Row]] = {"plane.csv": surface(experiment, trunk, plane, walked, points), "paths.csv": []}
-    for arm, replica, path in zip(arms, replicas, walked, strict=True):
-        xy, off = plane.coordinates(path)
-        right = accuracies(experiment, trunk, path)
-        rows["paths.csv"] += [
-            {"arm": arm.label, "lambda": f"{replica.lam:g}" if arm.uses_lambda else "", "step": i * every}
-            | numbers(x=xy[i, 0], y=xy[i, 1], off_plane=off[i], accuracy_a=right[i, 0], accuracy_b=right[i, 1])
-            for i in range(len(path))
-        ]
-    with store.lock:
-        store.replace({name: to_csv(columns, rows[name]) for name, columns in IDEA.items()})
-    return store.folder
+    folder = study.folder_of(arms[0].cfg)
+    if (folder / "plane.csv").exists() and recorded(folder) != {arm.config_id for arm in arms}:
+        raise UserError(f"{folder}: holds another picture; set name= to another")
 
 
-def check_arms(workshop: Workshop, arms: Sequence[grid.Arm]) -> None:
-    """Refuse arms that do not share all but the method, and methods whose answers are not the network's.
+def check_arms(workshop: Workshop, arms: Sequence[Arm]) -> None:
+    """Refuse arms that do not share all but the method, and methods whose paths or points would be of something else.
 
     Raises:
         UserError: which method, or which setting.
     """
     for arm in arms:
-        if workshop.method(arm.cfg).predict:
-            raise UserError(f"method={arm.cfg['method']['name']}: a point of the plane answers as its network does")
+        method, name = workshop.method(arm.cfg), arm.cfg["method"]["name"]
+        if method.predict:
+            raise UserError(f"method={name}: a point of the plane answers as its network does")
+        if method.needs.from_start:
+            raise UserError(f"method={name}: it acts in task A, so that its path does not begin where the others do")
         of_first, of_arm = map(grid.science, (arms[0].cfg, arm.cfg))
         for key in of_arm.keys() - {"method", "fisher"}:
             if of_arm[key] != of_first[key]:
                 raise UserError(f"{key}: arms of the picture differ in method, fisher and lam alone, {arm.label} in it")
 
 
-def check_begin_together(arms: Sequence[grid.Arm], walked: Sequence[Tensor]) -> None:
-    """Refuse a method that has acted in task A already.
+def recorded(folder: Path) -> set[str]:
+    """Names of the arms of the picture in a folder: those of the last command, as none adds to it."""
+    names = Folder(folder).provenance()["invocations"][-1]["config_ids"]
+    return {picture_id(yaml.safe_load(read_bytes(folder / "configs" / f"{name}.yaml"))) for name in names}
 
-    Raises:
-        UserError: which.
-    """
+
+def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
+    """Train all arms, and look at their paths and at the plane."""
+    arms, cfg, seed = job.arms, job.arms[0].cfg, job.chunk[0].seed
+    experiment, asked = bench.experiment(arms[0], job.device), settings_of(cfg)
+    every, trunk = asked["every"], start(experiment, [seed])
+    walked = [
+        walk(
+            experiment,
+            Replica(seed, float(arm.cfg["lam"]), bench.estimator(arm.cfg)),
+            bench.method(arm.cfg),
+            every,
+            bench.trunks,
+        )
+        for arm in arms
+    ]
+    plane = through(walked[0][0], walked[-1][-1], walked[0][-1])
+    paths: list[Row] = []
     for arm, path in zip(arms, walked, strict=True):
-        if not torch.equal(path[0], walked[0][0]):
-            raise UserError(
-                f"method={arm.cfg['method']['name']}: it acts in task A, so that its path does not begin where that of "
-                f"{arms[0].label} does"
-            )
-
-
-def note(store: Folder, overrides: Sequence[str], arms: Sequence[grid.Arm], experiment: Experiment) -> None:
-    """Command, commit, hardware, data and configurations, for provenance.json."""
-    cfg = arms[0].cfg
-    origin = provenance.source()._asdict() | {
-        "torch": torch.__version__,
-        "hardware": runtime.hardware(experiment.device),
-    }
-    invocation = {
-        "command": provenance.command(overrides, "scripts/idea.py"),
-        "started": provenance.now(),
-        **origin,
-        "config_ids": [arm.config_id for arm in arms],
-    }
-    configs = {arm.config_id: study.public(arm.cfg) for arm in arms}
-    store.note_invocation(invocation, {cfg["benchmark"]["name"]: experiment.benchmark.checksum}, configs)
-
-
-def settings_of(cfg: dict[str, Any]) -> tuple[int, int]:
-    """Points along each side of the plane, and steps between two points of a path: `benchmark.protocol.idea`."""
-    given = (cfg["benchmark"].get("protocol") or {}).get("idea") or {}
-    values = [given.get("points", 41), given.get("every", 20)]
-    for key, value, least in zip(("points", "every"), values, (2, 1), strict=True):
-        if not (config.is_int(value) and value >= least):
-            raise UserError(f"benchmark.protocol.idea.{key}={value}: must be an integer of at least {least}")
-    return values[0], values[1]
+        xy, off = plane.coordinates(path)
+        lam = float(arm.cfg["lam"]) if arm.uses_lambda else None
+        numbers = torch.cat([xy.cpu(), off[:, None].cpu(), accuracies(experiment, trunk, path)], 1).tolist()
+        paths += [
+            {"arm": arm.label, "lambda": lam, "step": i * every, **dict(zip(MEASURED, of_point, strict=True))}
+            for i, of_point in enumerate(numbers)
+        ]
+    return {"paths.csv": paths, "plane.csv": surface(experiment, trunk, plane, walked, asked["points"])}
 
 
 def walk(
@@ -190,11 +170,8 @@ def surface(experiment: Experiment, like: Stack, plane: Plane, walked: Sequence[
     middle, half = (low + high) / 2, float((high - low).max()) * (0.5 + MARGIN)
     side = np.linspace(-half, half, points)
     lattice = torch.tensor([[x, y] for y in side for x in side], device=middle.device) + middle
-    rows = []
-    for part in lattice.split(TOGETHER):
-        right = accuracies(experiment, like, plane.points(part))
-        rows += [numbers(x=at[0], y=at[1], accuracy_a=a, accuracy_b=b) for at, (a, b) in zip(part, right, strict=True)]
-    return rows
+    parts = [torch.cat([at.cpu(), accuracies(experiment, like, plane.points(at))], 1) for at in lattice.split(TOGETHER)]
+    return [dict(zip(IDEA["plane.csv"], at, strict=True)) for at in torch.cat(parts).tolist()]
 
 
 def accuracies(experiment: Experiment, like: Stack, weights: Tensor) -> Tensor:
@@ -219,6 +196,12 @@ def shaped(weights: Tensor, like: Tree) -> Tree:
     return {name: part.view(-1, *p.shape[1:]).to(p.dtype) for (name, p), part in zip(like.items(), parts, strict=True)}
 
 
-def numbers(**values: Tensor) -> Row:
-    """Six digits of each."""
-    return {name: f"{float(value):.6g}" for name, value in values.items()}
+PROGRAM = Program(
+    "idea",
+    IDEA,
+    (),  # one cell is the whole
+    arms_of,
+    lambda arms: {arm.config_id: study.public(arm.cfg) | {"idea": settings_of(arm.cfg)} for arm in arms},
+    measure,
+    check,
+)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from cl_repro import engine, grid, provenance, runtime, status, study
+from cl_repro import config, engine, grid, provenance, runtime, status, study
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm, Cell
 from cl_repro.records import Row, Store
@@ -69,6 +69,35 @@ class Bench(Workshop):
             name: [{column: six_digits((known | row).get(column)) for column in columns} for row in found.get(name, [])]
             for name, columns in self.program.tables.items()
         }
+
+
+Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value may be one, and in words which may."""
+COUNT: Rule = (lambda value: config.is_int(value) and value >= 1, "an integer of at least 1")
+
+
+def settings(cfg: dict[str, Any], name: str, made: dict[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """What `benchmark.protocol.<name>` says of a measurement.
+
+    Args:
+        cfg: that says it.
+        name: of the part.
+        made: what holds where it says nothing.
+        rules: of every key that there may be.
+
+    Raises:
+        UserError: a key that is unknown, or a value that breaks its rule.
+    """
+    given = (cfg["benchmark"].get("protocol") or {}).get(name) or {}
+    given = {key: value for key, value in given.items() if not isinstance(value, Mapping)}  # those are of each scale
+    for key, value in given.items():
+        place = f"benchmark.protocol.{name}.{key}"
+        if key not in rules:
+            raise UserError(f"{place}: unknown key; allowed: {', '.join(rules)}")
+        holds, rule = rules[key]
+        if not holds(value):
+            raise UserError(f"{place}={value}: must be {rule}")
+    return made | given
 
 
 def named(arm: Arm, seed: int) -> Row:

@@ -160,14 +160,15 @@ def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | N
     run_ids = store.finished() & {cell.run_id for chunk in planned.chunks for cell in chunk}
     if text := weights.lacking(store.folder, run_ids, arms_cfg[0]["save"]):
         print(text, file=sys.stderr)
-    return launch(planned, store, command, cores, began)
+    at_once = processes(arms_cfg[0]["workers"], planned.device, len(planned.chunks), cores, planned.processes)
+    return launch(planned, store, command, at_once, began)
 
 
 def launch(
     planned: Plan,
     store: Store,
     command: str,
-    cores: int,
+    at_once: int,
     began: float,
     workshop: Callable[[engine.Report], worker.Workshop] = worker.Workshop,
 ) -> Ended:
@@ -177,9 +178,9 @@ def launch(
         planned: a study, or a measurement beside one.
         store: of its folder.
         command: as for `run`.
-        cores: as for `run`.
+        at_once: processes, at most; 1 is this one.
         began: when the launch did (`time.monotonic`).
-        workshop: what computes a chunk; another one than a study's works in this process alone.
+        workshop: what computes a chunk in this process; others have that of a study.
 
     Returns:
         As `run`.
@@ -203,8 +204,7 @@ def launch(
         budget = Budget(common["time_budget"], began)
         here = (planned.arms, store.folder, planned.device, source, budget.deadline)
         jobs = [worker.Job(chunk, *here) for chunk in pending]
-        n_processes = processes(common["workers"], planned.device, len(jobs), cores, planned.processes)
-        compute(store, jobs, n_processes if workshop is worker.Workshop else 1, budget, workshop)
+        compute(store, jobs, min(at_once, len(jobs)), budget, workshop)
     store.merge()
     missing = unfinished(planned, store)
     if not missing:

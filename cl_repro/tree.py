@@ -1,5 +1,6 @@
 """Arithmetic on trees (`dict[str, Tensor]`) and on stacks of them (a leading replica axis K)."""
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 
 import torch
@@ -126,3 +127,11 @@ def at(tree: Tree, row: int) -> Tree:
 def traces(tree: Tree) -> Tensor:
     """Sum of all entries of every replica of a stacked tree, [K] float64."""
     return torch.stack([value.flatten(1).sum(1, dtype=torch.float64) for value in tree.values()]).sum(0)
+
+
+def pearson(a: Tensor, b: Tensor) -> float:
+    """Pearson's r of two vectors, in float64; NaN if one of them is constant or not finite."""
+    a, b = a.double(), b.double()
+    a, b = a - a.mean(), b - b.mean()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size else math.nan

@@ -289,7 +289,10 @@ def test_a_study_in_slices_on_another_device_than_the_first(tmp_path: Path) -> N
 def test_the_plane_of_the_idea(tmp_path: Path) -> None:
     work = ["benchmark.n_tasks=2", "+benchmark.protocol.idea={points: 3, every: 2}", "name=idea"]
     arms = "arms=[{method: finetune},{method: l2, lam: 0.003},{method: ewc, lam: 300.0}]"
-    folders = [idea.run([*TINY, *work, arms, f"device={d}", f"results_dir={tmp_path / d}"]) for d in ("cpu", CUDA)]
+    folders = [
+        program.run(idea.PROGRAM, [*TINY, *work, arms, f"device={d}", f"results_dir={tmp_path / d}"])
+        for d in ("cpu", CUDA)
+    ]
     one, other = ((folder / "plane.csv").read_text().splitlines()[1:] for folder in folders)
     values = [np.array([line.split(",") for line in lines], float) for lines in (one, other)]
     np.testing.assert_allclose(values[1], values[0], rtol=1e-4, atol=1e-5)

@@ -1,6 +1,8 @@
 """The plane of parameter space: its geometry, the paths that lead through it, and what is measured on it."""
 
 import csv
+import json
+from functools import partial
 
 import cli
 import made_cifar
@@ -9,7 +11,7 @@ import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import same
 
-from cl_repro import grid, idea
+from cl_repro import grid, idea, program
 from cl_repro.analysis.idea import plot_idea
 from cl_repro.config import CONF
 from cl_repro.engine import Replica, boundary
@@ -25,6 +27,7 @@ from cl_repro.worker import Workshop
 D = 30
 SMALL = ("benchmark=split_digits", "benchmark.n_tasks=2", "scenario=task", "iterations=6", "seeds=[1]", "batch_size=16")
 ARMS = ("arms=[{method: finetune},{method: ewc}]",)
+measured = partial(program.run, idea.PROGRAM)
 IDEA = (*SMALL, "+benchmark.protocol.idea={points: 3, every: 2}", "model.hidden=[8]", "name=idea")
 
 
@@ -86,7 +89,7 @@ def test_accuracies_are_those_of_the_networks_with_these_weights():
 
 def test_the_files_hold_every_path_and_the_lattice_around_them_and_are_drawn(tmp_path):
     arms = "arms=[{method: finetune},{method: l2, lam: 0.1},{method: ewc, fisher: exact, lam: 100}]"
-    folder = idea.run([*IDEA, arms, f"results_dir={tmp_path}"])
+    folder = measured([*IDEA, arms, f"results_dir={tmp_path}"])
     texts = [(folder / name).read_text().splitlines() for name in ("paths.csv", "plane.csv")]
     paths, plane = (list(csv.DictReader(text)) for text in texts)
     assert [(row["arm"], row["step"]) for row in paths] == [
@@ -116,10 +119,13 @@ def test_a_method_ends_where_its_run_ends(name):
         with pytest.raises(UserError, match=f"method={name}: a point of the plane answers as its network does"):
             idea.check_arms(workshop, [grid.make_arm(cfg)])
         return
-    idea.check_arms(workshop, [grid.make_arm(cfg)])
-    replica = Replica(3, 0.5, estimator)
+    replica, shape = Replica(3, 0.5, estimator), start(experiment, [3]).params
     path = idea.walk(experiment, replica, method, 5, {})
-    shape = start(experiment, [3]).params
+    if torch.equal(path[:1], idea.walk(experiment, Replica(3, 0.0, None), finetune(), 5, {})[:1]):
+        idea.check_arms(workshop, [grid.make_arm(cfg)])
+    else:
+        with pytest.raises(UserError, match=f"method={name}: it acts in task A, so that its path does not begin"):
+            idea.check_arms(workshop, [grid.make_arm(cfg)])
     assert len(path) == 4
     assert same(idea.shaped(path[-1:], shape), run(experiment, method, [replica]).params)
 
@@ -141,8 +147,32 @@ def test_a_method_ends_where_its_run_ends(name):
 def test_what_is_no_picture_of_two_tasks_is_refused(tmp_path, change, told):
     cli.arms(*SMALL)
     with pytest.raises(UserError, match=told):
-        idea.run([*SMALL, *([] if "arms=" in change else ARMS), change, f"results_dir={tmp_path}", "name=idea"])
+        program.run(
+            idea.PROGRAM, [*SMALL, *([] if "arms=" in change else ARMS), change, f"results_dir={tmp_path}", "name=idea"]
+        )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_holds_one_picture(tmp_path):
+    """Whatever its arms are called, and whatever an earlier version called their files."""
+    given = [*IDEA, "arms=[{method: l2, lam: 0.1},{method: l2, lam: 10}]", f"results_dir={tmp_path}"]
+    folder = measured(given)
+    with pytest.raises(UserError, match="idea: holds another picture; set name= to another"):
+        measured([*given, "seeds=[2]"])
+    ids = {arm.config_id for arm in idea.arms_of(given)}
+    for change in ("benchmark.protocol.idea.points=4", "iterations=8", "batch_size=8", "scenario=domain"):
+        assert not ids & {arm.config_id for arm in idea.arms_of([*given, change])}
+    known = json.loads((folder / "provenance.json").read_text())
+    for i, path in enumerate(sorted((folder / "configs").iterdir())):
+        path.rename(path.with_name(f"earlier_{i}.yaml"))
+    known["invocations"][0]["config_ids"] = ["earlier_0", "earlier_1"]
+    (folder / "provenance.json").write_text(json.dumps(known))
+    assert measured(given) == folder
+
+
+def test_the_committed_picture_would_not_be_measured_again():
+    arms = idea.arms_of(["study=idea"])
+    assert {arm.config_id for arm in arms} == idea.recorded(cli.ROOT / "results" / "idea")
 
 
 def test_running_statistics_are_no_part_of_the_plane(tmp_path, monkeypatch):
@@ -151,5 +181,8 @@ def test_running_statistics_are_no_part_of_the_plane(tmp_path, monkeypatch):
     given = [change for change in SMALL if not change.startswith("benchmark=")]
     small = ("benchmark=split_cifar10", "benchmark.train_per_task=32", "model=slim_resnet18", "model.channels=8")
     with pytest.raises(UserError, match="model=slim_resnet18: a point of the plane is made of parameters alone"):
-        idea.run([*small, *given, *ARMS, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'results'}"])
+        program.run(
+            idea.PROGRAM,
+            [*small, *given, *ARMS, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'results'}"],
+        )
     assert not (tmp_path / "results").exists()

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -14,20 +15,25 @@ import cli
 import pandas as pd
 import pytest
 
-from cl_repro import anatomy, program, strength_search, study, unifying
+from cl_repro import anatomy, idea, program, strength_search, study, unifying
 from cl_repro.errors import UserError
 from cl_repro.program import Bench, Program
+from cl_repro.records import Store
 
-PROGRAMS = {of.script: of for of in (anatomy.PROGRAM, strength_search.PROGRAM, unifying.PROGRAM)}
+PROGRAMS = {of.script: of for of in (anatomy.PROGRAM, idea.PROGRAM, strength_search.PROGRAM, unifying.PROGRAM)}
 SMALL = {
-    "anatomy": ["iterations=30", "model.hidden=[5]", "seeds=[1,2,3]"],
+    "anatomy": ["iterations=30", "model.hidden=[5]", "seeds=[1,2]"],
+    "idea": [
+        "benchmark.n_tasks=2", "iterations=20", "model.hidden=[5]", "+benchmark.protocol.idea={points: 3, every: 5}",
+        "name=idea", "seeds=[1]", "arms=[{method: finetune},{method: ewc, lam: 10}]",
+    ],
     "unifying": [
         "benchmark.n_tasks=2", "iterations=6", "model.hidden=[5]", "method=si", "optim=adam_reset", "lam=0.5",
         "reinit=true", "+benchmark.protocol.figures.full_every=2", "+benchmark.protocol.figures.points=3",
-        "seeds=[1,2,3]",
+        "seeds=[1,2]",
     ],
     "strength_search": [
-        "benchmark.n_tasks=2", "model.hidden=[5]", "optim=sgd_momentum", "lam=0.5", "val_fraction=0.2", "seeds=[1,2]",
+        "benchmark.n_tasks=2", "model.hidden=[5]", "optim=sgd_momentum", "lam=0.5", "val_fraction=0.2", "seeds=[1]",
         "+benchmark.protocol.search.epochs=2", "+benchmark.protocol.search.rates=[0.1]",
         "arms=[{method: si},{method: l2}]", "+benchmark.protocol.search.rates_first=[0.1,0.01]",
     ],
@@ -82,8 +88,10 @@ def test_killed_at_a_random_moment_it_goes_on_and_its_rows_are_those_of_an_undis
     with counted(notes):
         if (pid := os.fork()) == 0:
             signal.setitimer(signal.ITIMER_VIRTUAL, max(1e-3, share * spent))  # SIGVTALRM ends the process
-            run(of, tmp_path / "killed")
-            os._exit(0)
+            try:
+                run(of, tmp_path / "killed")
+            finally:
+                os._exit(0)
         os.waitpid(pid, 0)
         done = run(of, tmp_path / "killed")
     told = f"killed after {share:.3f} of {spent:.2f} s"
@@ -92,15 +100,15 @@ def test_killed_at_a_random_moment_it_goes_on_and_its_rows_are_those_of_an_undis
     assert not list((done / ".spool").glob("*.json")), told
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param("anatomy", marks=pytest.mark.slow), "idea", "strength_search", "unifying"]
+)
 def test_what_no_time_is_left_for_comes_next_and_what_is_there_stays(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first cell of a launch always begins; `status` tells, with and without a folder."""
-    of, (own, cells) = (
-        PROGRAMS[name],
-        (SMALL[name], len(program.cells(PROGRAMS[name], PROGRAMS[name].arms(SMALL[name])))),
-    )
+    of, own = PROGRAMS[name], SMALL[name]
+    cells = len(program.cells(of, of.arms(own)))
     program.tell(of, [*own, f"results_dir={tmp_path}"])
     assert f"{cells} missing" in capsys.readouterr().out
     if cells > 1:
@@ -131,24 +139,51 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path, monk
     row = dict.fromkeys(("estimator", "repeat", "examples", "unit", "backward_passes"), 1)
     failing = anatomy.PROGRAM._replace(measure=measure)
     with pytest.raises(UserError, match=r"1 of 3 runs are missing; 1 chunks failed.*: ZeroDivisionError: made;"):
-        run(failing, tmp_path)
+        run(failing, tmp_path, "seeds=[1,2,3]")
     assert pd.read_csv(tmp_path / "anatomy_split_digits" / "anatomy.csv")["seed"].tolist() == [1, 3]
     mended = failing._replace(measure=lambda bench, job: {"anatomy.csv": [row]})
-    folder = run(mended, tmp_path, "retry=failed")
+    folder = run(mended, tmp_path, "seeds=[1,2,3]", "retry=failed")
     assert pd.read_csv(folder / "anatomy.csv")["seed"].tolist() == [1, 3, 2]
     assert not list((folder / "failed").glob("*"))
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_the_folder_of_a_study_and_of_another_program_are_refused(name: str, tmp_path: Path) -> None:
+def test_the_folder_of_a_study_and_of_another_program_are_refused(tmp_path: Path) -> None:
     own = ["benchmark.n_tasks=2", "iterations=1", "seeds=[1]", "model.hidden=[5]"]
     made = study.run(cli.arms(*own, "method=finetune", f"results_dir={tmp_path}"), "made", cores=1).folder
     with pytest.raises(UserError, match="is the folder of a study; set name="):
-        run(PROGRAMS[name], tmp_path, f"name={made.name}")
+        run(anatomy.PROGRAM, tmp_path, f"name={made.name}")
     other = tmp_path / "other"
     other.mkdir()
     (other / "provenance.json").write_text(
         '{"schema_version": 1, "files": {"a.csv": "0"}, "previous": {}, "data": {}, "invocations": []}'
     )
     with pytest.raises(UserError, match="is the folder of another program; set name="):
-        run(PROGRAMS[name], tmp_path, "name=other")
+        run(anatomy.PROGRAM, tmp_path, "name=other")
+
+
+FOLDERS = [
+    (of, path.parent)
+    for of in (anatomy.PROGRAM, idea.PROGRAM, unifying.PROGRAM)
+    for path in sorted((cli.ROOT / "results").glob(f"*/{[*of.tables][-1]}"))
+]
+
+
+@pytest.mark.parametrize(("of", "folder"), FOLDERS, ids=lambda value: value.name if isinstance(value, Path) else "")
+def test_a_committed_folder_goes_on(of: Program, folder: Path, tmp_path: Path) -> None:
+    """Its cells are finished; a new one is added behind them, and what else is there stays."""
+    made = shutil.copytree(folder, tmp_path / "made")
+    store = Store(made, of.tables, of.key)
+    rows, names = store.read(), [name for name in store.provenance()["files"]]
+    before = {name: (made / name).read_bytes() for name in names}
+    assert store.finished() == {"_".join(row[column] for column in of.key) for row in rows[store.last]} != set()
+    store.create()
+    store.put("again", {name: rows.get(name, []) for name in of.tables})
+    store.merge()
+    assert {name: (made / name).read_bytes() for name in names} == before, "nothing is doubled"
+    if of.key:
+        seed = {"seed": "77"}
+        store.put("new", {name: [row | seed for row in rows.get(name, []) if row["seed"] == "1"] for name in of.tables})
+        store.merge()
+        for name in of.tables:
+            assert (made / name).read_bytes().startswith(before.get(name, b""))
+    assert Store(made, of.tables, of.key).finished() >= store.finished()

@@ -477,11 +477,10 @@ def test_the_whole_search_on_a_made_tiny_imagenet(tmp_path, monkeypatch):
 
 def test_the_study_is_the_published_protocol():
     (cfg,) = cli.arms(TABLE_2, "scale=paper", "arms=[{method: si, lam: 400.0}]")
-    found = settings_of(cfg)
-    assert [list(v) if isinstance(v, list | tuple) else v for v in found.rules] == [
-        [0.1, 0.05, 0.01, 0.005, 0.001, 0.0005, 0.0001], [0.01, 0.005, 0.001, 0.0005, 0.0001], 0.2, 0.5, 10,
-    ]  # fmt: skip
-    assert found.patience == (70, 5, 0.1, 10)
+    assert settings_of(cfg) == {
+        "rates_first": [0.1, 0.05, 0.01, 0.005, 0.001, 0.0005, 0.0001], "rates": [0.01, 0.005, 0.001, 0.0005, 0.0001],
+        "margin": 0.2, "factor": 0.5, "attempts": 10, "epochs": 70, "slow_after": 5, "slower": 0.1, "stop_after": 10,
+    }  # fmt: skip
     assert (cfg["batch_size"], cfg["optim"]["momentum"], cfg["method"]["xi"]) == (200, 0.9, 0.001)
     assert cfg["benchmark"]["n_tasks"] == 10 and cfg["benchmark"]["train_per_task"] is None
     assert cfg["benchmark"]["validation"] is True and cfg["model"]["shrink"] == 1

@@ -29,6 +29,7 @@ from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import omega, si, sib, siu
 from cl_repro.records import to_csv
 from cl_repro.records.schema import UNIFYING
+from cl_repro.tree import pearson
 from cl_repro.types import Method, Net, Tree
 from cl_repro.unifying import measures
 from cl_repro.unifying.course import loss_of_batch, slope_of_batch, slope_of_task
@@ -373,10 +374,10 @@ def test_a_full_gradient_at_every_third_step_counts_three_times(small: Experimen
 def test_pearson_is_numpys(offset: float) -> None:
     a, b = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0)).float()
     b = a + b + offset
-    assert measures.pearson(a, b) == pytest.approx(np.corrcoef(a.numpy(), b.numpy())[0, 1], rel=1e-9)
-    assert measures.pearson(a, -3 * a) == pytest.approx(-1)
-    assert np.isnan(measures.pearson(a, torch.ones(1000)))
-    assert np.isnan(measures.pearson(a, torch.full((1000,), float("nan"))))
+    assert pearson(a, b) == pytest.approx(np.corrcoef(a.numpy(), b.numpy())[0, 1], rel=1e-9)
+    assert pearson(a, -3 * a) == pytest.approx(-1)
+    assert np.isnan(pearson(a, torch.ones(1000)))
+    assert np.isnan(pearson(a, torch.full((1000,), float("nan"))))
 
 
 def test_rescaling_with_the_maximum_is_what_si_adds_to_its_importance() -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cl_repro.tree import pearson
 from cl_repro.types import Tree
 
 
@@ -90,13 +91,6 @@ def ranks(x: Tensor) -> Tensor:
     """1 for the smallest; equal entries share their mean rank. [P] -> [P] float64."""
     _, group, size = x.unique(return_inverse=True, return_counts=True)
     return (size.cumsum(0) - (size - 1) / 2).double()[group]
-
-
-def pearson(a: Tensor, b: Tensor) -> float:
-    """Correlation of two vectors; NaN if one of them is constant."""
-    a, b = a - a.mean(), b - b.mean()
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size else math.nan
 
 
 def confidence(z: Tensor, y: Tensor) -> Confidence:

@@ -1,7 +1,7 @@
 """The room of results: what every CSV holds, files that survive anything, and the folder of a study. No torch.
 
 `schema` states the columns; `csvs` writes and reads rows; `files` has atomic writes, locks and checksums; `folder` is a
-results folder that a measurement replaces as a whole, `store` that of a study, which grows chunk by chunk.
+results folder, `store` that of a study or of a measurement beside one, which grows chunk by chunk.
 """
 
 from cl_repro.records.csvs import Row, from_csv, to_csv

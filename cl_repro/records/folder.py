@@ -9,9 +9,7 @@ import yaml
 
 from cl_repro.errors import UserError
 from cl_repro.grid import SCHEMA_VERSION
-from cl_repro.records.csvs import Row, from_csv
 from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verified, write_atomically
-from cl_repro.records.schema import Table
 
 PROVENANCE = {"files": dict, "previous": dict, "data": dict, "invocations": list}
 
@@ -37,7 +35,7 @@ def kept(folder: Path, file: str) -> dict[str, float]:
 
 
 class Folder:
-    """Results of one program, which are replaced as a whole; `Store` is the folder of a study, which grows."""
+    """Files of results and what made them; `Store` adds tables that grow."""
 
     def __init__(self, folder: Path) -> None:
         """Nothing is made yet: see `create`.
@@ -119,10 +117,8 @@ class Folder:
         """Files by name; those that do not exist yet are left out.
 
         Raises:
-            UserError: the folder is a study's, or a file is missing or edited.
+            UserError: a file is missing or edited.
         """
-        if (self.folder / "runs.csv").exists():
-            raise UserError(f"{self.folder}: is the folder of a study; set name= to another")
         known, result = self.provenance(), {}
         for name in names:
             path = self.folder / name
@@ -131,11 +127,6 @@ class Folder:
             elif name in known["previous"]:  # the first time, the program may have been killed before it wrote it
                 raise missing(path)
         return result
-
-    def rows(self, tables: Mapping[str, Table]) -> dict[str, list[Row]]:
-        """All rows, as text, by file; errors as of `unedited`."""
-        found = self.unedited(tables)
-        return {name: list(from_csv(self.folder / name, tables[name], data)) for name, data in found.items()}
 
     def replace(self, files: Mapping[str, bytes]) -> None:
         """Write files, under `lock`. Killed at any moment, it leaves files that `unedited` accepts."""

@@ -4,13 +4,13 @@ A cell is one arm and seed; `lam` is the strength at first. The results folder i
 study's, or strength_search_<benchmark>.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from cl_repro import compose, config, grid, study
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm
-from cl_repro.program import Bench, Program
+from cl_repro.program import COUNT, Bench, Program, Rule, settings
 from cl_repro.records import Row
 from cl_repro.records.schema import SEARCH
 from cl_repro.strength_search.procedure import Patience, Rules
@@ -20,18 +20,6 @@ from cl_repro.worker import Job, Workshop
 
 RUNS = ("init", "penalty_grad", "end_task", "start_task", "observe", "gradients", "all_tasks")
 """Fields of a `Method`, and of what it needs, that the search runs."""
-
-
-class Settings(NamedTuple):
-    """How a strength is searched: `benchmark.protocol.search`."""
-
-    rules: Rules
-    patience: Patience
-
-    def plain(self) -> dict[str, Any]:
-        """All of them by name, as plain containers."""
-        both = {**self.rules._asdict(), **self.patience._asdict()}
-        return {key: list(value) if isinstance(value, Sequence) else value for key, value in both.items()}
 
 
 def arms_of(overrides: Sequence[str]) -> list[Arm]:
@@ -47,7 +35,7 @@ def searched(cfg: dict[str, Any]) -> Arm:
     config.check_one_lambda(cfg)
     arm = grid.make_arm(cfg)
     lam = cfg["lam"] if arm.uses_lambda else None
-    return arm._replace(config_id=grid.digest([grid.science(cfg), lam, settings_of(cfg).plain()], 4))
+    return arm._replace(config_id=grid.digest([grid.science(cfg), lam, settings_of(cfg)], 4))
 
 
 def check(bench: Bench, arms: list[Arm], device: str) -> None:
@@ -68,15 +56,15 @@ def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
     """Search through all tasks, which count from 1."""
     [cell] = job.chunk
     arm = job.arms[cell.arm]
-    cfg, settings = arm.cfg, settings_of(arm.cfg)
+    cfg, asked = arm.cfg, settings_of(arm.cfg)
     outcome = through_all_tasks(
         bench.experiment(arm, job.device),
         bench.method(cfg),
         bench.estimator(cfg),
         cell.seed,
         float(cfg["lam"]),
-        settings.rules,
-        settings.patience,
+        Rules(**{key: asked[key] for key in Rules._fields}),
+        Patience(**{key: asked[key] for key in Patience._fields}),
         bench.report,
     )
     accuracy = outcome.accuracy.tolist()
@@ -113,28 +101,12 @@ def check_runs(method: Method, name: str) -> None:
         )
 
 
-def settings_of(cfg: dict[str, Any]) -> Settings:
-    """The settings of a configuration.
-
-    Raises:
-        UserError: bad values.
-    """
-    given = dict((cfg["benchmark"].get("protocol") or {}).get("search") or {})
-    given = {key: value for key, value in given.items() if not isinstance(value, Mapping)}  # those are of each scale
-    settings = {**Rules()._asdict(), **Patience()._asdict()}
-    for key, value in given.items():
-        if key not in settings:
-            raise UserError(f"benchmark.protocol.search.{key}: unknown key; allowed: {', '.join(settings)}")
-        holds, rule = RULES[key]
-        if not holds(value):
-            raise UserError(f"benchmark.protocol.search.{key}={value}: must be {rule}")
-    settings |= given
-    rules = Rules(**{key: settings[key] for key in Rules._fields})
-    return Settings(rules, Patience(**{key: settings[key] for key in Patience._fields}))
+def settings_of(cfg: dict[str, Any]) -> dict[str, Any]:
+    """How a strength is searched: rules and patience, as plain containers. Raises as `settings`."""
+    found = settings(cfg, "search", {**Rules()._asdict(), **Patience()._asdict()}, RULES)
+    return {key: list(value) if isinstance(value, Sequence) else value for key, value in found.items()}
 
 
-Rule = tuple[Callable[[Any], bool], str]
-COUNT: Rule = (lambda v: config.is_int(v) and v >= 1, "an integer of at least 1")
 FRACTION: Rule = (lambda v: config.is_number(v) and 0 < v < 1, "a number between 0 and 1")
 RATES: Rule = (
     lambda v: isinstance(v, list) and bool(v) and all(config.is_number(lr) and lr > 0 for lr in v),
@@ -151,7 +123,7 @@ PROGRAM = Program(
     SEARCH,
     ("config_id", "seed"),
     arms_of,
-    lambda arms: {arm.config_id: study.public(arm.cfg) | {"search": settings_of(arm.cfg).plain()} for arm in arms},
+    lambda arms: {arm.config_id: study.public(arm.cfg) | {"search": settings_of(arm.cfg)} for arm in arms},
     measure,
     check,
     size=lambda bench, job: Workshop.parts(job),  # tasks

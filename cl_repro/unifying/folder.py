@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cl_repro import compose, config, grid, study
 from cl_repro.errors import UserError
 from cl_repro.grid import Arm
-from cl_repro.program import Bench, Program
+from cl_repro.program import COUNT, Bench, Program, Rule, settings
 from cl_repro.records import Row
 from cl_repro.records.schema import UNIFYING
 from cl_repro.unifying.watch import Settings, watch
@@ -44,7 +44,7 @@ def arms_of(overrides: Sequence[str]) -> list[Arm]:
 def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
     """Train and watch a seed of the run; the weights of scatter plots go to a file of their own first."""
     [arm], [cell] = job.arms, job.chunk
-    cfg, settings, store = arm.cfg, settings_of(arm.cfg), bench.store(job.folder)
+    cfg, looks, store = arm.cfg, settings_of(arm.cfg), bench.store(job.folder)
     in_detail = not store.runs
     found = watch(
         bench.experiment(arm, job.device),
@@ -52,42 +52,27 @@ def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
         cfg["method"]["xi"],
         cell.seed,
         cfg["lam"],
-        settings,
+        looks,
         in_detail,
         bench.report,
     )
     if found.scatter:
         with store.lock:
             store.replace({SCATTER: npz(found.scatter, arm.label, cell.seed)})
-    own = {"lam": float(cfg["lam"]), "reinit": cfg["reinit"], "examples": settings.examples, "many": settings.many}
+    own = {"lam": float(cfg["lam"]), "reinit": cfg["reinit"], "examples": looks.examples, "many": looks.many}
     found.rows["networks"] = [own | row for row in found.rows["networks"]]
     return {f"{name}.csv": rows for name, rows in found.rows.items()}
 
 
-def settings_of(cfg: dict[str, Any]) -> Settings:
-    """What `benchmark.protocol` says of the figures; see conf/study/unifying_figures_permuted_mnist.yaml.
+OR_NONE: Rule = (lambda value: value is None or COUNT[0](value), f"{COUNT[1]}, or null for none")
+RULES = {"examples": OR_NONE, "many": OR_NONE, "points": COUNT, "full_every": OR_NONE, "dense": COUNT}
 
-    Raises:
-        UserError: a key that is unknown, or a value that is no number of at least 1.
-    """
-    or_none = ("examples", "many", "full_every")
-    protocol = cfg["benchmark"].get("protocol") or {}
-    given = protocol.get("figures") or {}
-    made = {
-        "examples": protocol.get("importance_n", 1000),
-        "many": None,
-        "points": 200,
-        "full_every": None,
-        "dense": 100,
-    }
-    given = {key: value for key, value in given.items() if not isinstance(value, dict)}  # those are of each scale
-    for key, value in given.items():
-        if key not in made:
-            raise UserError(f"benchmark.protocol.figures.{key}: unknown key; allowed: {', '.join(made)}")
-        if not (config.is_int(value) and value >= 1) and not (value is None and key in or_none):
-            null = ", or null for none" if key in or_none else ""
-            raise UserError(f"benchmark.protocol.figures.{key}={value}: must be an integer of at least 1{null}")
-    return Settings(**(made | given))
+
+def settings_of(cfg: dict[str, Any]) -> Settings:
+    """What is looked at; see conf/study/unifying_figures_permuted_mnist.yaml. Raises as `settings`."""
+    examples = (cfg["benchmark"].get("protocol") or {}).get("importance_n", 1000)
+    made = {"examples": examples, "many": None, "points": 200, "full_every": None, "dense": 100}
+    return Settings(**settings(cfg, "figures", made, RULES))
 
 
 def npz(scatter: dict[str, NDArray[np.float32]], run: str, seed: int) -> bytes:

@@ -10,7 +10,6 @@ r"""Every importance of the task just learned, on one network, and how they corr
 All are of one task alone, not summed over tasks, and over all protected parameters.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from cl_repro.importance import fisher, sensitivity
 from cl_repro.methods import sos
 from cl_repro.methods.sos import State as Moment
 from cl_repro.methods.synaptic_intelligence import State as Path
+from cl_repro.tree import pearson
 from cl_repro.types import Tree
 from cl_repro.unifying.course import Course
 
@@ -155,14 +155,6 @@ def trimmed(measures: dict[str, Tensor]) -> list[Trimmed]:
             kept = {"size": size[:left], "tails": value[out // 2 :][:left], "y": other[:left]}
             found += [Trimmed(x, y, share, by, pearson(a[rest], b[rest])) for by, rest in kept.items()]
     return found
-
-
-def pearson(a: Tensor, b: Tensor) -> float:
-    """Pearson's r of two vectors, in float64; NaN if one of them is constant or not finite."""
-    a, b = a.double(), b.double()
-    a, b = a - a.mean(), b - b.mean()
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size else math.nan
 
 
 def extents(measures: dict[str, Tensor]) -> list[Extent]:
