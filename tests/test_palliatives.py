@@ -313,8 +313,8 @@ def test_distillation_is_the_divergence_of_each_head(scenario, temperature):
 def test_a_warm_up_is_plain_training_of_the_new_rows_of_the_head(kind, seeds):
     experiment, steps = setting(kind), 4
     stack = start(experiment, seeds)
-    course = lifecycle.begin(experiment, stack, 1, Method(needs=Needs(warm_up=steps)), None)
-    drawn, before = course.drawn, copied(stack.params)
+    course = lifecycle.begin(experiment, stack, 1, Method(), None)
+    course.method, drawn, before = Method(needs=Needs(warm_up=steps)), course.drawn, copied(stack.params)
     own = sorted(experiment.benchmark.curriculum(1).tasks[1].classes)
     new = torch.zeros(10, dtype=torch.bool)
     new[own] = True
@@ -354,6 +354,8 @@ def test_a_run_warms_up_before_every_task_but_the_first():
         sorted(task.classes) for task in experiment.benchmark.curriculum(1).tasks[1:]
     ]
     assert not same(warmed, alone(experiment, lwf(), 1, 0.0))
+    alike = Method(needs=Needs(warm_up=3))  # lambda is 0: lwf without a loss of its own
+    assert error(alone(experiment, alike, 1, 0.0), warmed) < 1e-13
 
 
 @pytest.mark.parametrize(

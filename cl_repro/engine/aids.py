@@ -39,7 +39,7 @@ def aids(experiment: Experiment, stack: Stack, task: int, method: Method, drawn:
         independent = batches(experiment, seeds, task, trains_on(method, task), INDEPENDENT)
     if needs.memory and needs.memory.size and not needs.mixes:
         slot, recalled = memories(experiment, seeds, task, method, drawn)
-    if method.loss and task:
+    if task and (method.loss or needs.warm_up):
         curriculum = experiment.benchmark.curriculum(seeds[0])
         masks = [active_mask(experiment, curriculum, task - 1, asked) for asked in range(task)]
         old = torch.stack(masks).unique(dim=0)
