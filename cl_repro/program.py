@@ -52,7 +52,7 @@ class Bench(Workshop):
 
     @staticmethod
     def parts(job: Job) -> int:
-        """A cell does not stop."""
+        """Of a cell: it is measured as a whole."""
         return 1
 
     def size(self, job: Job) -> int:

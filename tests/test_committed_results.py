@@ -23,6 +23,7 @@ from cl_repro.analysis.study import folders, mixed_seeds, open_study
 from cl_repro.analysis.tables import gap_table, log_traces, shapes
 from cl_repro.analysis.timing import timings
 from cl_repro.anatomy.folder import first_task_id
+from cl_repro.idea import picture_id
 from cl_repro.records import Store
 from cl_repro.stats import DIFFERS, paired
 
@@ -49,6 +50,8 @@ def test_todays_configuration_would_recompute_nothing(name: str) -> None:
 def named_by(cfg: dict[str, Any]) -> str:
     """The file that a program would write this to today; keys newer than it are at their default, null."""
     cfg = dict.fromkeys((*grid.SCIENCE, *grid.SWITCHES, "label")) | cfg
+    if "idea" in cfg:
+        return picture_id(cfg)
     if cfg["method"] is None:  # of an anatomy, which holds what comes before the method
         return first_task_id(cfg, "cpu")
     if "figures" not in cfg:
