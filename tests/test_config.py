@@ -48,7 +48,7 @@ SMALL = {  # of every model: a small one, on data it can read
 }
 
 
-NEEDS = {"gpm": ["optim=sgd"], "ogd": ["optim=sgd", "method.n=5"], "la_maml": ["optim=sgd"]}  # of a method
+FEWER = {"ogd": ["method.n=5"]}  # of a method: what is too much of what the made sets have
 SAME = {  # benchmarks that are the same data, trained in another way
     "permuted_mnist_large_batch": "permuted_mnist",
     "permuted_mnist_two": "permuted_mnist",
@@ -58,6 +58,13 @@ SAME = {  # benchmarks that are the same data, trained in another way
     "split_mnist_padded": "split_mnist",
     "split_cifar10_short": "split_cifar10",
 }
+
+
+def follows(method: str) -> list[str]:
+    """Plain gradient descent, for a method that projects the gradient or makes it."""
+    (arm,) = cli.arms(f"method={method}")
+    made = worker.Workshop(lambda *_: None).method(arm)
+    return ["optim=sgd"] if made.project or made.descend else []
 
 
 def whole(benchmark: str) -> list[str]:
@@ -105,7 +112,8 @@ def test_every_choice_runs_two_steps(
         cut += [override for override in whole(name) if override.split("=")[0].removeprefix("benchmark.") in has]
     elif name not in SMALL or name in ("mlp", "progressive", "winners"):
         cut += ["benchmark=split_mnist"]
-    cut += NEEDS.get(name, []) if group == "method" else []
+    if group == "method":
+        cut += [*FEWER.get(name, []), *follows(name)]
     if group == "fisher":
         cut += ["benchmark.n_tasks=2", "benchmark.train_per_task=1000"]  # exact_1000 wants as many
     cut += [f"data_dir={folder}"]
