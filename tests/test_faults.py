@@ -249,7 +249,10 @@ class Journal:
 
         def advanced(course: lifecycle.Course, steps: int, *others: Any) -> None:
             advance(course, steps, *others)
-            noted(course.task, course.taken)
+            through = (
+                course.taken == course.steps
+            )  # what follows a task counts as lost if its checkpoint is not written
+            noted(course.task + through, 0 if through else course.taken)
 
         def begun(*given: Any) -> Any:
             at = continued(*given)
