@@ -153,15 +153,15 @@ ONE_CHUNK = ["seeds=[1]", "arms=[{method: ewc,fisher: exact}]", "grid.lambdas=[1
 
 
 def test_a_chunk_longer_than_a_job_may_last_ends(tmp_path: Path) -> None:
-    """SLURM sends its signal up to a minute before it was asked to, so a job of two minutes may have one."""
+    """Of two minutes a job has 50 to 110 seconds: SLURM sends its signal up to a minute before it was asked to."""
     for name in ("slurm", "here"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "slow.py").write_text(SLOW)
-    work = [*ONE_CHUNK, "iterations=1200", "benchmark._target_=slow.split", "allow_targets=[slow]"]  # four minutes
+    work = [*ONE_CHUNK, "iterations=800", "benchmark._target_=slow.split", "allow_targets=[slow]"]  # 160 seconds
     limit = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10"]
     done = swept(tmp_path / "slurm", *work, *limit, "copy=1")
     assert done.returncode == 0, done.stderr + log(tmp_path / "slurm")
-    assert requeued(tmp_path / "slurm") >= 2
+    assert requeued(tmp_path / "slurm") >= 1
     assert "begin again" not in log(tmp_path / "slurm")
     assert science(tmp_path / "slurm") == undisturbed(tmp_path / "here", *work)
 
