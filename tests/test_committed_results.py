@@ -135,6 +135,20 @@ def test_the_readme_quotes_the_gaps_and_the_spread_of_the_tables() -> None:
     assert f"within {own} instead of {of_lambda.replace(' decades', '')} (" in readme
 
 
+def test_the_readme_recommends_what_the_rises_say() -> None:
+    study, grid_ = open_study("fisher_importance_sampling", RESULTS), curves("fisher_importance_sampling", RESULTS)
+    found = {shape.arm.fisher: shape for shape in shapes(study, grid_)}
+    readme = " ".join(README.split())
+    gap = {fisher: shape.rise.centre - found["exact"].rise.centre for fisher, shape in found.items()}
+    table_ = gap_table(study, list(found.values()), log_traces(study, grid_))
+    assert table_
+    limits = {row[0]: re.search(r"\[.*\]", row[1])[0].replace("+", "") for row in table_.rows}
+    for fisher, name in (("importance_sample", "IMPORTANCE SAMPLE"), ("exact_by_score_500", "EXACT BY SCORE (n=500)")):
+        assert f"{gap[fisher]:.2f} decades {limits[f'{name} − EXACT']}" in readme
+    assert f"rises {gap['sample']:.2f} decades later" in readme
+    assert f"not at random ({gap['exact_500']:.2f})" in readme
+
+
 def test_the_readme_quotes_accuracies_rises_and_times() -> None:
     study, grid_ = open_study("split_mnist_fisher", RESULTS), curves("split_mnist_fisher", RESULTS)
     rise = {shape.arm.label: f"{shape.rise.centre:.2f}" for shape in shapes(study, grid_)}

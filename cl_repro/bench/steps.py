@@ -30,7 +30,7 @@ def rows(setting: Setting) -> list[Row]:
     note = f"{data}; gather and /255 in both"
     return [
         speedup(
-            name.format("EWC"), seconds["ours ewc"], seconds["other ewc"], "s", 1.6,
+            name.format("EWC"), seconds["ours ewc"], seconds["other ewc"], "s", 1.8,
             f"{note}; other: penalty loop in the loss, default Adam",
         ),
         speedup(
