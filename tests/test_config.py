@@ -149,7 +149,7 @@ def test_every_study_runs_two_steps(name: str, sets: Path, tmp_path: Path, monke
         made_tiny_imagenet.write(monkeypatch, folder)
         arms_choose = True  # what a batch of the Fisher is, and how many tasks
     cut = ["scale=smoke" if arms_choose else "iterations=2"]
-    cut += ["seeds=[1]", "batch_size=8", "grid.lambdas=[0.001]", f"data_dir={folder}"]
+    cut += ["seeds=[1]", "batch_size=8", "grid.lambdas=[0.001]", f"data_dir={folder}", f"results_dir={tmp_path}"]
     small = [override for override in SMALL[first["model"]["name"]] if not override.startswith("benchmark")]
     planned = study.plan(cli.arms(f"study={name}", *cut, *small, *whole(first["benchmark"]["name"])))
     rows = rows_of(planned, tmp_path)

@@ -79,7 +79,7 @@ def test_the_examples_run_and_their_tests_pass(tmp_path: Path) -> None:
     ]
     with (copy / "results" / "digits_long_smoke" / "runs.csv").open() as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"finetune", "ewc", "strongest"}
-    chosen = "fisher-uniform or method-l1] or method-strongest or benchmark-backwards or protocol-digits_long"
+    chosen = "fisher-uniform or method-l1] or method-strongest or a_gem or benchmark-backwards or protocol-digits_long"
     out = call("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_config.py", "-k", chosen)
     assert re.search(r"\b6 passed", out), out
 
