@@ -164,9 +164,6 @@ def main() -> None:
                 raise UserError(f"{error.filename}: results cannot be written here: {error.strerror}") from error
         text = f"launcher: {type(error).__name__}: {shorten(str(error), 300)}"
         refuse(UserError(f"{text}; finished chunks are kept: the same command continues"))
-    except KeyboardInterrupt:
-        print("interrupted; finished chunks are kept: the same command continues", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -79,12 +79,18 @@ class Skipping:
 
 @contextmanager
 def entry_point() -> Iterator[None]:
-    """Refuse what a user did wrong, and end without a word where nobody reads any more, as in `... | head`."""
+    """Refuse what a user did wrong, and end without a word where nobody reads any more, as in `... | head`.
+
+    Who interrupts it reads one line.
+    """
     try:
         yield
         sys.stdout.flush()  # here, not after the last line of Python
     except UserError as error:
         refuse(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept: the same command continues", file=sys.stderr)
+        sys.exit(130)  # what a shell says of a program that SIGINT ended
     except BrokenPipeError:
         if not_read():
             # Python flushes once more when it ends: into nothing, then.

@@ -18,7 +18,7 @@ CPUS = 4  # of a job at most, with workers=auto on CPUs: one that asks for more 
 MARGIN = 1.25  # times the memory that was held when it was measured
 
 
-class Needs(NamedTuple):
+class Resources(NamedTuple):
     """What a job of a sweep needs of its machine."""
 
     cpus: int  # one for each process
@@ -79,7 +79,7 @@ def seconds_per_run(workshop: worker.Workshop, arm: grid.Arm, cells: list[grid.C
     return (fixed + per_iteration * mean) / len(cells)
 
 
-def needs(jobs: Sequence[list[dict[str, Any]]], cpus: int | None = None, gpus: int = 0) -> Needs:
+def needs(jobs: Sequence[list[dict[str, Any]]], cpus: int | None = None, gpus: int = 0) -> Resources:
     """What each job of a sweep needs: as much as the one that needs most.
 
     Every kind of chunk is computed with few steps and examples here, in this process: call it in one of its own.
@@ -102,7 +102,7 @@ def needs(jobs: Sequence[list[dict[str, Any]]], cpus: int | None = None, gpus: i
     if any(arms[0]["device"].startswith("cuda") for arms in jobs) and not runtime.cuda_devices():
         raise ElsewhereError("this machine has no CUDA device")
     shared = Counter(grid.digest([study.public(cfg) for cfg in arms], 8) for arms in jobs)  # one study, several jobs
-    most, refused = Needs(0, 0), None
+    most, refused = Resources(0, 0), None
     workshop = worker.Workshop(lambda *_: None)
     for arms in {grid.digest([alike(cfg) for cfg in arms], 8): arms for arms in reversed(jobs)}.values():
         try:
@@ -123,7 +123,7 @@ def needs(jobs: Sequence[list[dict[str, Any]]], cpus: int | None = None, gpus: i
             rehearse(workshop, planned, chunk)
         processes = n + (n > 1)  # one that only hands out the chunks
         held = MARGIN * processes * runtime.peak_memory("cpu")
-        most = Needs(max(most.cpus, cpus or n), max(most.memory, math.ceil(held)))
+        most = Resources(max(most.cpus, cpus or n), max(most.memory, math.ceil(held)))
     if refused and not most.cpus:
         raise refused
     return most

@@ -74,6 +74,25 @@ def counted(path: Path) -> Iterator[None]:
         yield
 
 
+def test_who_interrupts_a_measurement_reads_one_line_and_keeps_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = Bench.rows
+
+    def interrupted(self: Bench, job: Any) -> Any:
+        if job.chunk[0].seed == 2:
+            raise KeyboardInterrupt
+        return rows(self, job)
+
+    monkeypatch.setattr(Bench, "rows", interrupted)
+    assert cli.script(monkeypatch, "unifying.py", *SMALL["unifying"], f"results_dir={tmp_path}") == 130
+    err = capfd.readouterr().err
+    assert err.splitlines()[-1] == "interrupted; what is finished is kept: the same command continues"
+    assert "Traceback" not in err
+    [folder] = (path.parent for path in tmp_path.glob("*/networks.csv"))
+    assert pd.read_csv(folder / "networks.csv")["seed"].tolist() == [1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_killed_at_a_random_moment_it_goes_on_and_its_rows_are_those_of_an_undisturbed_one(

@@ -42,7 +42,7 @@ def test_a_job_needs_a_cpu_and_the_memory_of_each_of_its_processes(
     monkeypatch.setattr(plan, "rehearse", lambda *_: None)
     arms = [cli.arms(*(SIX[1:] if any("lam=" in of for of in job) else SIX), *job) for job in jobs]
     cpus, processes = expected
-    assert plan.needs(arms, typed) == plan.Needs(cpus, int(plan.MARGIN * 1000 * processes))
+    assert plan.needs(arms, typed) == plan.Resources(cpus, int(plan.MARGIN * 1000 * processes))
 
 
 def test_what_all_jobs_would_refuse_is_refused() -> None:

@@ -87,7 +87,7 @@ def array(stored: Any, kinds: Collection[str]) -> np.ndarray | None:
     """
     match stored:
         case Stored(state=(_, tuple(shape), Stored() as kind, bool(by_column), bytes(content))):
-            pass
+            pass  # the pattern has bound all that is needed
         case Stored(arguments=(bytes() | bytearray() as content, Stored() as kind, tuple(shape), "C" | "F" as order)):
             by_column = order == "F"
         case _:

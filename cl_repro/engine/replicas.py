@@ -115,7 +115,7 @@ def stages(
             yield from stops(at, course, report, every)
             del course  # a task's mini-batches, and a state that is old when the task has ended
         if task == 0 and not in_first_task(method) and (last or method.predict):
-            at.state = initial(experiment, at.stack, method, strengths(experiment, replicas))
+            at.state = initial(experiment, at.stack, method, lambdas(experiment, replicas))
         if method.end_task and task < last:
             importance = of_task(experiment, at.stack, task, replicas, shared)
             if importance:
@@ -142,7 +142,7 @@ def untrained(experiment: Experiment, method: Method, replicas: Sequence[Replica
     """Replicas before the first task, with a state if their method has a part in it."""
     seeds = sorted({r.seed for r in replicas})
     stack = fork(experiment, start(experiment, seeds), slots_of(experiment, replicas, seeds))
-    accuracy, lam = [on_all_splits(experiment, stack, 0)], strengths(experiment, replicas)
+    accuracy, lam = [on_all_splits(experiment, stack, 0)], lambdas(experiment, replicas)
     state = initial(experiment, stack, method, lam) if in_first_task(method) else ()
     return Progress(0, stack, state, accuracy, [])
 
@@ -163,7 +163,7 @@ def slots_of(experiment: Experiment, replicas: Sequence[Replica], seeds: Sequenc
     return torch.tensor([seeds.index(r.seed) for r in replicas], device=experiment.device)
 
 
-def strengths(experiment: Experiment, replicas: Sequence[Replica]) -> Tensor:
+def lambdas(experiment: Experiment, replicas: Sequence[Replica]) -> Tensor:
     """The lambdas of replicas, [K]."""
     return torch.tensor([r.lam for r in replicas], dtype=experiment.dtype, device=experiment.device)
 
@@ -182,7 +182,7 @@ def of_task(
 
 def rebuilt(experiment: Experiment, stack: Stack, method: Method, replicas: Sequence[Replica], learned: int) -> Any:
     """The state of K replicas as if the first `learned` tasks had all ended at the weights of now."""
-    state = initial(experiment, stack, method, strengths(experiment, replicas))
+    state = initial(experiment, stack, method, lambdas(experiment, replicas))
     for task in range(learned):
         state = ended(experiment, stack, method, state, of_task(experiment, stack, task, replicas))
     return state
