@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cl_repro.analysis import draw_folder, read_folder, read_tables
-    from cl_repro.from_python import run
     from cl_repro.importance import diagonal_fisher, quadratic_penalty
+    from cl_repro.study.from_python import run
 
 __version__ = "0.2.0"
 __all__ = ["diagonal_fisher", "draw_folder", "quadratic_penalty", "read_folder", "read_tables", "run"]
-HOMES = ("cl_repro.analysis", "cl_repro.importance", "cl_repro.from_python")
+HOMES = ("cl_repro.analysis", "cl_repro.importance", "cl_repro.study.from_python")
 
 
 def __getattr__(name: str) -> Any:

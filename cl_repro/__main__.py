@@ -20,8 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cl_repro import errors, sweep
-from cl_repro.compose import (
+from cl_repro.common import errors
+from cl_repro.common.errors import UserError
+from cl_repro.records import LAUNCH, check_place
+from cl_repro.study import child, sweep
+from cl_repro.study.compose import (
     ConfigurationError,
     arms_of,
     from_command_line,
@@ -32,9 +35,7 @@ from cl_repro.compose import (
     permitted,
     typed,
 )
-from cl_repro.config import CONF, register
-from cl_repro.errors import UserError
-from cl_repro.records import LAUNCH, check_place
+from cl_repro.study.config import CONF, register
 
 register()
 
@@ -60,9 +61,10 @@ def run(cfg: DictConfig) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     # Not the overrides: a file can write `hydra.overrides.task` and `hydra.sweeper.params`, too.
     arms = permitted(arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), typed())
-    from cl_repro import provenance, runtime, study, worker  # noqa: PLC0415 - slow, as torch is, and not needed above
+    from cl_repro.common import runtime  # noqa: PLC0415 - slow, as torch is, and not needed above
+    from cl_repro.study import provenance, study  # noqa: PLC0415 - slow, as torch is, and not needed above
 
-    worker.end_with_parent()
+    child.end_with_parent()
     runtime.prepare()
     ended = study.run(arms, provenance.command(overrides), *share(HydraConfig.get(), runtime.cores()))
     if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -124,11 +126,11 @@ def beside_hydra(command: str, overrides: list[str]) -> None:
     """`status` or `plan` of what these overrides compose."""
     arms = from_command_line(overrides)
     if command == "status":
-        from cl_repro.status import status  # noqa: PLC0415 - neither needs the other's imports
+        from cl_repro.study.status import status  # noqa: PLC0415 - neither needs the other's imports
 
         status(arms)
     else:
-        from cl_repro.plan import plan  # noqa: PLC0415
+        from cl_repro.study.plan import plan  # noqa: PLC0415
 
         plan(arms)
 

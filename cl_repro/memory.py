@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 
 
 class Item(NamedTuple):

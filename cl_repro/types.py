@@ -9,10 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Generator, Tensor
 
+from cl_repro.common.tree import Tree as Tree  # noqa: PLC0414 - methods import all their types from here
 from cl_repro.memory import Memory
-
-Tree = dict[str, Tensor]
-"""Parameters, gradients, importances: one flat dictionary, name -> tensor."""
 
 
 class Task(NamedTuple):

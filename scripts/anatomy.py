@@ -7,11 +7,11 @@ far it is.
 
 from pathlib import Path
 
-from cl_repro import anatomy
-from cl_repro.analysis.anatomy import open_anatomy
-from cl_repro.analysis.anatomy_cost import plot_cost
-from cl_repro.analysis.anatomy_tables import write_tables
-from cl_repro.script import script
+from cl_repro.analysis.measurements.anatomy import open_anatomy
+from cl_repro.analysis.measurements.anatomy_cost import plot_cost
+from cl_repro.analysis.measurements.anatomy_tables import write_tables
+from cl_repro.measurements import anatomy
+from cl_repro.measurements.script import script
 
 
 def shown(folder: Path) -> list[Path]:

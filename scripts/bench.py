@@ -5,8 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-from cl_repro import runtime
-from cl_repro.bench import (
+from cl_repro.common import runtime
+from cl_repro.common.errors import Parser, UserError, entry_point
+from cl_repro.measurements.bench import (
     checkpoints,
     convolution,
     cuda,
@@ -25,8 +26,7 @@ from cl_repro.bench import (
     unifying,
     whole_study,
 )
-from cl_repro.bench.measure import Setting
-from cl_repro.errors import Parser, UserError, entry_point
+from cl_repro.measurements.bench.measure import Setting
 from cl_repro.records import check_place
 
 GROUPS = {

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from cl_repro import provenance, runtime
-from cl_repro.errors import Parser, UserError, entry_point, refuse
+from cl_repro.common import runtime
+from cl_repro.common.errors import Parser, UserError, entry_point, refuse
+from cl_repro.study import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / ".gpu"  # a file for every check or bench that was done, with its commit

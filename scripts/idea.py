@@ -7,9 +7,9 @@ After the word status it only says how far it is.
 import sys
 from pathlib import Path
 
-from cl_repro import idea
-from cl_repro.analysis.idea import plot_idea
-from cl_repro.script import script
+from cl_repro.analysis.measurements.idea import plot_idea
+from cl_repro.measurements import idea
+from cl_repro.measurements.script import script
 
 
 def shown(folder: Path) -> list[Path]:

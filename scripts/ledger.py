@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from cl_repro.analysis.ledger_files import regressions, write_ledger
-from cl_repro.errors import Parser, entry_point, existing_folder
+from cl_repro.analysis.ledger.files import regressions, write_ledger
+from cl_repro.common.errors import Parser, entry_point, existing_folder
 
 
 def main() -> int:

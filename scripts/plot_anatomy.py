@@ -7,12 +7,12 @@ sample behaves like empirical.
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.anatomy import open_anatomy
-from cl_repro.analysis.anatomy_cost import plot_cost
-from cl_repro.analysis.anatomy_tables import write_tables
-from cl_repro.analysis.collapse import plot_collapse
-from cl_repro.analysis.command import run
-from cl_repro.errors import UserError
+from cl_repro.analysis.lambdas.collapse import plot_collapse
+from cl_repro.analysis.measurements.anatomy import open_anatomy
+from cl_repro.analysis.measurements.anatomy_cost import plot_cost
+from cl_repro.analysis.measurements.anatomy_tables import write_tables
+from cl_repro.analysis.output.command import run
+from cl_repro.common.errors import UserError
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

@@ -6,10 +6,10 @@ Where arms differ in how many examples they store, accuracy against that number 
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import run
-from cl_repro.analysis.comparison_figure import plot_comparison
-from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import opened, studies
+from cl_repro.analysis.comparisons.comparison_figure import plot_comparison
+from cl_repro.analysis.data.settings import COMPARISON
+from cl_repro.analysis.data.study import opened, studies
+from cl_repro.analysis.output.command import run
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

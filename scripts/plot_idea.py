@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import run
-from cl_repro.analysis.idea import plot_idea
+from cl_repro.analysis.measurements.idea import plot_idea
+from cl_repro.analysis.output.command import run
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import run
-from cl_repro.analysis.curves import plot_study, with_a_curve
-from cl_repro.analysis.study import ARMS, CURVES, LISTING, most_lambdas, studies
+from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, most_lambdas, studies
+from cl_repro.analysis.lambdas.curves import plot_study, with_a_curve
+from cl_repro.analysis.output.command import run
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

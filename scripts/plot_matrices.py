@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import run
-from cl_repro.analysis.matrices import plot_matrices
-from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import ARMS, CURVES, LISTING, opened, studies
+from cl_repro.analysis.comparisons.matrices import plot_matrices
+from cl_repro.analysis.data.settings import COMPARISON
+from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, opened, studies
+from cl_repro.analysis.output.command import run
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

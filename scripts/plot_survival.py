@@ -8,13 +8,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from cl_repro.analysis.arms import METHODS
-from cl_repro.analysis.command import run
-from cl_repro.analysis.curve_names import named_beside
-from cl_repro.analysis.curves import STYLE
-from cl_repro.analysis.figures import headed, save
-from cl_repro.errors import UserError
-from cl_repro.survival import left, survival
+from cl_repro.analysis.data.looks import METHODS
+from cl_repro.analysis.lambdas.curve_names import named_beside
+from cl_repro.analysis.lambdas.curves import STYLE
+from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.figures import headed, save
+from cl_repro.common.errors import UserError
+from cl_repro.measurements.survival import left, survival
 
 NAME = "memory_survival"
 SIZE, OFFERED = 500, 4000  # M, and examples offered after the memory is full

@@ -6,11 +6,11 @@ Folders of results that scripts/unifying.py has written; those of one scale shar
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import run
-from cl_repro.analysis.unifying import by_scale, folders, open_figures
-from cl_repro.analysis.unifying_figures import plot_all
-from cl_repro.analysis.unifying_tables import write_tables
-from cl_repro.errors import UserError
+from cl_repro.analysis.measurements.unifying import by_scale, folders, open_figures
+from cl_repro.analysis.measurements.unifying_figures import plot_all
+from cl_repro.analysis.measurements.unifying_tables import write_tables
+from cl_repro.analysis.output.command import run
+from cl_repro.common.errors import UserError
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

@@ -8,9 +8,9 @@ import argparse
 import os
 from pathlib import Path
 
-from cl_repro.data.arrays import READERS
-from cl_repro.data.download import prepare
-from cl_repro.errors import Parser, entry_point
+from cl_repro.benchmarks.data.arrays import READERS
+from cl_repro.benchmarks.data.download import prepare
+from cl_repro.common.errors import Parser, entry_point
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import run
+from cl_repro.analysis.output.command import run
 from cl_repro.report.page import write_page
 
 

@@ -6,8 +6,8 @@ lam is the strength at first. The same command again searches what is missing; a
 is. It writes attempts.csv and final.csv.
 """
 
-from cl_repro import strength_search
-from cl_repro.script import script
+from cl_repro.measurements import strength_search
+from cl_repro.measurements.script import script
 
 if __name__ == "__main__":
     script(__doc__, strength_search.PROGRAM)

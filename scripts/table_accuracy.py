@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import make_tables, run
-from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import ARMS, CURVES, LISTING
-from cl_repro.analysis.tables import tables_of
+from cl_repro.analysis.data.settings import COMPARISON
+from cl_repro.analysis.data.study import ARMS, CURVES, LISTING
+from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.analysis.output.command import make_tables, run
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

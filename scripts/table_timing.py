@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.command import make_tables, run
-from cl_repro.analysis.study import TIMING
-from cl_repro.analysis.timing import timing_table
+from cl_repro.analysis.data.study import TIMING
+from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.output.command import make_tables, run
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:

@@ -5,8 +5,8 @@ study=unifying_figures_permuted_mnist scale=cpu seeds=[1,2]; with lam=0, or rein
 call adds what is missing; after the word status it says how far it is. scripts/plot_unifying.py draws and tabulates.
 """
 
-from cl_repro import unifying
-from cl_repro.script import script
+from cl_repro.measurements import unifying
+from cl_repro.measurements.script import script
 
 if __name__ == "__main__":
     script(__doc__, unifying.PROGRAM)

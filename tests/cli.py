@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cl_repro.__main__ import main
-from cl_repro.compose import from_command_line
+from cl_repro.study.compose import from_command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 

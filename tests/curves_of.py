@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cl_repro.analysis.arms import Grid, grid_of
-from cl_repro.analysis.shape import rise
-from cl_repro.analysis.study import open_study
+from cl_repro.analysis.data.arms import Grid, grid_of
+from cl_repro.analysis.data.study import open_study
+from cl_repro.analysis.lambdas.shape import rise
 
 
 def curves(name: str, results: Path) -> Grid:

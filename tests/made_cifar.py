@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cl_repro.data import arrays as data
-from cl_repro.data.cifar import CIFAR10, CIFAR100
+from cl_repro.benchmarks.data import arrays as data
+from cl_repro.benchmarks.data.cifar import CIFAR10, CIFAR100
 
 SOURCES = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cl_repro.data import arrays as data
-from cl_repro.data import mnist
+from cl_repro.benchmarks.data import arrays as data
+from cl_repro.benchmarks.data import mnist
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

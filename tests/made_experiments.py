@@ -7,7 +7,7 @@ from unittest import mock
 
 import torch
 
-from cl_repro import scenarios
+from cl_repro.benchmarks import scenarios
 from cl_repro.benchmarks.split import split
 from cl_repro.engine import Experiment, Outcome, Replica, Stack, Trunk, replicas
 from cl_repro.importance import fisher

@@ -7,7 +7,7 @@ import torch
 from made_experiments import digits, made_experiment, thinned
 from torch import Tensor
 
-from cl_repro import rng
+from cl_repro.common import rng
 from cl_repro.engine import Experiment, boundary
 from cl_repro.importance import fisher
 from cl_repro.importance import one_sample as slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cl_repro.grid import SCHEMA_VERSION
+from cl_repro.records.identity import SCHEMA_VERSION
 from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, STUDY, TEXT
 
 LAMS = 10.0 ** np.arange(14)

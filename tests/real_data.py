@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cl_repro.data.arrays import load
-from cl_repro.data.files import MissingDataError
+from cl_repro.benchmarks.data.arrays import load
+from cl_repro.benchmarks.data.files import MissingDataError
 
 ROOT = Path(__file__).resolve().parents[1]
 

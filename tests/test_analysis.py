@@ -22,22 +22,25 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 import cl_repro
-from cl_repro import grid, study
-from cl_repro.analysis import dots, matrices, report, settings
-from cl_repro.analysis.accuracy import interval_text, lambda_text
-from cl_repro.analysis.arms import LOOKS, grid_of, label, look, looks_of
-from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.collapse import table as collapse_table
-from cl_repro.analysis.curve_names import course, inked, luminance
-from cl_repro.analysis.curves import draw, plot_study
-from cl_repro.analysis.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
-from cl_repro.analysis.read import read_accuracy, read_importance, read_published, read_runs
-from cl_repro.analysis.study import open_study, studies
-from cl_repro.analysis.tables import log_traces, shapes, tables_of, trace_text
-from cl_repro.analysis.timing import timing_table
-from cl_repro.errors import UserError
+from cl_repro.analysis import report
+from cl_repro.analysis.comparisons import dots, matrices
+from cl_repro.analysis.data import settings
+from cl_repro.analysis.data.arms import grid_of, label, look, looks_of
+from cl_repro.analysis.data.looks import LOOKS
+from cl_repro.analysis.data.read import read_accuracy, read_importance, read_published, read_runs
+from cl_repro.analysis.data.study import open_study, studies
+from cl_repro.analysis.lambdas.accuracy import interval_text, lambda_text
+from cl_repro.analysis.lambdas.collapse import collapse
+from cl_repro.analysis.lambdas.collapse import table as collapse_table
+from cl_repro.analysis.lambdas.curve_names import course, inked, luminance
+from cl_repro.analysis.lambdas.curves import draw, plot_study
+from cl_repro.analysis.lambdas.tables import log_traces, shapes, tables_of, trace_text
+from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.output.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
+from cl_repro.common.errors import UserError
+from cl_repro.common.stats import Interval
 from cl_repro.records.schema import PUBLISHED
-from cl_repro.stats import Interval
+from cl_repro.study import grid, study
 
 ROOT = Path(cl_repro.__file__).resolve().parent.parent
 MNIST, DIGITS = "split_mnist_fisher", "split_digits_fisher"

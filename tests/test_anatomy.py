@@ -18,17 +18,19 @@ import torch
 import yaml
 from scipy.stats import spearmanr
 
-from cl_repro import anatomy, program, study
-from cl_repro.analysis import anatomy_cost, collapse
-from cl_repro.analysis.accuracy import NOTHING
-from cl_repro.analysis.anatomy import open_anatomy, spread
-from cl_repro.analysis.anatomy_tables import explanation, write_tables
-from cl_repro.analysis.later_traces import later_table
-from cl_repro.analysis.study import open_study
-from cl_repro.anatomy import measures
-from cl_repro.anatomy.measures import confidence, distance, flat, layer_shares, reference
-from cl_repro.config import CONF
-from cl_repro.errors import UserError
+from cl_repro.analysis.data.study import open_study
+from cl_repro.analysis.lambdas import collapse
+from cl_repro.analysis.lambdas.accuracy import NOTHING
+from cl_repro.analysis.lambdas.later_traces import later_table
+from cl_repro.analysis.measurements import anatomy_cost
+from cl_repro.analysis.measurements.anatomy import open_anatomy, spread
+from cl_repro.analysis.measurements.anatomy_tables import explanation, write_tables
+from cl_repro.common.errors import UserError
+from cl_repro.measurements import anatomy, program
+from cl_repro.measurements.anatomy import measures
+from cl_repro.measurements.anatomy.measures import confidence, distance, flat, layer_shares, reference
+from cl_repro.study import study
+from cl_repro.study.config import CONF
 
 DIGITS = ("iterations=150", "model.hidden=[64]")  # some passes draw a wrong label, some do not
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from cl_repro import grid
-from cl_repro.compose import written_out
-from cl_repro.config import CONF
+from cl_repro.study import grid
+from cl_repro.study.compose import written_out
+from cl_repro.study.config import CONF
 
 RESULTS = cli.ROOT / "results"
 BLOCKS = ("context_window", "hsu2018_table2", "palliatives_split_mnist", "replay_vs_ewc")  # with results

@@ -29,13 +29,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from cl_repro import runtime
-from cl_repro.analysis import settings
-from cl_repro.config import CONF
-from cl_repro.data.arrays import CHECKSUMS, Arrays, checksum
-from cl_repro.errors import UserError
+from cl_repro.analysis.data import settings
+from cl_repro.benchmarks.data.arrays import CHECKSUMS, Arrays, checksum
+from cl_repro.common import runtime
+from cl_repro.common.errors import UserError
 from cl_repro.records import Store, sha256
 from cl_repro.records.schema import STUDY as TABLES
+from cl_repro.study.config import CONF
 
 KINDS = ("key", "value", "file", "folder", "pair")
 PLACES = ("config", "cli", "data", "results")

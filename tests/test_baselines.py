@@ -5,7 +5,7 @@ import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import same
 
-from cl_repro import scenarios
+from cl_repro.benchmarks import scenarios
 from cl_repro.engine import Replica, batches
 from cl_repro.engine.needs import trains_on
 from cl_repro.methods.baselines import finetune, joint

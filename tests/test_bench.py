@@ -11,18 +11,29 @@ from cli import arms
 from made_experiments import digits, made_experiment, thinned
 from made_trees import error, random_tree
 
-from cl_repro import grid, status, tree
-from cl_repro.bench import checkpoints, cuda, memory, reference, report, store, sweep, whole_study, workloads
-from cl_repro.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
-from cl_repro.config import build
+from cl_repro.common import tree
 from cl_repro.engine import stack
 from cl_repro.engine.lifecycle import begin
 from cl_repro.engine.training import follow
 from cl_repro.importance.fisher import exact
+from cl_repro.measurements.bench import (
+    checkpoints,
+    cuda,
+    memory,
+    reference,
+    report,
+    store,
+    sweep,
+    whole_study,
+    workloads,
+)
+from cl_repro.measurements.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import State, ewc
 from cl_repro.models.slim_resnet18 import slim_resnet18
 from cl_repro.records import Store
+from cl_repro.study import grid, status
+from cl_repro.study.factories import build
 
 SETTING = Setting(rounds=1, data_dir=Path("nowhere"))
 

@@ -5,10 +5,10 @@ import pytest
 import real_data
 import torch
 
+from cl_repro.benchmarks.data.arrays import CHECKSUMS, load
 from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.benchmarks.split import class_permutation, split
-from cl_repro.data.arrays import CHECKSUMS, load
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 
 # What a seed means in the reference implementation: the original classes of each task, and how
 # many training images of MNIST they have.

@@ -7,13 +7,13 @@ import pytest
 from made_results import row
 from scipy.stats import t as student
 
-from cl_repro.analysis.beside import COLOURS, draw, pairs_of
-from cl_repro.analysis.comparison import compared
-from cl_repro.analysis.ledger import entries
-from cl_repro.analysis.ledger_files import regressions, write_ledger
-from cl_repro.analysis.markup import MINUS
-from cl_repro.analysis.study import open_study
-from cl_repro.analysis.tables import tables_of
+from cl_repro.analysis.comparisons.beside import COLOURS, draw, pairs_of
+from cl_repro.analysis.comparisons.comparison import compared
+from cl_repro.analysis.data.study import open_study
+from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.analysis.ledger.files import regressions, write_ledger
+from cl_repro.analysis.ledger.rows import entries
+from cl_repro.analysis.output.markup import MINUS
 
 STUDY, SEEDS = "hsu2018_table2", range(1, 21)
 SAID = "that these rows agree says little"

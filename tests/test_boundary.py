@@ -7,7 +7,7 @@ import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import error, single
 
-from cl_repro import scenarios
+from cl_repro.benchmarks import scenarios
 from cl_repro.engine import Experiment, Replica, Stack, boundary
 from cl_repro.engine.stack import start
 from cl_repro.importance import fisher

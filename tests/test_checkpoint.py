@@ -15,15 +15,17 @@ from made_networks import dropping_net
 from made_trees import same
 from torch.utils._pytree import tree_leaves
 
-from cl_repro import checkpoint, engine, provenance, study, worker
-from cl_repro.config import CONF
-from cl_repro.engine import Progress, Replica, lifecycle
-from cl_repro.grid import chunk_id
+from cl_repro import engine
+from cl_repro.engine import Progress, Replica, checkpoint, lifecycle
 from cl_repro.memory import reservoir
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.replay import replay
 from cl_repro.records import checkpoint_file
 from cl_repro.records.schema import STUDY
+from cl_repro.study import provenance, study, worker
+from cl_repro.study.config import CONF
+from cl_repro.study.grid import chunk_id
+from cl_repro.study.jobs import Job, Stopped
 from cl_repro.types import Method
 
 HERE = {"git_sha": "abc", "torch": "2"}
@@ -152,11 +154,11 @@ def test_seconds_of_slices_add_up() -> None:
 # --- a study ----------------------------------------------------------------------------------------------------------
 
 
-def jobs(folder: Path, *overrides: str, deadline: float | None = None) -> list[worker.Job]:
+def jobs(folder: Path, *overrides: str, deadline: float | None = None) -> list[Job]:
     """The chunks of a small study."""
     planned = study.plan(cli.arms("iterations=3", "grid.lambdas=[10]", "seeds=[1]", *overrides))
     source = provenance.Source("abc", dirty=False)
-    return [worker.Job(chunk, planned.arms, folder, "cpu", source, deadline) for chunk in planned.chunks]
+    return [Job(chunk, planned.arms, folder, "cpu", source, deadline) for chunk in planned.chunks]
 
 
 def fresh() -> worker.Workshop:
@@ -241,7 +243,7 @@ def test_a_chunk_of_other_code_or_data_begins_again(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = jobs(tmp_path, deadline=0.0)
-    with pytest.raises(worker.Stopped):
+    with pytest.raises(Stopped):
         fresh().rows(job)
     if change != "data":
         other = {"git_sha": "def", "dirty": True}
@@ -254,7 +256,7 @@ def test_a_chunk_of_other_code_or_data_begins_again(
             lambda cls, **given: of(cls, **given | {"benchmark": given["benchmark"]._replace(checksum="another")}),
         )
     learned: list[int] = []
-    with pytest.raises(worker.Stopped):
+    with pytest.raises(Stopped):
         worker.Workshop(lambda done, task, loss: learned.append(task)).rows(job)
     assert "of another commit, torch, machine or data: its runs begin again" in capsys.readouterr().err
     assert content(checkpoint_file(tmp_path, chunk_id(job.chunk)).read_bytes())["learned"] == 1
@@ -352,12 +354,12 @@ def test_what_is_no_checkpoint_of_the_chunk_is_named_and_set_aside_and_runs_noth
     [job] = jobs(tmp_path, deadline=0.0)
     path = checkpoint_file(tmp_path, chunk_id(job.chunk))
     for learned in (1, 2):
-        with pytest.raises(worker.Stopped):
+        with pytest.raises(Stopped):
             fresh().rows(job)
         assert content(path.read_bytes())["learned"] == learned
     bad = damaged(path.read_bytes(), tmp_path / "executed")[how]
     path.write_bytes(bad)
-    with pytest.raises(worker.Stopped):
+    with pytest.raises(Stopped):
         fresh().rows(job)
     [line] = capsys.readouterr().err.splitlines()
     aside = path.with_suffix(".damaged")

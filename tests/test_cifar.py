@@ -13,12 +13,12 @@ import torch
 from made_cifar import SOURCES, batch, call, canonical, python2_pickle, shuffled, small_cifar, write_npz, write_pickles
 from made_data import assert_same, one_line
 
+from cl_repro.benchmarks.data import arrays as data
+from cl_repro.benchmarks.data.files import MissingDataError
+from cl_repro.benchmarks.data.pickles import Stored, array, read_pickle
 from cl_repro.benchmarks.split import split
-from cl_repro.config import build
-from cl_repro.data import arrays as data
-from cl_repro.data.files import MissingDataError
-from cl_repro.data.pickles import Stored, array, read_pickle
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
+from cl_repro.study.factories import build
 
 NAMES = list(SOURCES)
 WRITERS = {
@@ -263,7 +263,7 @@ def test_a_pickle_that_calls_a_shell_is_not_executed(made, tmp_path, key):
         "numpy.core.multiarray.fromfile",
         "numpy.core.multiarray.scalar",
         "numpy.testing._private.utils.runstring",
-        "cl_repro.data.cifar.read_cifar10",
+        "cl_repro.benchmarks.data.cifar.read_cifar10",
     ],
 )
 def test_every_name_but_those_of_an_array_is_refused(made, tmp_path, name):

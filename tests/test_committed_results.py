@@ -13,19 +13,20 @@ import pytest
 import yaml
 from curves_of import curves, rises
 
-from cl_repro import grid, moved, provenance
-from cl_repro.analysis.accuracy import accuracy_rows
-from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.ledger import NOT_RUN, VERDICTS, entries
-from cl_repro.analysis.ledger_files import summary_line
-from cl_repro.analysis.read import read_runs
-from cl_repro.analysis.study import folders, mixed_seeds, open_study
-from cl_repro.analysis.tables import gap_table, log_traces, shapes
-from cl_repro.analysis.timing import timings
-from cl_repro.anatomy.folder import first_task_id
-from cl_repro.idea import picture_id
-from cl_repro.records import Store
-from cl_repro.stats import DIFFERS, paired
+from cl_repro.analysis.data.read import read_runs
+from cl_repro.analysis.data.study import folders, mixed_seeds, open_study
+from cl_repro.analysis.lambdas.accuracy import accuracy_rows
+from cl_repro.analysis.lambdas.collapse import collapse
+from cl_repro.analysis.lambdas.tables import gap_table, log_traces, shapes
+from cl_repro.analysis.lambdas.timing import timings
+from cl_repro.analysis.ledger.files import summary_line
+from cl_repro.analysis.ledger.rows import NOT_RUN, VERDICTS, entries
+from cl_repro.common import moved
+from cl_repro.common.stats import DIFFERS, paired
+from cl_repro.measurements.anatomy.folder import first_task_id
+from cl_repro.measurements.idea import picture_id
+from cl_repro.records import Store, identity
+from cl_repro.study import grid, provenance
 
 RESULTS = cli.ROOT / "results"
 README = (cli.ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,16 +50,16 @@ def test_todays_configuration_would_recompute_nothing(name: str) -> None:
 
 def named_by(cfg: dict[str, Any]) -> str:
     """The file that a program would write this to today; keys newer than it are at their default, null."""
-    cfg = dict.fromkeys((*grid.SCIENCE, *grid.SWITCHES, "label")) | cfg
+    cfg = dict.fromkeys((*identity.SCIENCE, *identity.SWITCHES, "label")) | cfg
     if "idea" in cfg:
         return picture_id(cfg)
     if cfg["method"] is None:  # of an anatomy, which holds what comes before the method
         return first_task_id(cfg, "cpu")
     if "figures" not in cfg:
-        return grid.digest(grid.science(cfg), 4)
-    shared = grid.science(cfg) | {"reinit": None}
+        return identity.digest(identity.science(cfg), 4)
+    shared = identity.science(cfg) | {"reinit": None}
     label = f"c{cfg['lam']:g}" + ("_reinit" if cfg["reinit"] else "")
-    return f"{grid.digest([shared, cfg['figures']['examples']], 4)}_{label}"
+    return f"{identity.digest([shared, cfg['figures']['examples']], 4)}_{label}"
 
 
 def test_every_committed_configuration_still_has_its_id(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ import pytest
 from made_results import row, write, write_provenance
 from scipy import stats
 
-from cl_repro.analysis import replay_curves, window_curves
-from cl_repro.analysis.comparison import bytes_text, compared, comparison_tables, scenarios_of
-from cl_repro.analysis.comparison_figure import draw
-from cl_repro.analysis.replay_claims import claims_table
-from cl_repro.analysis.study import open_study
-from cl_repro.analysis.window_curves import with_windows
-from cl_repro.survival import left, survival
+from cl_repro.analysis.comparisons import replay_curves
+from cl_repro.analysis.comparisons.comparison import bytes_text, compared, comparison_tables, scenarios_of
+from cl_repro.analysis.comparisons.comparison_figure import draw
+from cl_repro.analysis.comparisons.replay_claims import claims_table
+from cl_repro.analysis.data.study import open_study
+from cl_repro.analysis.lambdas import window_curves
+from cl_repro.analysis.lambdas.window_curves import with_windows
+from cl_repro.measurements.survival import left, survival
 
 SEEDS, T = (1, 2, 3), 5
 STUDY = {"study": "palliatives_split_mnist"}

@@ -15,11 +15,12 @@ from made_trees import error
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_repro.config import CONF, build
+from cl_repro.common.errors import UserError
 from cl_repro.engine import boundary
-from cl_repro.errors import UserError
 from cl_repro.importance.compat import compat
-from cl_repro.translate import CODE_BASES, HALF, Sizes, here, translate
+from cl_repro.study.config import CONF
+from cl_repro.study.factories import build
+from cl_repro.study.translate import CODE_BASES, HALF, Sizes, here, translate
 from cl_repro.types import Estimator, Tree
 
 B, EPOCHS, SAMPLES = 5, 3, 9  # mini-batch; epochs of the training that clarena counts; examples that ewc_pytorch draws
@@ -459,5 +460,5 @@ def test_the_command_says_what_it_is_sure_of(
 
 
 def test_translating_needs_no_torch() -> None:
-    code = "import sys; import cl_repro.translate; sys.exit('torch' in sys.modules)"
+    code = "import sys; import cl_repro.study.translate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=cli.ROOT)

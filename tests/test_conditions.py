@@ -14,16 +14,16 @@ import yaml
 from made_results import row
 
 from cl_repro.analysis import read_folder
-from cl_repro.analysis.arms import arms_of, grid_of
-from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.comparison import compared, worth
-from cl_repro.analysis.conditions import differing, flat
-from cl_repro.analysis.markup import MINUS
-from cl_repro.analysis.pairs import families
-from cl_repro.analysis.study import LISTING, open_study
-from cl_repro.analysis.tables import gap_table, log_traces, shapes, tables_of
-from cl_repro.analysis.timing import timings
-from cl_repro.errors import UserError
+from cl_repro.analysis.comparisons.comparison import compared, worth
+from cl_repro.analysis.data.arms import arms_of, grid_of
+from cl_repro.analysis.data.conditions import differing, flat
+from cl_repro.analysis.data.study import LISTING, open_study
+from cl_repro.analysis.lambdas.collapse import collapse
+from cl_repro.analysis.lambdas.pairs import families
+from cl_repro.analysis.lambdas.tables import gap_table, log_traces, shapes, tables_of
+from cl_repro.analysis.lambdas.timing import timings
+from cl_repro.analysis.output.markup import MINUS
+from cl_repro.common.errors import UserError
 
 RESULTS = cli.ROOT / "results"
 CFG = {

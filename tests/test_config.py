@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from cl_repro import plan, provenance, runtime, study, worker
-from cl_repro.compose import arms_of, written_out
-from cl_repro.config import CONF, check
-from cl_repro.data.arrays import CHECKSUMS, checksum
-from cl_repro.errors import UserError
+from cl_repro.benchmarks.data.arrays import CHECKSUMS, checksum
+from cl_repro.common import runtime
+from cl_repro.common.errors import UserError
+from cl_repro.study import plan, provenance, study, worker
+from cl_repro.study.compose import arms_of, written_out
+from cl_repro.study.config import CONF, check
+from cl_repro.study.jobs import Job
 
 
 def options(group: str) -> list[str]:
@@ -94,7 +96,7 @@ def made_sets(monkeypatch: pytest.MonkeyPatch, folder: Path, images: int) -> Pat
 def rows_of(planned: study.Plan, folder: Path) -> list[dict]:
     """The rows of runs.csv of a plan, computed in this process."""
     workshop, source = worker.Workshop(lambda *_: None), provenance.Source("unknown", dirty=False)
-    jobs = [worker.Job(chunk, planned.arms, folder, planned.device, source) for chunk in planned.chunks]
+    jobs = [Job(chunk, planned.arms, folder, planned.device, source) for chunk in planned.chunks]
     return [row for job in jobs for row in workshop.rows(job)["runs.csv"]]
 
 
@@ -236,7 +238,7 @@ def test_the_progress_of_a_chunk_ends_at_what_it_announces(
         done += n
 
     (chunk,) = planned.chunks
-    job = worker.Job(chunk, planned.arms, tmp_path, planned.device, provenance.Source("unknown", dirty=False))
+    job = Job(chunk, planned.arms, tmp_path, planned.device, provenance.Source("unknown", dirty=False))
     worker.Workshop(report).rows(job)
     shared = method not in ("si", "der") and share
     announced = 2 * (sum([60, 1, 3, 4]) + 2 * (not shared) if iterations != 7 else 7 * (5 - shared))

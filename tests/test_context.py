@@ -8,13 +8,14 @@ from made_experiments import digits, first_tasks, made_experiment, run, thinned
 from made_trees import same
 from torch.nn import functional
 
-from cl_repro import rng, scenarios
+from cl_repro.benchmarks import scenarios
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
+from cl_repro.common.tree import at
 from cl_repro.engine import Experiment, Replica
-from cl_repro.errors import UserError
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.context import context
 from cl_repro.models.progressive import progressive
-from cl_repro.tree import at
 
 SCENARIOS = {"task": scenarios.task, "domain": scenarios.domain, "class": scenarios.class_}
 N_TASKS = 3

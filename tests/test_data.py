@@ -9,10 +9,10 @@ import real_data
 from made_data import assert_same, idx_bytes, one_line, small_mnist, write_npz, write_raw
 from sklearn.datasets import load_digits
 
-from cl_repro.data import arrays as data
-from cl_repro.data import mnist
-from cl_repro.data.files import MissingDataError
-from cl_repro.errors import UserError
+from cl_repro.benchmarks.data import arrays as data
+from cl_repro.benchmarks.data import mnist
+from cl_repro.benchmarks.data.files import MissingDataError
+from cl_repro.common.errors import UserError
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
-from cl_repro.data.torchvision_shim import prepare_torchvision
-from cl_repro.errors import UserError
+from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
+from cl_repro.common.errors import UserError
 from cl_repro.importance import batched as suite_batched
 from cl_repro.importance import columns, diagonal_fisher, fisher, library, module_squares, quadratic_penalty
 from cl_repro.importance.by_score import inclusion_probabilities

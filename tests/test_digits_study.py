@@ -9,8 +9,8 @@ import cli
 import pytest
 from curves_of import curves, rises
 
-from cl_repro.analysis.read import read_importance
-from cl_repro.analysis.study import open_study
+from cl_repro.analysis.data.read import read_importance
+from cl_repro.analysis.data.study import open_study
 
 
 @pytest.mark.slow

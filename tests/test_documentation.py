@@ -13,7 +13,7 @@ import pytest
 import yaml
 from cli import ROOT
 
-from cl_repro.config import CONF
+from cl_repro.study.config import CONF
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))

@@ -17,9 +17,9 @@ import pytest
 from made_cifar import SOURCES, shuffled, small_cifar, write_pickles
 from made_data import assert_same, one_line, small_mnist, write_npz, write_raw
 
-from cl_repro.data import arrays as data
-from cl_repro.data import download, mnist, torchvision_shim
-from cl_repro.errors import UserError
+from cl_repro.benchmarks.data import arrays as data
+from cl_repro.benchmarks.data import download, mnist, torchvision_shim
+from cl_repro.common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -141,8 +141,8 @@ def http(tmp_path):
 
 PREPARE = """
 import pickle, sys
-from cl_repro.data import arrays, download
-from cl_repro.data.torchvision_shim import prepare_torchvision
+from cl_repro.benchmarks.data import arrays, download
+from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
 name, checksum, folder, url, md5 = sys.argv[1:]
 first = prepare_torchvision()
 assert prepare_torchvision() == first in ("native", "shimmed")
@@ -212,7 +212,7 @@ def test_prepare_data_command_loads_without_torchvision_and_torch(tmp_path):
 SHIM_ON_A_FAKE = """
 import sys, torch
 from pathlib import Path
-from cl_repro.data import torchvision_shim as shim
+from cl_repro.benchmarks.data import torchvision_shim as shim
 folder = Path(sys.argv[1])
 sys.path.insert(0, str(folder))
 print(shim.prepare_torchvision(), shim.prepare_torchvision())

@@ -14,7 +14,8 @@ from made_experiments import MIXED, SHARED, Run, digits, first_tasks, made_exper
 from made_trees import copied, error, same, single, tensors
 from torch import Tensor
 
-from cl_repro import rng, scenarios
+from cl_repro.benchmarks import scenarios
+from cl_repro.common import rng
 from cl_repro.engine import Experiment, Replica, replicas
 from cl_repro.engine.course import Course
 from cl_repro.engine.stack import start

@@ -4,12 +4,12 @@ import made_results
 import pytest
 from made_results import row
 
-from cl_repro.analysis.comparison import compared
-from cl_repro.analysis.epoch_curves import draw, with_epochs
-from cl_repro.analysis.markup import MINUS
-from cl_repro.analysis.study import open_study
-from cl_repro.analysis.tables import tables_of
-from cl_repro.stats import paired
+from cl_repro.analysis.comparisons.comparison import compared
+from cl_repro.analysis.comparisons.epoch_curves import draw, with_epochs
+from cl_repro.analysis.data.study import open_study
+from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.analysis.output.markup import MINUS
+from cl_repro.common.stats import paired
 
 STUDY = "hsu2018_epochs"
 GAIN = {1: -0.02, 4: 0.001, 16: 0.03}  # of SI over L2, by epochs; a fraction

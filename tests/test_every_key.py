@@ -13,9 +13,10 @@ import torch
 from omegaconf import OmegaConf
 from test_bad_input import composed
 
-from cl_repro.compose import TEXTS, CompositionError, arms_of, literal, one_line
-from cl_repro.config import CONF, FLAGS, Schema, build, check
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
+from cl_repro.study.compose import TEXTS, CompositionError, arms_of, literal, one_line
+from cl_repro.study.config import CONF, Schema, check
+from cl_repro.study.factories import FLAGS, build
 
 HUGE = 10**30
 VALUES = [

@@ -7,7 +7,7 @@ import torch
 from made_trees import SHAPES, after, error, positive, random_tree, same, tree
 from torch import Tensor
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline
 from cl_repro.types import Tree

@@ -24,12 +24,13 @@ import pytest
 import torch
 from filelock import Timeout
 
-from cl_repro import grid, plan, status, study, worker
 from cl_repro.__main__ import main
+from cl_repro.common.errors import UserError
 from cl_repro.engine import lifecycle
-from cl_repro.errors import UserError
 from cl_repro.records import LAUNCH, Store, checkpoint_file, files
 from cl_repro.records.schema import RUNS, STUDY
+from cl_repro.study import grid, plan, status, study, worker
+from cl_repro.study.jobs import Job
 
 torch.set_num_threads(1)  # as the application does
 ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact},{method: ewc,fisher: batched}]"
@@ -371,7 +372,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The chunks whose rows were computed, in order."""
     found, rows = [], worker.Workshop.rows
 
-    def noted(self: worker.Workshop, job: worker.Job) -> dict:
+    def noted(self: worker.Workshop, job: Job) -> dict:
         result = rows(self, job)
         found.append(grid.chunk_id(job.chunk))
         return result
@@ -469,7 +470,7 @@ def test_looking_into_a_read_only_folder(tiny: Tiny, capsys: pytest.CaptureFixtu
     assert "4 runs in 4 chunks, 2 finished" in shown
 
 
-def worker_of(jobs: list[worker.Job]) -> None:
+def worker_of(jobs: list[Job]) -> None:
     workshop = worker.Workshop(lambda *_: None)
     for job in jobs:
         workshop.compute(job)
@@ -516,7 +517,7 @@ def test_two_machines_that_cut_a_study_differently_and_see_no_locks_leave_one_ro
         source = study.provenance.Source("unknown", dirty=False)
         workshop = worker.Workshop(lambda *_: None)
         for chunk in planned.chunks:
-            rows = workshop.rows(worker.Job(chunk, planned.arms, tmp_path, "cpu", source))
+            rows = workshop.rows(Job(chunk, planned.arms, tmp_path, "cpu", source))
             store.put(grid.chunk_id(chunk), rows)
             stacks += [row["replicas_in_chunk"] for row in rows["runs.csv"]]
     assert len(set(stacks)) > 1
@@ -551,7 +552,7 @@ def test_a_chunk_that_fails_is_tried_once_by_all_copies_of_a_launch(
     folder, run = tiny("study")
     tried = []
 
-    def broken(self: worker.Workshop, job: worker.Job) -> dict:
+    def broken(self: worker.Workshop, job: Job) -> dict:
         tried.append(job.chunk)
         raise RuntimeError("made to fail")
 
@@ -597,7 +598,7 @@ def test_only_what_is_missing_is_computed_whatever_the_chunks_were(
 ) -> None:
     computed, rows = [], worker.Workshop.rows
 
-    def noted(self: worker.Workshop, job: worker.Job) -> dict:
+    def noted(self: worker.Workshop, job: Job) -> dict:
         computed.extend((cell.seed, cell.lam) for cell in job.chunk)
         return rows(self, job)
 

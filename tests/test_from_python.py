@@ -8,7 +8,7 @@ import cli
 import pytest
 
 import cl_repro
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 
 RESULTS = cli.ROOT / "results"
 
@@ -20,7 +20,7 @@ def test_a_configuration_is_run_and_read_and_not_run_again(tmp_path: Path, monke
         ["exact", 10.0, 1, "ok"],
         ["exact", 10.0, 2, "ok"],
     ]
-    monkeypatch.setattr("cl_repro.worker.Workshop.attempt", None)
+    monkeypatch.setattr("cl_repro.study.worker.Workshop.attempt", None)
     assert cl_repro.run(*asked).equals(runs)
     assert cl_repro.read_folder(tmp_path / "runs").equals(runs)
 

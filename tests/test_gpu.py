@@ -15,27 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cl_repro import (
-    anatomy,
-    checkpoint,
-    engine,
-    grid,
-    idea,
-    program,
-    rng,
-    runtime,
-    stacking,
-    study,
-    tree,
-    unifying,
-    worker,
-)
-from cl_repro.bench import workloads
-from cl_repro.config import CONF
-from cl_repro.engine import Experiment, Progress, Replica, graphs
+from cl_repro import engine
+from cl_repro.common import rng, runtime, tree
+from cl_repro.engine import Experiment, Progress, Replica, checkpoint, graphs
 from cl_repro.engine.boundary import estimate
 from cl_repro.importance import diagonal_fisher, fisher
 from cl_repro.importance.batched import batched
+from cl_repro.measurements import anatomy, idea, program, unifying
+from cl_repro.measurements.bench import workloads
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ogd import ogd
 from cl_repro.methods.synaptic_intelligence import si
@@ -44,6 +31,8 @@ from cl_repro.models.keras_cnn import keras_cnn
 from cl_repro.models.slim_resnet18 import slim_resnet18
 from cl_repro.models.vgg import vgg
 from cl_repro.records import Store
+from cl_repro.study import grid, stacking, study, worker
+from cl_repro.study.config import CONF
 from cl_repro.types import Estimator, Method, Net
 
 pytestmark = pytest.mark.gpu

@@ -8,9 +8,10 @@ import torch
 from made_experiments import digits, first_tasks, made_experiment, run
 from made_trees import same
 
-from cl_repro.bench import workloads
 from cl_repro.engine import Epochs, Experiment, Replica, graphs
+from cl_repro.engine.optim import AdamTF
 from cl_repro.importance import fisher
+from cl_repro.measurements.bench import workloads
 from cl_repro.memory import reservoir
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der
@@ -25,7 +26,6 @@ from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
 from cl_repro.models.keras_cnn import keras_cnn
 from cl_repro.models.slim_resnet18 import slim_resnet18
-from cl_repro.optim import AdamTF
 from cl_repro.types import Method
 
 METHODS: dict[str, Callable[[], Method]] = {

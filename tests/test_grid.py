@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl_repro import grid
-from cl_repro.config import CONF
+from cl_repro.records import identity
+from cl_repro.study import grid
+from cl_repro.study.config import CONF
 
 FISHERS = CONF / "fisher"
 
@@ -83,7 +84,7 @@ def test_the_same_cell_of_two_studies_is_one_run() -> None:
 
 
 def test_a_null_option_that_is_new_renames_nothing() -> None:
-    assert grid.digest({"a": 1, "b": None}, 8) == grid.digest({"a": 1}, 8)
+    assert identity.digest({"a": 1, "b": None}, 8) == identity.digest({"a": 1}, 8)
 
 
 def test_arms_that_differ_in_the_estimator_share_stacks() -> None:
@@ -94,8 +95,8 @@ def test_arms_that_differ_in_the_estimator_share_stacks() -> None:
 
 @given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 14))
 def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, n_lambdas: int) -> None:
-    cfg = {key: {"name": key} for key in grid.SCIENCE} | {"label": None, "seeds": list(range(n_seeds))}
-    cfg |= dict.fromkeys(grid.SWITCHES, False)
+    cfg = {key: {"name": key} for key in identity.SCIENCE} | {"label": None, "seeds": list(range(n_seeds))}
+    cfg |= dict.fromkeys(identity.SWITCHES, False)
     plain = {**cfg, "fisher": None, "method": {"name": "n", "uses_lambda": False}, "grid": {"lambdas": []}}
     ewc = [{**cfg, "fisher": {"name": f"f{i}", "n": i}, "grid": {"lambdas": list(range(n_lambdas))}} for i in range(5)]
     found = [grid.make_arm(plain)] + [
@@ -113,12 +114,12 @@ def test_chunks_hold_every_cell_once_within_the_limit(limit: int, n_seeds: int, 
             assert len(chunk) % per_seed == 0
 
 
-@pytest.mark.parametrize("switch", grid.SWITCHES)
+@pytest.mark.parametrize("switch", identity.SWITCHES)
 def test_a_switch_is_science_but_off_renames_no_old_result(switch: str) -> None:
     (off,), (on,) = cli.arms("method=finetune"), cli.arms("method=finetune", f"{switch}=true")
     assert grid.make_arm(off).config_id != grid.make_arm(on).config_id
-    before = {key: off[key] for key in grid.SCIENCE}
-    assert grid.make_arm(off).config_id == grid.digest(before, 4)
+    before = {key: off[key] for key in identity.SCIENCE}
+    assert grid.make_arm(off).config_id == identity.digest(before, 4)
 
 
 def test_an_arm_is_called_by_its_method_and_fisher_or_as_it_says() -> None:

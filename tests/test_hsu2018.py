@@ -10,12 +10,12 @@ from made_trees import error
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro import rng, scenarios, study
+from cl_repro.benchmarks import scenarios
 from cl_repro.benchmarks.split import split
-from cl_repro.config import check
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Epochs, Experiment, Replica, lengths
 from cl_repro.engine.batches import batches
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.importance.sensitivity import mas_batched
 from cl_repro.memory import Contents, Item, end_of_task
@@ -26,6 +26,8 @@ from cl_repro.methods.l2 import l2
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.replay import rehearsal
 from cl_repro.methods.synaptic_intelligence import si
+from cl_repro.study import study
+from cl_repro.study.config import check
 from cl_repro.types import Tree
 
 SEED, N, B, PASSES, MEMORY = 3, 22, 6, 2, 9  # 22 examples are three mini-batches of 6 and one of 4

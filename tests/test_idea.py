@@ -11,18 +11,19 @@ import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import same
 
-from cl_repro import grid, idea, program
-from cl_repro.analysis.idea import plot_idea
-from cl_repro.config import CONF
+from cl_repro.analysis.measurements.idea import plot_idea
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Replica, boundary
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
+from cl_repro.measurements import idea, program
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
+from cl_repro.study import grid
+from cl_repro.study.config import CONF
+from cl_repro.study.worker import Workshop
 from cl_repro.types import Method
-from cl_repro.worker import Workshop
 
 D = 30
 SMALL = ("benchmark=split_digits", "benchmark.n_tasks=2", "scenario=task", "iterations=6", "seeds=[1]", "batch_size=16")

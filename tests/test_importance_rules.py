@@ -9,9 +9,9 @@ from made_passes import ALL_TEN, EVERY, LAYER_WISE, ONE_OF_TEN, SEED, TWO_OF_TEN
 from made_trees import error, same
 from torch import Tensor
 
-from cl_repro import scenarios
+from cl_repro.benchmarks import scenarios
+from cl_repro.common.errors import UserError
 from cl_repro.engine import boundary
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.importance.batched import batched
 from cl_repro.importance.one_sample import one_sample

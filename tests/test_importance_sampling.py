@@ -9,10 +9,10 @@ from made_passes import ALL_TEN, ONE_OF_TEN, SEED, TWO_OF_TEN, N, made_pass, spr
 from made_trees import error, same, single
 from torch import Tensor
 
-from cl_repro import scenarios
+from cl_repro.benchmarks import scenarios
+from cl_repro.common.errors import UserError
 from cl_repro.engine import boundary
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
 from cl_repro.importance import columns, fisher
 from cl_repro.importance.by_score import by_score, inclusion_probabilities, systematic
 from cl_repro.importance.importance_sample import importance_sample

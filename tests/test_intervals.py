@@ -7,14 +7,14 @@ import made_results
 import numpy as np
 import pytest
 
-from cl_repro.analysis.arms import grid_of
-from cl_repro.analysis.collapse import collapse, table
-from cl_repro.analysis.intervals import interval_of, weightings
-from cl_repro.analysis.settings import load
-from cl_repro.analysis.shape import rise, seed_mean, width
-from cl_repro.analysis.study import open_study
-from cl_repro.analysis.tables import gap_table, log_traces, shape_table, shapes
-from cl_repro.stats import jackknife_interval, paired, percentile_interval
+from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.data.settings import load
+from cl_repro.analysis.data.study import open_study
+from cl_repro.analysis.lambdas.collapse import collapse, table
+from cl_repro.analysis.lambdas.intervals import interval_of, weightings
+from cl_repro.analysis.lambdas.shape import rise, seed_mean, width
+from cl_repro.analysis.lambdas.tables import gap_table, log_traces, shape_table, shapes
+from cl_repro.common.stats import jackknife_interval, paired, percentile_interval
 
 MNIST = "split_mnist_fisher"
 SETTINGS = load(MNIST)

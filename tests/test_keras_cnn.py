@@ -13,10 +13,11 @@ from made_trees import error, same, single
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_repro import engine, rng
+from cl_repro import engine
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica, Stack, lifecycle
 from cl_repro.engine.stack import redraw, start
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.models.keras_cnn import keras_cnn
 from cl_repro.types import Benchmark, Method, Needs, Net, Tree

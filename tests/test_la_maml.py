@@ -10,14 +10,15 @@ from made_trees import error, same, single
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro import rng, scenarios
+from cl_repro.benchmarks import scenarios
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
+from cl_repro.common.tree import at
 from cl_repro.engine import Experiment, Replica, batches
 from cl_repro.engine.aids import memories
-from cl_repro.errors import UserError
 from cl_repro.memory import end_of_task, reservoir
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.la_maml import la_maml
-from cl_repro.tree import at
 from cl_repro.types import Tree
 
 ITERATIONS, BATCH = 6, 7

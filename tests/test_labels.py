@@ -10,13 +10,13 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from cl_repro import grid, status
-from cl_repro.analysis.arms import Arm, look
-from cl_repro.analysis.curves import curve, line
-from cl_repro.analysis.figures import literal
-from cl_repro.analysis.markup import Table, latex, markdown, plain
-from cl_repro.errors import visible
+from cl_repro.analysis.data.arms import Arm, look
+from cl_repro.analysis.lambdas.curves import curve, line
+from cl_repro.analysis.output.figures import literal
+from cl_repro.analysis.output.markup import Table, latex, markdown, plain
+from cl_repro.common.errors import visible
 from cl_repro.report.chart import template
+from cl_repro.study import grid, status
 
 LABELS = [
     "[/b]",

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cl_repro.analysis.arms import grid_of
-from cl_repro.analysis.curves import draw
-from cl_repro.analysis.study import CURVES, open_study
-from cl_repro.analysis.tables import shapes, tables_of
+from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.data.study import CURVES, open_study
+from cl_repro.analysis.lambdas.curves import draw
+from cl_repro.analysis.lambdas.tables import shapes, tables_of
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
 from cl_repro.report import curves

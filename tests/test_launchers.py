@@ -18,15 +18,15 @@ from hydra.types import RunMode
 from made_results import any_row
 from omegaconf import DictConfig, OmegaConf
 
-from cl_repro import grid, study
 from cl_repro.__main__ import refuse, share
-from cl_repro.analysis import read
-from cl_repro.compose import TYPED, note_typed, written
-from cl_repro.config import CONF
-from cl_repro.errors import UserError
+from cl_repro.analysis.data import read
+from cl_repro.common.errors import UserError
 from cl_repro.records import LAUNCH, Store
 from cl_repro.records.schema import STUDY as FILES
-from cl_repro.sweep import NOTES, Noted
+from cl_repro.study import grid, pool, study
+from cl_repro.study.compose import TYPED, note_typed, written
+from cl_repro.study.config import CONF
+from cl_repro.study.sweep import NOTES, Noted
 
 TINY = ["seeds=[1]", "iterations=2"]
 
@@ -149,7 +149,7 @@ def test_chunks_that_another_launch_computes_come_last(tmp_path: Path, monkeypat
     planned = study.plan(cli.arms("grid.lambdas=[1.0,2.0,3.0]", "max_replicas=1", *TINY))
     source = study.provenance.Source("unknown", dirty=False)
     jobs = [study.worker.Job(chunk, planned.arms, tmp_path, "cpu", source) for chunk in planned.chunks]
-    study.compute(Store(tmp_path), jobs, 1, study.Budget(None, 0.0))
+    pool.compute(Store(tmp_path), jobs, 1, pool.Budget(None, 0.0))
     assert asked == [(1.0, False), (2.0, False), (3.0, False), (1.0, True)]
 
 
@@ -221,14 +221,14 @@ def test_a_job_takes_its_share_of_the_machine(overrides: list[str], expected: tu
 def test_workers_auto_are_the_cores_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study.runtime, "cores", lambda: 16)
     monkeypatch.setattr(study.runtime, "cuda_devices", lambda: 4)
-    assert study.processes("auto", "cpu", n_jobs=100) == 16
-    assert study.processes("auto", "cpu", n_jobs=100, cores=3) == 3
-    assert study.processes("auto", "cpu", n_jobs=2, cores=3) == 2
-    assert study.processes("auto", "cuda", n_jobs=100, cores=3) == 4  # one per device
-    assert study.processes("auto", "cuda:1", n_jobs=100, cores=3) == 1
-    assert study.processes("auto", "cuda", n_jobs=100, cores=9, each=6) == 8  # a core for each
-    assert study.processes("auto", "cuda:1", n_jobs=100, cores=9, each=6) == 6
-    assert study.processes(5, "cuda:1", n_jobs=100, cores=3) == 5
+    assert pool.processes("auto", "cpu", n_jobs=100) == 16
+    assert pool.processes("auto", "cpu", n_jobs=100, cores=3) == 3
+    assert pool.processes("auto", "cpu", n_jobs=2, cores=3) == 2
+    assert pool.processes("auto", "cuda", n_jobs=100, cores=3) == 4  # one per device
+    assert pool.processes("auto", "cuda:1", n_jobs=100, cores=3) == 1
+    assert pool.processes("auto", "cuda", n_jobs=100, cores=9, each=6) == 8  # a core for each
+    assert pool.processes("auto", "cuda:1", n_jobs=100, cores=9, each=6) == 6
+    assert pool.processes(5, "cuda:1", n_jobs=100, cores=3) == 5
 
 
 def test_processes_of_a_pool_take_one_cuda_device_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +237,9 @@ def test_processes_of_a_pool_take_one_cuda_device_after_the_other(monkeypatch: p
     monkeypatch.setattr(study.runtime, "cuda_devices", lambda: 2)
     monkeypatch.setattr(study.torch.cuda, "set_device", taken.append)
     for _ in range(3):
-        study.start_worker(None, None, counter, "cuda")
-    study.start_worker(None, None, counter, "cuda:1")
-    study.start_worker(None, None, counter, "cpu")
+        pool.start_worker(None, None, counter, "cuda")
+    pool.start_worker(None, None, counter, "cuda:1")
+    pool.start_worker(None, None, counter, "cpu")
     assert taken == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 

@@ -13,11 +13,11 @@ import pytest
 from made_results import row
 
 import cl_repro
-from cl_repro.analysis.ledger import VERDICTS, entries
-from cl_repro.analysis.ledger_files import regressions, summary_line, write_ledger
-from cl_repro.analysis.markup import TIMES
-from cl_repro.analysis.settings import load
-from cl_repro.errors import UserError
+from cl_repro.analysis.data.settings import load
+from cl_repro.analysis.ledger.files import regressions, summary_line, write_ledger
+from cl_repro.analysis.ledger.rows import VERDICTS, entries
+from cl_repro.analysis.output.markup import TIMES
+from cl_repro.common.errors import UserError
 
 ROOT = Path(cl_repro.__file__).resolve().parent.parent
 MNIST, TIMING, HSU, TINY = "split_mnist_fisher", "split_mnist_timing", "palliatives_split_mnist", "unifying_table2"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cl_repro.losses import cross_entropy
+from cl_repro.common.losses import cross_entropy
 
 ACTIVE = [1, 4, 5]
 

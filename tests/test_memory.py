@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from cl_repro import memory, rng, scenarios
+from cl_repro import memory
+from cl_repro.benchmarks import scenarios
 from cl_repro.benchmarks.permuted import permuted
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine.aids import aids
 from cl_repro.engine.batches import batches, minibatch
 from cl_repro.engine.recall import Kept, before, kept
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
 from cl_repro.memory import Contents, Memory
 from cl_repro.types import Curriculum, Method, Needs, Task
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cl_repro.metrics import summary
+from cl_repro.engine.metrics import summary
 
 # Row 0: untrained. Row k + 1: after task k. Column j: test accuracy on task j.
 THREE = np.array(

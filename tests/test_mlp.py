@@ -4,10 +4,11 @@ import cli
 import pytest
 import torch
 
-from cl_repro import grid, rng
-from cl_repro.config import build
-from cl_repro.errors import UserError
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.models.mlp import mlp
+from cl_repro.study import grid
+from cl_repro.study.factories import build
 from cl_repro.types import Tree
 
 SMALL = {"hidden": [30, 20], "input_shape": (4, 5), "n_outputs": 10}

@@ -9,11 +9,11 @@ from made_experiments import digits, first_tasks, made_experiment, run
 from made_trees import error, same, single
 from torch import Tensor
 
+from cl_repro.common.losses import cross_entropy
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.lifecycle import begin, learn
 from cl_repro.engine.needs import acting, in_first_task
 from cl_repro.engine.stack import start
-from cl_repro.losses import cross_entropy
 from cl_repro.memory import end_of_task, reservoir
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.replay import replay

@@ -12,11 +12,12 @@ from made_networks import dropping_net
 from made_trees import after, copied, error, positive, same, single, tree
 from torch import Generator, Tensor
 
-from cl_repro import rng, scenarios
+from cl_repro.benchmarks import scenarios
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica, batches, lifecycle, measure, replicas
 from cl_repro.engine.course import Course
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc

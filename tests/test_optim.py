@@ -9,10 +9,10 @@ from made_experiments import digits, made_experiment
 from made_trees import copied, error, same, single
 from torch import Tensor
 
-from cl_repro import worker
 from cl_repro.engine import Experiment, Stack, lifecycle
+from cl_repro.engine.optim import AdamTF
 from cl_repro.engine.stack import fork, start
-from cl_repro.optim import AdamTF
+from cl_repro.study import worker
 from cl_repro.types import Method, Tree
 
 LR, BETAS, EPS = 0.01, (0.9, 0.999), 1e-3

@@ -15,19 +15,22 @@ from made_trees import copied, error, same, single
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro import provenance, rng, scenarios, study, worker
+from cl_repro.benchmarks import scenarios
 from cl_repro.benchmarks.permuted import permuted
-from cl_repro.config import build
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica, Trunk, lifecycle, training
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
-from cl_repro.grid import make_arm
 from cl_repro.memory import Memory, class_balanced, end_of_task, insert_all, reservoir, ring
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der
 from cl_repro.methods.lwf import distillation, lwf
 from cl_repro.methods.replay import LOSSES, replay
 from cl_repro.models.layers import init_linear, linear, no_tap
+from cl_repro.study import provenance, study, worker
+from cl_repro.study.factories import build
+from cl_repro.study.grid import make_arm
+from cl_repro.study.jobs import Job
 from cl_repro.types import Examples, Method, Needs, Net, Step, Tree
 
 MEMORIES: dict[str, Callable[[int], Memory]] = {
@@ -619,7 +622,7 @@ def rows_of(folder: Path, *overrides: str) -> list[dict[str, Any]]:
     """The rows of runs.csv, computed in this process."""
     planned = study.plan(cli.arms(*TWO_STEPS, *overrides))
     workshop, source = worker.Workshop(lambda *_: None), provenance.Source("unknown", dirty=False)
-    jobs = [worker.Job(chunk, planned.arms, folder, planned.device, source) for chunk in planned.chunks]
+    jobs = [Job(chunk, planned.arms, folder, planned.device, source) for chunk in planned.chunks]
     return [row for job in jobs for row in workshop.rows(job)["runs.csv"]]
 
 

@@ -13,7 +13,7 @@ from test_compat import SAMPLES, B, Model, preset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cl_repro.data.torchvision_shim import prepare_torchvision
+from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
 from cl_repro.importance import diagonal_fisher
 from cl_repro.importance.compat import compat
 from cl_repro.importance.fisher import empirical

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from made_results import row
 
-from cl_repro.analysis.arms import grid_of
-from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.collapse import table as collapse_table
-from cl_repro.analysis.comparison import compared
-from cl_repro.analysis.pairs import families
-from cl_repro.analysis.study import mixed_seeds, open_study, unmixed
-from cl_repro.analysis.tables import tables_of
-from cl_repro.stats import paired
+from cl_repro.analysis.comparisons.comparison import compared
+from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.data.study import mixed_seeds, open_study, unmixed
+from cl_repro.analysis.lambdas.collapse import collapse
+from cl_repro.analysis.lambdas.collapse import table as collapse_table
+from cl_repro.analysis.lambdas.pairs import families
+from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.common.stats import paired
 
 MNIST, METHODS, SEEDS = "split_mnist_fisher", "palliatives_split_mnist", (1, 2, 3, 4, 5)
 GPU, NAMED = {"device": "cuda", "hardware": "a GPU"}, "as their arms mix processors"

@@ -15,10 +15,11 @@ import cli
 import pandas as pd
 import pytest
 
-from cl_repro import anatomy, idea, program, strength_search, study, unifying
-from cl_repro.errors import UserError
-from cl_repro.program import Bench, Program
+from cl_repro.common.errors import UserError
+from cl_repro.measurements import anatomy, idea, program, strength_search, unifying
+from cl_repro.measurements.program import Bench, Program
 from cl_repro.records import Store
+from cl_repro.study import study
 
 PROGRAMS = {of.script: of for of in (anatomy.PROGRAM, idea.PROGRAM, strength_search.PROGRAM, unifying.PROGRAM)}
 SMALL = {

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from cl_repro.progress import progress_bar
+from cl_repro.common.progress import progress_bar
 
 
 def test_a_line_every_30_seconds_also_where_nothing_gets_on(

@@ -7,13 +7,13 @@ from made_experiments import digits, made_experiment, run
 from made_trees import error, single
 from torch.nn import functional
 
-from cl_repro import study
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
 from cl_repro.methods.baselines import finetune
 from cl_repro.models.progressive import progressive
+from cl_repro.study import study
 from cl_repro.types import Method
 
 T = 5

@@ -11,16 +11,18 @@ from made_experiments import digits, made_experiment, run, thinned
 from made_trees import error, same, single
 from torch import Tensor
 
-from cl_repro import rng, scenarios, study
+from cl_repro.benchmarks import scenarios
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.inspection import inspected, together
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import active_mask, start
-from cl_repro.errors import UserError
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.gpm import across, gpm, grown, layer_inputs
 from cl_repro.methods.ogd import flat, ogd, orthonormal, shaped
 from cl_repro.models.layers import convolution, init_convolution
+from cl_repro.study import study
 from cl_repro.types import Method, Tree
 
 SGD = partial(torch.optim.SGD, lr=0.05)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cl_repro import __version__, provenance
+from cl_repro import __version__
+from cl_repro.study import provenance
 
 
 def test_a_command_has_no_folders_of_the_machine() -> None:

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cl_repro import export
-from cl_repro.config import CONF, Schema
+from cl_repro.study.config import CONF, Schema
 
 BESIDE_HYDRA = tuple(f"python -m cl_repro {command} " for command in ("status", "plan", "translate"))
 

@@ -7,11 +7,11 @@ from made_trees import error, same
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro import rng
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica, boundary
 from cl_repro.engine.batches import batches
 from cl_repro.engine.stack import Stack
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.types import Tree

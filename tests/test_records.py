@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_results import any_row
 
-from cl_repro.analysis.read import read_importance, read_runs, rows_of
-from cl_repro.errors import UserError
+from cl_repro.analysis.data.read import read_importance, read_runs, rows_of
+from cl_repro.common.errors import UserError
 from cl_repro.records import Folder, Store, files, folder, from_csv, to_csv
 from cl_repro.records import store as store_module
 from cl_repro.records.schema import GROUPS, STUDY
-from cl_repro.records.store import Seen
+from cl_repro.records.seen import Seen
 
 Rows = dict[str, list[dict]]
 

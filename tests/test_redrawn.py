@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cl_repro.analysis.figures import save
+from cl_repro.analysis.output.figures import save
 
 RESULTS = cli.ROOT / "results"
 SHADE, PIXELS = 24, 50  # of 255, and how many: another processor rounds the edge of a letter or a colour otherwise

@@ -21,16 +21,17 @@ from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
 import cl_repro
-from cl_repro.analysis.arms import LIBRARIES, LOOKS, METHODS, OTHERS, Arm, grid_of, look
-from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.figures import save
-from cl_repro.analysis.markup import DASH, Table
-from cl_repro.analysis.study import CURVES, open_study
-from cl_repro.analysis.tables import tables_of
-from cl_repro.analysis.timing import timing_table
-from cl_repro.errors import UserError
+from cl_repro.analysis.data.arms import Arm, grid_of, look
+from cl_repro.analysis.data.looks import LIBRARIES, LOOKS, METHODS, OTHERS
+from cl_repro.analysis.data.study import CURVES, open_study
+from cl_repro.analysis.lambdas.collapse import collapse
+from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.output.figures import save
+from cl_repro.analysis.output.markup import DASH, Table
+from cl_repro.common.errors import UserError
+from cl_repro.common.stats import Estimate
 from cl_repro.records.schema import IDEA, SEARCH
-from cl_repro.stats import Estimate
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
 from plotly.offline import get_plotlyjs

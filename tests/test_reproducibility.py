@@ -12,8 +12,9 @@ import pytest
 import torch
 from made_experiments import SHARED, digits, first_tasks, made_experiment
 
-from cl_repro import checkpoint, engine, runtime
-from cl_repro.engine import Replica
+from cl_repro import engine
+from cl_repro.common import runtime
+from cl_repro.engine import Replica, checkpoint
 from cl_repro.methods.ewc import ewc
 
 HERE = {"torch": "2"}

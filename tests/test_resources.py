@@ -7,9 +7,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cl_repro import checkpoint, engine, plan, runtime, slurm
-from cl_repro.config import CONF
-from cl_repro.errors import ElsewhereError, UserError
+from cl_repro import engine
+from cl_repro.common import runtime
+from cl_repro.common.errors import ElsewhereError, UserError
+from cl_repro.engine import checkpoint
+from cl_repro.study import plan, slurm
+from cl_repro.study.config import CONF
 
 SIX = ("grid.lambdas=[1,10,100]", "seeds=[1,2]", "iterations=2", "max_replicas=1")  # chunks
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from cl_repro import rng
+from cl_repro.common import rng
 
 
 def numbers(*key, n=5):
@@ -35,7 +35,7 @@ def test_the_global_generator_is_left_alone():
 
 
 def test_streams_are_the_ones_of_the_recorded_results():
-    """If this fails, every run changes: raise grid.SCHEMA_VERSION and record the results again."""
+    """If this fails, every run changes: raise identity.SCHEMA_VERSION and record the results again."""
     assert rng.stream(1, "init").initial_seed() == 10211609190452959983
     assert rng.stream(1, "order", 4).initial_seed() == 4508271693969799232
     assert rng.batches(rng.stream(1, "order", 4), 7, 3, 2).tolist() == [[6, 4, 3], [0, 1, 5]]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cl_repro.errors import UserError
-from cl_repro.runtime import resolve_device
+from cl_repro.common.errors import UserError
+from cl_repro.common.runtime import resolve_device
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cl_repro import scenarios
-from cl_repro.errors import UserError
+from cl_repro.benchmarks import scenarios
+from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Task
 
 

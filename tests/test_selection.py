@@ -11,14 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from made_results import row
 
-from cl_repro.analysis.arms import grid_of
-from cl_repro.analysis.markup import DASH, MINUS
-from cl_repro.analysis.pairs import families, pair_tables
-from cl_repro.analysis.selection import leave_one_seed_out, optimism_table, reselected, selection_table, selections
-from cl_repro.analysis.shape import seed_mean
-from cl_repro.analysis.study import open_study
-from cl_repro.analysis.tables import tables_of
-from cl_repro.stats import bootstrap_weights, estimate, holm, paired, signed_rank
+from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.data.study import open_study
+from cl_repro.analysis.lambdas.pairs import families, pair_tables
+from cl_repro.analysis.lambdas.selection import (
+    leave_one_seed_out,
+    optimism_table,
+    reselected,
+    selection_table,
+    selections,
+)
+from cl_repro.analysis.lambdas.shape import seed_mean
+from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.analysis.output.markup import DASH, MINUS
+from cl_repro.common.stats import bootstrap_weights, estimate, holm, paired, signed_rank
 
 NAN, STUDY = math.nan, "split_mnist_fisher"
 UP6 = [1.0, 2, 3, 4, 5, 6]

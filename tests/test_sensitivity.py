@@ -12,9 +12,10 @@ from made_trees import error, same
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro import rng, scenarios
+from cl_repro.benchmarks import scenarios
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import boundary
-from cl_repro.errors import UserError
 from cl_repro.importance import columns, fisher
 from cl_repro.importance.sensitivity import af, mas, mas_logits, masx, masx_logits, sqrt_fisher
 from cl_repro.models import layers

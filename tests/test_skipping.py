@@ -6,7 +6,7 @@ import cli
 import made_results
 import pytest
 
-from cl_repro.errors import Skipping, UserError
+from cl_repro.common.errors import Skipping, UserError
 
 GOOD, EDITED, CUT = "split_mnist_fisher", "a_edited", "z_cut"
 DONE = {

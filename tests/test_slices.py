@@ -8,7 +8,7 @@ from typing import Any
 import cli
 import pytest
 
-from cl_repro import provenance
+from cl_repro.study import provenance
 
 PROGRAM = runpy.run_path(str(cli.ROOT / "scripts" / "gpu.py"))
 

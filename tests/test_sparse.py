@@ -9,9 +9,9 @@ from made_trees import error, same, single
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro import rng
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica, batches
-from cl_repro.errors import UserError
 from cl_repro.memory import end_of_task
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.replay import replay

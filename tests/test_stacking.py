@@ -9,12 +9,14 @@ import pytest
 import torch
 from made_experiments import digits, made_experiment
 
-from cl_repro import engine, provenance, stacking, study, worker
+from cl_repro import engine
+from cl_repro.common.errors import OutOfMemoryError
 from cl_repro.engine import Experiment
-from cl_repro.errors import OutOfMemoryError
-from cl_repro.grid import Arm
 from cl_repro.models.convnet import convnet
 from cl_repro.records import Store
+from cl_repro.study import provenance, stacking, study, worker
+from cl_repro.study.grid import Arm
+from cl_repro.study.jobs import Job
 from cl_repro.types import Benchmark, Net
 
 
@@ -161,7 +163,7 @@ def test_a_chunk_goes_on_by_halves_where_memory_runs_out(
 
 def test_one_replica_that_does_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory in training is the chunk's failure; with one example per pass, it is told in one line."""
-    job = worker.Job(
+    job = Job(
         study.plan(cli.arms(*TINY[:1], "grid=one", *TINY[2:])).chunks[0],
         study.plan(cli.arms(*TINY[:1], "grid=one", *TINY[2:])).arms,
         tmp_path,

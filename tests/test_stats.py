@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from cl_repro.analysis.shape import complete, rise, seed_mean, touches, width
-from cl_repro.stats import (
+from cl_repro.analysis.lambdas.shape import complete, rise, seed_mean, touches, width
+from cl_repro.common.stats import (
     AGREES,
     DIFFERS,
     TOO_FEW,

@@ -11,10 +11,10 @@ import pytest
 from made_results import any_row
 from rich.console import Console
 
-from cl_repro import grid, status
-from cl_repro.config import CONF
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.records import Store, checkpoint_file
+from cl_repro.study import grid, status
+from cl_repro.study.config import CONF
 
 STUDY = ["study=split_digits_fisher", "arms=[{method: finetune},{method: ewc,fisher: exact}]", "seeds=[1,2]"]
 GRID = "grid.lambdas=[10,1000]"
@@ -173,7 +173,7 @@ def test_plan_counts_measures_and_writes_nothing(
 
 
 def test_sizes_read_like_sizes() -> None:
-    from cl_repro.plan import size  # noqa: PLC0415 - torch comes with it
+    from cl_repro.study.plan import size  # noqa: PLC0415 - torch comes with it
 
     assert [size(n) for n in (0, 999, 2500, 1.5e9)] == ["0 bytes", "999 bytes", "2.5 kB", "1.5 GB"]
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from made_experiments import digits, made_experiment
 
-from cl_repro import engine, scenarios
+from cl_repro import engine
+from cl_repro.benchmarks import scenarios
 from cl_repro.engine import Replica
 from cl_repro.importance.fisher import empirical
 from cl_repro.memory import end_of_task, reservoir

@@ -16,13 +16,26 @@ from made_experiments import digits, made_experiment, run, thinned
 from made_trees import error, positive, same, tree
 from torch.nn import functional
 
-from cl_repro import program, rng, strength_search, study
 from cl_repro.benchmarks.hold_out import hold_out
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
+from cl_repro.measurements import program, strength_search
+from cl_repro.measurements.strength_search import training
+from cl_repro.measurements.strength_search.folder import searched, settings_of
+from cl_repro.measurements.strength_search.procedure import (
+    Attempt,
+    Found,
+    Patience,
+    Rules,
+    Trial,
+    search,
+    until_stalled,
+)
+from cl_repro.measurements.strength_search.training import Learner, scaled, stack_of, trained
 from cl_repro.methods.baselines import finetune, joint
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline
@@ -31,10 +44,7 @@ from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
 from cl_repro.records.schema import SEARCH
-from cl_repro.strength_search import training
-from cl_repro.strength_search.folder import searched, settings_of
-from cl_repro.strength_search.procedure import Attempt, Found, Patience, Rules, Trial, search, until_stalled
-from cl_repro.strength_search.training import Learner, scaled, stack_of, trained
+from cl_repro.study import study
 from cl_repro.types import Method, Needs
 
 # --- the procedure, with invented accuracies ------------------------------------------------------------------------

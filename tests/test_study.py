@@ -20,9 +20,11 @@ import cli
 import processes
 import pytest
 
-from cl_repro import runtime, study, worker
-from cl_repro.errors import UserError
+from cl_repro.common import runtime
+from cl_repro.common.errors import UserError
 from cl_repro.records import Store
+from cl_repro.study import pool, rows, study, worker
+from cl_repro.study.jobs import Job
 
 SMALL = [
     "study=split_digits_fisher",
@@ -136,7 +138,7 @@ def test_a_chunk_that_fails_is_recorded_and_the_rest_go_on(
     cli.undrawn(monkeypatch)
     rows = worker.Workshop.rows
 
-    def broken(self: worker.Workshop, job: worker.Job) -> dict:
+    def broken(self: worker.Workshop, job: Job) -> dict:
         if job.chunk[0].seed == 2 and job.chunk[0].lam:
             raise RuntimeError("made to fail")
         return rows(self, job)
@@ -153,7 +155,7 @@ def test_a_chunk_that_fails_is_recorded_and_the_rest_go_on(
 
     computed = []
 
-    def counted(self: worker.Workshop, job: worker.Job) -> dict:
+    def counted(self: worker.Workshop, job: Job) -> dict:
         computed.append(job.chunk)
         return rows(self, job)
 
@@ -180,25 +182,25 @@ def shown(text: str) -> list[str]:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> list[worker.Job]:
+def jobs(tmp_path: Path) -> list[Job]:
     """Three chunks: of two, two and one replicas."""
     planned = study.plan(cli.arms("grid.lambdas=[1,2,3,4,5]", "seeds=[1]", "iterations=10", "max_replicas=2"))
     source = study.provenance.Source("unknown", dirty=False)
-    return [worker.Job(chunk, planned.arms, tmp_path, "cpu", source) for chunk in planned.chunks]
+    return [Job(chunk, planned.arms, tmp_path, "cpu", source) for chunk in planned.chunks]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_in_a_terminal_and_no_line_of_what_is_short_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[worker.Job], terminal: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[Job], terminal: bool
 ) -> None:
-    def compute(self: worker.Workshop, job: worker.Job, wait: bool) -> str:
+    def compute(self: worker.Workshop, job: Job, wait: bool) -> str:
         self.report(self.size(job), 3, 0.25)
         return worker.FAILED if len(job.chunk) == 1 else worker.DONE
 
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setattr(worker.Workshop, "compute", compute)
-    study.compute(Store(tmp_path), jobs, 1, study.Budget(None, 0.0))
+    pool.compute(Store(tmp_path), jobs, 1, pool.Budget(None, 0.0))
     bars = shown(stream.getvalue())
     if not terminal:
         assert stream.getvalue() == ""
@@ -259,8 +261,8 @@ def resident() -> int:
 @pytest.mark.slow
 def test_two_hundred_runs_of_an_arm_take_the_memory_of_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one process, a chunk each: what is held when a run ends, of the last twenty and of those after the first."""
-    held, run_row = [], worker.run_row
-    monkeypatch.setattr(worker, "run_row", lambda *given: held.append(resident()) or run_row(*given))
+    held, run_row = [], rows.run_row
+    monkeypatch.setattr(rows, "run_row", lambda *given: held.append(resident()) or run_row(*given))
     asked = ["lam=10", f"seeds={list(range(1, 201))}", "iterations=1", "max_replicas=1", f"results_dir={tmp_path}"]
     asked += ["benchmark.n_tasks=2", "benchmark.train_per_task=40", "benchmark.test_per_task=20", "model.hidden=[10]"]
     runtime.prepare()
@@ -288,9 +290,9 @@ def test_a_worker_that_dies_is_named_by_signal_and_chunk_and_loses_nothing(how: 
     store = Store(planned.folder)
     store.create()
     source = study.provenance.Source("unknown", dirty=False)
-    jobs = [worker.Job(chunk, planned.arms, store.folder, "cpu", source) for chunk in planned.chunks]
+    jobs = [Job(chunk, planned.arms, store.folder, "cpu", source) for chunk in planned.chunks]
     with pytest.raises(UserError) as caught:
-        study.compute_in_pool(jobs, 1, study.Budget(None, 0.0), lambda *_: None, lambda *_: store.merge())
+        pool.compute_in_pool(jobs, 1, pool.Budget(None, 0.0), lambda *_: None, lambda *_: store.merge())
     chunk = study.grid.chunk_id(planned.chunks[1])
     text = f"a worker process died ({how.name}) in chunk {chunk} (l2, seed 2, lambda 3); "
     assert str(caught.value).startswith(text)
@@ -304,7 +306,7 @@ def test_a_worker_that_dies_is_named_by_signal_and_chunk_and_loses_nothing(how: 
 
 
 def test_a_worker_killed_while_the_next_is_started_is_a_dead_worker(
-    jobs: list[worker.Job], monkeypatch: pytest.MonkeyPatch
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pool then closes the queue that the next would read: an OSError in the middle of its start."""
     launch, started = popen_spawn_posix.Popen._launch, []
@@ -319,24 +321,22 @@ def test_a_worker_killed_while_the_next_is_started_is_a_dead_worker(
 
     monkeypatch.setattr(popen_spawn_posix.Popen, "_launch", killing)
     with pytest.raises(UserError, match=r"^a worker process died before it had a chunk \(SIGKILL\)"):
-        study.compute_in_pool(jobs, 2, study.Budget(None, 0.0), lambda *_: None, lambda *_: None)
+        pool.compute_in_pool(jobs, 2, pool.Budget(None, 0.0), lambda *_: None, lambda *_: None)
 
 
-def test_a_system_that_starts_no_process_is_no_dead_worker(
-    jobs: list[worker.Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_system_that_starts_no_process_is_no_dead_worker(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(self: popen_spawn_posix.Popen, process: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(popen_spawn_posix.Popen, "_launch", refused)
     with pytest.raises(BlockingIOError):
-        study.compute_in_pool(jobs, 2, study.Budget(None, 0.0), lambda *_: None, lambda *_: None)
+        pool.compute_in_pool(jobs, 2, pool.Budget(None, 0.0), lambda *_: None, lambda *_: None)
 
 
-def test_of_several_dead_workers_the_one_that_the_pool_did_not_end_is_named(jobs: list[worker.Job]) -> None:
+def test_of_several_dead_workers_the_one_that_the_pool_did_not_end_is_named(jobs: list[Job]) -> None:
     ended, killed = -signal.SIGTERM, -signal.SIGABRT
     first, second, _ = jobs
-    assert study.grid.chunk_id(second.chunk) in study.death({1: ended, 2: killed, 3: ended}, {1: first, 2: second})
-    assert study.death({1: ended, 2: ended}, {1: first}).startswith("a worker process died (SIGTERM)")
-    assert study.death({1: 0, 2: 3}, {}).startswith("a worker process died before it had a chunk (exit status 3)")
-    assert study.death({}, {}).startswith("a worker process died before it had a chunk")
+    assert study.grid.chunk_id(second.chunk) in pool.death({1: ended, 2: killed, 3: ended}, {1: first, 2: second})
+    assert pool.death({1: ended, 2: ended}, {1: first}).startswith("a worker process died (SIGTERM)")
+    assert pool.death({1: 0, 2: 3}, {}).startswith("a worker process died before it had a chunk (exit status 3)")
+    assert pool.death({}, {}).startswith("a worker process died before it had a chunk")

@@ -7,9 +7,10 @@ from pathlib import Path
 import cli
 import pytest
 
-from cl_repro import study
-from cl_repro.config import CONF, FACTORIES, build, check, find, targets, within
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
+from cl_repro.study import study
+from cl_repro.study.config import CONF, check
+from cl_repro.study.factories import FACTORIES, build, find, targets, within
 
 REFUSED = [
     ("method", "os.system"),
@@ -18,10 +19,10 @@ REFUSED = [
     ("method", "subprocess.Popen"),
     ("method", "subprocess:Popen"),
     ("method", "cl_repro_evil.factory"),
-    ("method", "cl_repro.provenance.os.system"),
-    ("method", "cl_repro.provenance.subprocess.run"),
-    ("method", "cl_repro.provenance:os.system"),
-    ("method", "cl_repro.worker.torch.load"),
+    ("method", "cl_repro.study.provenance.os.system"),
+    ("method", "cl_repro.study.provenance.subprocess.run"),
+    ("method", "cl_repro.study.provenance:os.system"),
+    ("method", "cl_repro.study.worker.torch.load"),
     ("optim", "torch.optim.adam.torch.load"),
     ("optim", "torch.load"),
     ("optim", "torch.optimal"),
@@ -45,7 +46,7 @@ def test_what_is_defined_elsewhere_is_refused_and_not_run(
 def test_the_command_says_so_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    typed = ["method._target_=cl_repro.provenance.os.system", "+method.command=touch touched"]
+    typed = ["method._target_=cl_repro.study.provenance.os.system", "+method.command=touch touched"]
     assert cli.run(monkeypatch, tmp_path, *typed) == 2
     assert capfd.readouterr().err == f"error: {typed[0]}: must be defined in cl_repro or torch.optim, is of posix\n"
     assert not [*tmp_path.iterdir()]
@@ -65,7 +66,7 @@ def test_nothing_is_imported_to_look(
 
 
 def test_a_node_in_a_node_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, wrong in (("method.memory", "os.system"), ("method.memory.more", "cl_repro.provenance.os.system")):
+    for key, wrong in (("method.memory", "os.system"), ("method.memory.more", "cl_repro.study.provenance.os.system")):
         (arm,) = cli.arms("method=replay")
         node = arm["method"]["memory"]
         if key.endswith("more"):

@@ -5,8 +5,9 @@ from pathlib import Path
 import cli
 import pytest
 
-from cl_repro import provenance, study, worker
 from cl_repro.records import Store
+from cl_repro.study import pool, provenance, study, worker
+from cl_repro.study.jobs import Job
 
 
 class Clock:
@@ -28,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def begun(seconds: float | None, chunks: list[float], clock: Clock) -> int:
     """How many chunks of these lengths begin within a budget."""
-    budget, n = study.Budget(seconds, clock.now), 0
+    budget, n = pool.Budget(seconds, clock.now), 0
     for length in chunks:
         if not budget.allows():
             break
@@ -53,7 +54,7 @@ def test_no_chunk_begins_that_would_end_too_late(clock, seconds, chunks, expecte
 
 
 def test_a_chunk_begins_where_there_is_time_for_one_of_its_tasks(clock):
-    budget = study.Budget(60.0, clock.now)
+    budget = pool.Budget(60.0, clock.now)
     clock.now += 50.0
     budget.took(1000.0, 5)
     assert budget.allows()
@@ -82,7 +83,7 @@ def test_what_another_launch_computes_costs_no_budget(clock, tmp_path: Path, mon
     planned = study.plan(cli.arms("grid.lambdas=[1,10]", "max_replicas=1", "seeds=[1]", "iterations=2"))
     asked = []
 
-    def compute(self: worker.Workshop, job: worker.Job, wait: bool) -> str:
+    def compute(self: worker.Workshop, job: Job, wait: bool) -> str:
         asked.append((job.chunk[0].lam, wait))
         if job.chunk[0].lam == 1.0 and not wait:
             return worker.BUSY
@@ -91,6 +92,6 @@ def test_what_another_launch_computes_costs_no_budget(clock, tmp_path: Path, mon
 
     monkeypatch.setattr(worker.Workshop, "compute", compute)
     source = provenance.Source("unknown", dirty=False)
-    jobs = [worker.Job(chunk, planned.arms, tmp_path, "cpu", source) for chunk in planned.chunks]
-    study.compute(Store(tmp_path), jobs, 1, study.Budget(20.0, clock.now))
+    jobs = [Job(chunk, planned.arms, tmp_path, "cpu", source) for chunk in planned.chunks]
+    pool.compute(Store(tmp_path), jobs, 1, pool.Budget(20.0, clock.now))
     assert asked == [(1.0, False), (10.0, False), (1.0, True)]

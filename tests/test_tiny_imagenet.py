@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from cl_repro.benchmarks import tiny_imagenet as reader
+from cl_repro.benchmarks.data.arrays import Arrays, checksum
+from cl_repro.benchmarks.data.files import MissingDataError
 from cl_repro.benchmarks.tiny_imagenet import FOLDER, NPZ, tiny_imagenet
-from cl_repro.data.arrays import Arrays, checksum
-from cl_repro.data.files import MissingDataError
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -5,7 +5,7 @@ import torch
 from made_trees import copied, positive, same
 from made_trees import tree as made_tree
 
-from cl_repro import tree
+from cl_repro.common import tree
 from cl_repro.types import Tree
 
 

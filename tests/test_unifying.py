@@ -16,27 +16,29 @@ from made_experiments import digits, first_tasks, made_experiment, run, thinned
 from made_trees import error, same
 from torch import Tensor
 
-from cl_repro import program, rng, study, unifying
-from cl_repro.config import check
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
+from cl_repro.common.tree import pearson
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import advance, begin, learn
 from cl_repro.engine.stack import start
-from cl_repro.errors import UserError
+from cl_repro.measurements import program, unifying
+from cl_repro.measurements.unifying import measures
+from cl_repro.measurements.unifying.course import loss_of_batch, slope_of_batch, slope_of_task
+from cl_repro.measurements.unifying.folder import npz
+from cl_repro.measurements.unifying.observed import observed
+from cl_repro.measurements.unifying.path import schedule
+from cl_repro.measurements.unifying.watch import Settings, drawn, shortened, watch
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import omega, si, sib, siu
 from cl_repro.records import to_csv
 from cl_repro.records.schema import UNIFYING
-from cl_repro.tree import pearson
+from cl_repro.study import study
+from cl_repro.study.config import check
 from cl_repro.types import Method, Net, Tree
-from cl_repro.unifying import measures
-from cl_repro.unifying.course import loss_of_batch, slope_of_batch, slope_of_task
-from cl_repro.unifying.folder import npz
-from cl_repro.unifying.observed import observed
-from cl_repro.unifying.path import schedule
-from cl_repro.unifying.watch import Settings, drawn, shortened, watch
 
 XI, LAM, SEED = 0.1, 3.0, 2
 ALL = (siu(XI), sib(XI), sos(), sos(alpha=1.0))

@@ -17,15 +17,16 @@ from made_experiments import made_experiment, run, thinned
 from made_trees import error, same
 from torch import Tensor
 
-from cl_repro import rng, scenarios
+from cl_repro.benchmarks import scenarios
 from cl_repro.benchmarks.cifar10_100 import cifar10_100
+from cl_repro.benchmarks.data import arrays as data
 from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.benchmarks.permuted import permuted, pixel_orders
-from cl_repro.data import arrays as data
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica, Stack, boundary, lifecycle
 from cl_repro.engine.batches import batches
 from cl_repro.engine.stack import look, start
-from cl_repro.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.importance.batched import batched
 from cl_repro.methods.baselines import joint

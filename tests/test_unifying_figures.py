@@ -16,12 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cl_repro.analysis import unifying_figures as figures
-from cl_repro.analysis import unifying_seeds as several
-from cl_repro.analysis import unifying_tables as tables
-from cl_repro.analysis.arms import METHODS
-from cl_repro.analysis.markup import DASH, MINUS, Table
-from cl_repro.analysis.unifying import (
+from cl_repro.analysis.data.looks import METHODS
+from cl_repro.analysis.measurements import unifying_figures as figures
+from cl_repro.analysis.measurements import unifying_seeds as several
+from cl_repro.analysis.measurements import unifying_tables as tables
+from cl_repro.analysis.measurements.unifying import (
     BY_X,
     MAIN,
     NO_INIT,
@@ -32,13 +31,14 @@ from cl_repro.analysis.unifying import (
     open_figures,
     seeds,
 )
-from cl_repro.errors import Skipping, UserError
+from cl_repro.analysis.output.markup import DASH, MINUS, Table
+from cl_repro.common.errors import Skipping, UserError
+from cl_repro.common.stats import Interval
+from cl_repro.measurements.unifying import measures
+from cl_repro.measurements.unifying.folder import npz
+from cl_repro.measurements.unifying.watch import SCATTER, Found
 from cl_repro.records import Store, sha256
 from cl_repro.records.schema import UNIFYING
-from cl_repro.stats import Interval
-from cl_repro.unifying import measures
-from cl_repro.unifying.folder import npz
-from cl_repro.unifying.watch import SCATTER, Found
 
 MNIST, CIFAR = "permuted_mnist", "cifar10_100"
 TASKS = {MNIST: 4, CIFAR: 3}

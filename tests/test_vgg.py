@@ -9,8 +9,8 @@ import torch
 from made_trees import error
 from torch import Tensor, nn
 
-from cl_repro import rng
-from cl_repro.errors import UserError
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.importance import fisher
 from cl_repro.models.vgg import vgg
 from cl_repro.types import Net, Tree

@@ -11,10 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from cl_repro import grid, rng, study, weights, worker
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine.boundary import active_mask, estimate
-from cl_repro.errors import UserError
 from cl_repro.records import Store
+from cl_repro.study import grid, study, weights, worker
 from cl_repro.types import Tree
 
 SMALL = ("grid.lambdas=[1,1000]", "seeds=[1,2]", "iterations=3", "workers=1", "device=cpu", "dtype=float64")

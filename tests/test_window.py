@@ -10,9 +10,9 @@ from typing import Any
 import cli
 import pytest
 
-from cl_repro import grid, study, window
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.records import Store, kept
+from cl_repro.study import grid, study, window
 
 ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact},{method: ewc,fisher: batched}]"
 SMALL = ["study=split_digits_fisher", "grid=window", "grid.window.decades=2", "seeds=[3,1]", "iterations=8", ARMS]

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from cl_repro.analysis.markup import Table
+    from cl_repro.analysis.output.markup import Table
 
 __all__ = ["draw_folder", "read_folder", "read_tables", "report"]
 
@@ -40,7 +40,7 @@ def read_folder(folder: str | Path) -> "pd.DataFrame":
     Raises:
         UserError: runs.csv is missing, cut short, edited, or of another schema.
     """
-    from cl_repro.analysis.frame import read  # noqa: PLC0415 - as below
+    from cl_repro.analysis.data.frame import read  # noqa: PLC0415 - as below
 
     return read(Path(folder))
 

@@ -4,17 +4,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cl_repro.analysis import collapse
-from cl_repro.analysis.accuracy import accuracy_rows
-from cl_repro.analysis.arms import grid_of
-from cl_repro.analysis.comparison_figure import plot_comparison
-from cl_repro.analysis.curves import draw, plot_study
-from cl_repro.analysis.markup import Table, plain
-from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import ARMS, CURVES, TIMING, Study, describe, most_lambdas, open_study
-from cl_repro.analysis.tables import shapes, summary_table, tables_of, write_tables
-from cl_repro.analysis.timing import timing_table
-from cl_repro.errors import UserError
+from cl_repro.analysis.comparisons.comparison_figure import plot_comparison
+from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.data.settings import COMPARISON
+from cl_repro.analysis.data.study import ARMS, CURVES, TIMING, Study, describe, most_lambdas, open_study
+from cl_repro.analysis.lambdas import collapse
+from cl_repro.analysis.lambdas.accuracy import accuracy_rows
+from cl_repro.analysis.lambdas.curves import draw, plot_study
+from cl_repro.analysis.lambdas.tables import shapes, summary_table, tables_of, write_tables
+from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.output.markup import Table, plain
+from cl_repro.common.errors import UserError
 
 
 def rebuild(name: str, results_dir: Path) -> str:

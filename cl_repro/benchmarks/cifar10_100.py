@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_repro import rng
 from cl_repro.benchmarks import rows
+from cl_repro.benchmarks.data.arrays import CHECKSUMS, load
 from cl_repro.benchmarks.inputs import check_scale, to_input
-from cl_repro.data.arrays import CHECKSUMS, load
-from cl_repro.errors import UserError
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
 
 DATA_SETS = ("cifar10", "cifar100")

@@ -2,8 +2,8 @@
 
 import torch
 
-from cl_repro import rng
-from cl_repro.errors import UserError
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cl_repro.benchmarks import rows
+from cl_repro.benchmarks.data.arrays import CHECKSUMS, load
 from cl_repro.benchmarks.inputs import check_scale, to_input
-from cl_repro.data.arrays import CHECKSUMS, load
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from cl_repro import rng
-from cl_repro.errors import UserError
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 
 WORDS = {"train": "training", "test": "test"}
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_repro.benchmarks import rows
+from cl_repro.benchmarks.data.arrays import CHECKSUMS, Arrays, load
 from cl_repro.benchmarks.inputs import check_scale, to_input
-from cl_repro.data.arrays import CHECKSUMS, Arrays, load
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
 
 

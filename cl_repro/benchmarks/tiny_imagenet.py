@@ -21,13 +21,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cl_repro import rng
 from cl_repro.benchmarks import rows
+from cl_repro.benchmarks.data.arrays import Arrays, checksum
+from cl_repro.benchmarks.data.files import UNREADABLE, MissingDataError, read_npz
 from cl_repro.benchmarks.inputs import check_scale, to_input
-from cl_repro.data.arrays import Arrays, checksum
-from cl_repro.data.files import UNREADABLE, MissingDataError, read_npz
-from cl_repro.errors import UserError
-from cl_repro.progress import progress_bar
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
+from cl_repro.common.progress import progress_bar
 from cl_repro.types import Benchmark, Curriculum, Task
 
 FOLDER, NPZ = "tiny-imagenet-200", "tiny-imagenet-200.npz"

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cl_repro import rng
+from cl_repro.common import rng
+from cl_repro.common.runtime import tf32
 from cl_repro.engine.batches import Batches, batches, labels_of
 from cl_repro.engine.needs import repetitions, trains_on
 from cl_repro.engine.recall import before, kept
 from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, groups, lift, look, lower
 from cl_repro.memory import Contents
-from cl_repro.runtime import tf32
 from cl_repro.types import Curriculum, Method, Tree
 
 BATCH, INDEPENDENT = "batch", "independent"  # gradients a method may observe

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cl_repro import rng
+from cl_repro.common import rng
+from cl_repro.common.errors import UserError
 from cl_repro.engine.stack import Epochs, Experiment, Stack, active_mask, gathered, look
-from cl_repro.errors import UserError
 from cl_repro.types import Benchmark, Curriculum
 
 PER_STEP = ("at", "rows", "label", "owner")  # fields that have a mini-batch of each step

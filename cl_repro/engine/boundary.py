@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from cl_repro import rng, tree
+from cl_repro.common import rng, tree
+from cl_repro.common.errors import OutOfMemoryError, UserError
+from cl_repro.common.runtime import clock
 from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, groups, lift, look, lower, raise_axis
-from cl_repro.errors import OutOfMemoryError, UserError
-from cl_repro.runtime import clock
 from cl_repro.types import Estimator, Tree
 
 Predict = Callable[..., Tensor]  # Method.predict

@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_map
 
-from cl_repro import rng, tree
+from cl_repro.common import rng, tree
+from cl_repro.common.runtime import clock
 from cl_repro.engine.needs import check_inspects
 from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, look, lower, raise_axis
-from cl_repro.runtime import clock
 from cl_repro.types import Method
 
 

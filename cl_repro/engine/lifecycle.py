@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from cl_repro.common.runtime import clock, tf32
 from cl_repro.engine.aids import aids, lessons, rehearsed
 from cl_repro.engine.batches import batches, slots
 from cl_repro.engine.course import Course, Middle, generators
 from cl_repro.engine.needs import acting, trains_on
 from cl_repro.engine.stack import Experiment, Stack, lift, lower, redraw
 from cl_repro.engine.training import Report, follow, silent, warm_up
-from cl_repro.runtime import clock, tf32
 from cl_repro.types import Method, Tree
 
 SPAN = 50  # steps until a task can be stopped for the first time; then twice as many, if they took less than `pause`

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from cl_repro.common.errors import UserError
 from cl_repro.engine.stack import Epochs, Experiment
-from cl_repro.errors import UserError
 from cl_repro.types import Method
 
 NO_METHOD = Method()

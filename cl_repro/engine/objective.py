@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_repro.losses import cross_entropy
+from cl_repro.common.losses import cross_entropy
 from cl_repro.models.layers import LINEAR
 from cl_repro.types import Examples, Layer, Method, Net, Step, Tree
 

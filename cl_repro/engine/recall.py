@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_repro import rng
+from cl_repro.common import rng
 from cl_repro.memory import Contents, Item, Memory
 from cl_repro.types import Curriculum
 

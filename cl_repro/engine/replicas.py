@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cl_repro import tree
+from cl_repro.common import tree
 from cl_repro.engine.boundary import evaluate, measure
 from cl_repro.engine.course import Course, Middle, middle
 from cl_repro.engine.inspection import inspected

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from cl_repro import tree
+from cl_repro.common import tree
+from cl_repro.common.runtime import clock
 from cl_repro.engine.boundary import in_parts
 from cl_repro.engine.stack import Experiment, Stack, gathered, groups, lift, look, lower, raise_axis
-from cl_repro.runtime import clock
 from cl_repro.types import Layer, Tree
 
 HEAD = "head"

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from cl_repro import rng, tree
-from cl_repro.errors import UserError
+from cl_repro.common import rng, tree
+from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Estimator, Net, Scenario, Tree
 
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cl_repro import tree
+from cl_repro.common import tree
+from cl_repro.common.losses import cross_entropy
+from cl_repro.common.runtime import tf32
 from cl_repro.engine.aids import BATCH, INDEPENDENT
 from cl_repro.engine.batches import minibatch
 from cl_repro.engine.course import Course
@@ -16,8 +18,6 @@ from cl_repro.engine.graphs import Recorded
 from cl_repro.engine.inputs import DATA, inputs, store
 from cl_repro.engine.objective import Inputs, loss_function, objective
 from cl_repro.engine.stack import lift, lower, raise_axis
-from cl_repro.losses import cross_entropy
-from cl_repro.runtime import tf32
 from cl_repro.types import Tree
 
 REPORT_EVERY = 50  # iterations between two progress reports

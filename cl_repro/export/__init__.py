@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from cl_repro.errors import Parser, UserError
+from cl_repro.common.errors import Parser, UserError
 from cl_repro.export.runs import runs_of
 from cl_repro.records import check_place
 

@@ -7,9 +7,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from cl_repro.analysis.conditions import configuration_of, flat
-from cl_repro.analysis.read import RUNS, read_accuracy, read_importance, read_representation, read_runs, read_storage
-from cl_repro.grid import SCIENCE, SWITCHES
+from cl_repro.analysis.data.conditions import configuration_of, flat
+from cl_repro.analysis.data.read import (
+    RUNS,
+    read_accuracy,
+    read_importance,
+    read_representation,
+    read_runs,
+    read_storage,
+)
+from cl_repro.records.identity import SCIENCE, SWITCHES
 
 MEASURED = ("accuracy", "forgetting", "bwt", "fwt", "peak_memory", *(name for name in RUNS if name.startswith("sec")))
 Value = str | int | float | bool

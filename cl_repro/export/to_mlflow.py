@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from tqdm import tqdm
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.export.runs import Run
 
 TAG = "cl_repro.run_id"

@@ -11,7 +11,7 @@ from tensorboard.plugins.scalar import summary_v2 as scalars
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.export.runs import Run
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import wandb
 from tqdm import tqdm
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.export.runs import Run
 
 STEP = "tasks_learned"

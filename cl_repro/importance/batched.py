@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.importance.fisher import check_normalisation, one_less
 from cl_repro.types import Estimator, Net, Tree
 

@@ -23,7 +23,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.importance import columns
 from cl_repro.importance.importance_sample import check_draws
 from cl_repro.importance.squares import sum_of_squares

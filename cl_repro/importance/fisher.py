@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.importance import columns
 from cl_repro.importance.squares import sum_of_squares
 from cl_repro.types import Estimator, Net, Tree

@@ -14,7 +14,7 @@ probable, p and q are much alike. Scale: as `fisher`, the MEAN over examples, no
 sum of all labels' gradients, sum_y +-sqrt(p_y) d log p_y (Hutchinson's trace estimator; Sun 2026, ICLR).
 """
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.importance import columns, fisher
 from cl_repro.types import Estimator
 

@@ -25,7 +25,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
+from cl_repro.common.runtime import tf32
 from cl_repro.importance import columns
 from cl_repro.importance.by_score import pick
 from cl_repro.importance.module_squares import (
@@ -42,7 +43,6 @@ from cl_repro.importance.module_squares import (
     trainable,
     ways,
 )
-from cl_repro.runtime import tf32
 from cl_repro.types import Tree
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]

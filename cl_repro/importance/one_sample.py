@@ -7,7 +7,7 @@ study. Same scale as `fisher`: the mean over examples of squared per-example gra
 import torch
 from torch import Tensor
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.importance import columns
 from cl_repro.importance.batched import batched as batched_estimator
 from cl_repro.importance.fisher import check_normalisation, counts

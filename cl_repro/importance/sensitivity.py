@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.importance import columns, fisher
 from cl_repro.importance.squares import sum_of_absolutes
 from cl_repro.types import Estimator, Net, Tree

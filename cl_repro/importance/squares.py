@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from cl_repro.common.tree import zeros_like
 from cl_repro.models.layers import no_tap
-from cl_repro.tree import zeros_like
 from cl_repro.types import Layer, Net, Tree
 
 Columns = Callable[[Tensor], Tensor]  # z [N, A] -> s [N, J, A]

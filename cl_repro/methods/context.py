@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.types import Layer, Method, Needs, Net, Tree
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cl_repro import tree
-from cl_repro.errors import UserError
+from cl_repro.common import tree
+from cl_repro.common.errors import UserError
 from cl_repro.types import Method, Tree
 
 

@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.methods.quadratic import Pull, gradient, no_pull, tightened
 from cl_repro.types import Method, Tree
 

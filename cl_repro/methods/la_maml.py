@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value
 
-from cl_repro.errors import UserError
-from cl_repro.losses import cross_entropy
+from cl_repro.common.errors import UserError
+from cl_repro.common.losses import cross_entropy
 from cl_repro.memory import Memory
 from cl_repro.types import Method, Needs, Step, Tree
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cl_repro.errors import UserError
-from cl_repro.losses import cross_entropy
+from cl_repro.common.errors import UserError
+from cl_repro.common.losses import cross_entropy
 from cl_repro.types import Method, Needs, Step, Tree
 
 

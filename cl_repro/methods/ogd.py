@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn import functional
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.types import Method, Needs, Net, Tree
 
 DEPENDENT = 1e-6  # of a gradient's norm: what is left of it outside the space, below which it is in it

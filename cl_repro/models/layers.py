@@ -20,7 +20,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.types import Layer, Tap, Tree
 
 MOMENTUM, EPS = 0.1, 1e-5  # of batch normalisation; PyTorch's defaults

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.models.layers import glorot_linear, init_linear, linear, no_tap
 from cl_repro.types import Net, Tap, Tree
 

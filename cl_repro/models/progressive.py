@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.models.layers import init_linear, linear, no_tap, uniform
 from cl_repro.types import Net, Tap, Tree
 

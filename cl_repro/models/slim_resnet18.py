@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from cl_repro import tree
-from cl_repro.errors import UserError
+from cl_repro.common import tree
+from cl_repro.common.errors import UserError
 from cl_repro.models.layers import (
     batch_norm,
     channels_last,

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.models.layers import channels_last, check_images, convolution, init_linear, linear, no_tap
 from cl_repro.types import Net, Tap, Tree
 

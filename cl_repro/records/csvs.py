@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.records.schema import BOOL, FLOAT, INT, TEXT, Table
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 
 UNVERIFIED = "unverified: there is no provenance.json, so nothing says whether the files are as they were written"
 PATIENCE = 5.0  # seconds for which a lock is waited for without a word

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from cl_repro.errors import UserError
-from cl_repro.grid import SCHEMA_VERSION
+from cl_repro.common.errors import UserError
 from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verified, write_atomically
+from cl_repro.records.identity import SCHEMA_VERSION
 
 PROVENANCE = {"files": dict, "previous": dict, "data": dict, "invocations": list}
 

@@ -11,7 +11,6 @@ A merge costs what its rows cost, whatever is there already: the store knows how
 on from there. Reading takes no lock, so that a folder may be read-only, and its writer stopped.
 """
 
-import hashlib
 import json
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 
 from filelock import Timeout
 
-from cl_repro.errors import UserError
+from cl_repro.common.errors import UserError
 from cl_repro.records.csvs import Row, as_text, from_csv, to_csv
 from cl_repro.records.files import (
     UNVERIFIED,
@@ -37,6 +36,7 @@ from cl_repro.records.files import (
 )
 from cl_repro.records.folder import Folder, missing
 from cl_repro.records.schema import STUDY, Table
+from cl_repro.records.seen import Seen
 
 FAILURE = ("run_ids", "traceback")
 OWN = ("store.lock", "report.lock")  # locks that stay
@@ -44,7 +44,6 @@ TEMPORARY = (".*.tmp", "configs/.*.tmp", ".spool/.stacks.*.tmp")  # of writers u
 ASIDE = ".set_aside"  # the suffix of rows that were damaged
 DAMAGED = ".damaged"  # and that of checkpoints
 MERGE_EVERY = 100  # times as long as a merge takes
-BLOCK = 1 << 20  # bytes read at a time
 
 
 class Run(NamedTuple):
@@ -52,29 +51,6 @@ class Run(NamedTuple):
 
     status: str
     finished: str  # UTC
-
-
-class Seen:
-    """The beginning of a CSV that has been read: how long it is, and its checksum, which can go on."""
-
-    def __init__(self, size: int = 0, checksum: Any = None) -> None:
-        """`size` bytes that have this `checksum`; by default none have been read."""
-        self.size, self.checksum = size, checksum or hashlib.sha256()
-
-    def further(self, data: bytes) -> "Seen":
-        """The beginning that is longer by `data`."""
-        checksum = self.checksum.copy()
-        checksum.update(data)
-        return Seen(self.size + len(data), checksum)
-
-    def up_to(self, path: Path, size: int) -> "Seen":
-        """With what follows in the file, as far as it goes."""
-        now = self
-        with open(path, "rb") as file:
-            file.seek(self.size)
-            while now.size < size and (data := file.read(min(BLOCK, size - now.size))):
-                now = now.further(data)
-        return now
 
 
 class Store(Folder):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cl_repro.analysis.accuracy import NOTHING
-from cl_repro.analysis.markup import Table
-from cl_repro.analysis.read import read_table
-from cl_repro.analysis.study import commits
+from cl_repro.analysis.data.read import read_table
+from cl_repro.analysis.data.study import commits
+from cl_repro.analysis.lambdas.accuracy import NOTHING
+from cl_repro.analysis.output.markup import Table
 from cl_repro.records.schema import BENCH as COLUMNS
 from cl_repro.report.section import BENCH, Place, Section
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from cl_repro.analysis.accuracy import NOTHING
-from cl_repro.analysis.arms import Look
-from cl_repro.analysis.curves import BAND
-from cl_repro.analysis.markup import Table
-from cl_repro.stats import Array, Estimate
+from cl_repro.analysis.data.looks import Look
+from cl_repro.analysis.lambdas.accuracy import NOTHING
+from cl_repro.analysis.lambdas.curves import BAND
+from cl_repro.analysis.output.markup import Table
+from cl_repro.common.stats import Array, Estimate
 
 # Matplotlib's markers: plotly's name of each, and its outline in a key of 30 x 14 with its middle at 15, 7.
 MARKERS = {

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from cl_repro.analysis import unifying, unifying_tables
-from cl_repro.analysis.anatomy import Anatomy, open_anatomy
-from cl_repro.analysis.anatomy_tables import confidence_table, layers_table, passes_table
-from cl_repro.analysis.study import commits, folders, open_study, origin
-from cl_repro.analysis.unifying_figures import figures_of
-from cl_repro.errors import Skipping, UserError
+from cl_repro.analysis.data.study import commits, folders, open_study, origin
+from cl_repro.analysis.measurements import unifying, unifying_tables
+from cl_repro.analysis.measurements.anatomy import Anatomy, open_anatomy
+from cl_repro.analysis.measurements.anatomy_tables import confidence_table, layers_table, passes_table
+from cl_repro.analysis.measurements.unifying_figures import figures_of
+from cl_repro.common.errors import Skipping, UserError
 from cl_repro.report import bench, explained, search, studies
 from cl_repro.report.section import (
     ANATOMY,

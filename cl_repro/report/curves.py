@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from cl_repro.analysis.accuracy import estimate_text, lambda_text
-from cl_repro.analysis.arms import Grid, Look, grid_of, looks_of
-from cl_repro.analysis.collapse import X_LABELS, collapse
-from cl_repro.analysis.curves import BAND, MANY, with_a_curve
-from cl_repro.analysis.markup import Table
-from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import Study, describe, most_lambdas
+from cl_repro.analysis.data.arms import Grid, grid_of, looks_of
+from cl_repro.analysis.data.looks import Look
+from cl_repro.analysis.data.settings import COMPARISON
+from cl_repro.analysis.data.study import Study, describe, most_lambdas
+from cl_repro.analysis.lambdas.accuracy import estimate_text, lambda_text
+from cl_repro.analysis.lambdas.collapse import X_LABELS, collapse
+from cl_repro.analysis.lambdas.curves import BAND, MANY, with_a_curve
+from cl_repro.analysis.output.markup import Table
+from cl_repro.common.stats import Array, estimate
 from cl_repro.report.chart import (
     POINTS,
     Chart,
@@ -25,7 +27,6 @@ from cl_repro.report.chart import (
     numbers,
     template,
 )
-from cl_repro.stats import Array, estimate
 
 
 def charts(study: Study) -> list[Chart]:

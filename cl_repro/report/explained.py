@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cl_repro.analysis.accuracy import lambda_text
-from cl_repro.analysis.idea import NAMES
-from cl_repro.analysis.markup import MINUS, Table
-from cl_repro.analysis.read import read_provenance, read_table
-from cl_repro.analysis.study import benchmark_name
+from cl_repro.analysis.data.read import read_provenance, read_table
+from cl_repro.analysis.data.study import benchmark_name
+from cl_repro.analysis.lambdas.accuracy import lambda_text
+from cl_repro.analysis.measurements.idea import NAMES
+from cl_repro.analysis.output.markup import MINUS, Table
 from cl_repro.records.schema import IDEA as FILES
 from cl_repro.report.section import IDEA, KINDS, SURVIVAL, Place, Section, capital, commands
 

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cl_repro.analysis.accuracy import at_best, interval_text
-from cl_repro.analysis.arms import grid_of
-from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.study import describe, open_study
+from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.data.study import describe, open_study
+from cl_repro.analysis.lambdas.accuracy import at_best, interval_text
+from cl_repro.analysis.lambdas.collapse import collapse
+from cl_repro.common.stats import estimate
 from cl_repro.report.section import HEADLINE, Picture, Place
-from cl_repro.stats import estimate
 
 
 class Finding(NamedTuple):

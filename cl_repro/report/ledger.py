@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from cl_repro.analysis.ledger import NOT_RUN, Entry, entries
-from cl_repro.analysis.ledger_files import INTRODUCTION, by_study, counts_table, study_table
-from cl_repro.analysis.markup import Table
-from cl_repro.analysis.study import all_published
-from cl_repro.errors import Skipping
+from cl_repro.analysis.data.study import all_published
+from cl_repro.analysis.ledger.files import INTRODUCTION, by_study, counts_table, study_table
+from cl_repro.analysis.ledger.rows import NOT_RUN, Entry, entries
+from cl_repro.analysis.output.markup import Table
+from cl_repro.common.errors import Skipping
 
 
 class Published(NamedTuple):

@@ -15,14 +15,14 @@ from markupsafe import Markup, escape
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from cl_repro.analysis.markup import Table
-from cl_repro.errors import Skipping, UserError
+from cl_repro.analysis.output.markup import Table
+from cl_repro.common.errors import Skipping, UserError
+from cl_repro.common.stats import AGREES, DIFFERS, TOO_FEW
 from cl_repro.records import write_atomically
 from cl_repro.report.collect import collect
 from cl_repro.report.finding import Finding, finding
 from cl_repro.report.ledger import Ledger, ledger
 from cl_repro.report.section import HEADLINE, Picture, Place, Section
-from cl_repro.stats import AGREES, DIFFERS, TOO_FEW
 
 LIMIT = 6_000_000  # bytes of all pages together, with the program of the charts
 INDEX = 1_000_000  # of the first

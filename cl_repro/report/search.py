@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from cl_repro.analysis.accuracy import NOTHING, estimate_text
-from cl_repro.analysis.arms import Arm, arms_of
-from cl_repro.analysis.markup import Table
-from cl_repro.analysis.read import read_provenance, read_table
-from cl_repro.analysis.study import benchmark_name, commits, origin
+from cl_repro.analysis.data.arms import Arm, arms_of
+from cl_repro.analysis.data.read import read_provenance, read_table
+from cl_repro.analysis.data.study import benchmark_name, commits, origin
+from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text
+from cl_repro.analysis.output.markup import Table
+from cl_repro.common.stats import estimate
 from cl_repro.records.schema import SEARCH as FILES
 from cl_repro.report.section import KINDS, SEARCH, Place, Section, capital, commands, one
-from cl_repro.stats import estimate
 
 FILE = "attempts.csv"
 AVERAGE = "average"  # the row of final.csv that is the mean over tasks

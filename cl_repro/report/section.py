@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from cl_repro.analysis.markup import Table
-from cl_repro.analysis.read import read_provenance
-from cl_repro.analysis.settings import COMPARISON
-from cl_repro.analysis.study import ARMS, CURVES, LISTING, TIMING, benchmark_name
+from cl_repro.analysis.data.read import read_provenance
+from cl_repro.analysis.data.settings import COMPARISON
+from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, TIMING, benchmark_name
+from cl_repro.analysis.output.markup import Table
 from cl_repro.records import verifiable
 from cl_repro.records.files import UNVERIFIED
 from cl_repro.report.chart import Chart

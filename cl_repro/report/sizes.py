@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from cl_repro.analysis.accuracy import NOTHING, estimate_text
-from cl_repro.analysis.arms import Look
-from cl_repro.analysis.comparison import Entry, scenarios_of
-from cl_repro.analysis.markup import Table
-from cl_repro.analysis.replay_claims import NAMES, curves_of
-from cl_repro.analysis.replay_curves import BANDS, COLOURS
-from cl_repro.analysis.study import Study, describe
+from cl_repro.analysis.comparisons.comparison import Entry, scenarios_of
+from cl_repro.analysis.comparisons.replay_claims import NAMES, curves_of
+from cl_repro.analysis.comparisons.replay_curves import BANDS, COLOURS
+from cl_repro.analysis.data.looks import Look
+from cl_repro.analysis.data.study import Study, describe
+from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text
+from cl_repro.analysis.output.markup import Table
+from cl_repro.common.stats import estimate
 from cl_repro.report.chart import POINTS, Chart, Drawn, Key, assembled, band, drawn_line, flat_line, hovered, key
-from cl_repro.stats import estimate
 
 TITLE = "Stored examples a class (log scale)"
 

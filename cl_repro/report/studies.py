@@ -2,15 +2,11 @@
 
 import pandas as pd
 
-from cl_repro.analysis.accuracy import at_best, estimate_text, lambda_text
-from cl_repro.analysis.arms import grid_of
-from cl_repro.analysis.collapse import collapse
-from cl_repro.analysis.collapse import table as collapse_table
-from cl_repro.analysis.comparison import compared
-from cl_repro.analysis.dots import few
-from cl_repro.analysis.markup import Table
-from cl_repro.analysis.settings import COMPARISON, load
-from cl_repro.analysis.study import (
+from cl_repro.analysis.comparisons.comparison import compared
+from cl_repro.analysis.comparisons.dots import few
+from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.data.settings import COMPARISON, load
+from cl_repro.analysis.data.study import (
     CURVES,
     LISTING,
     PLACE,
@@ -22,12 +18,16 @@ from cl_repro.analysis.study import (
     most_lambdas,
     origin,
 )
-from cl_repro.analysis.tables import tables_of
-from cl_repro.analysis.timing import timing_table
+from cl_repro.analysis.lambdas.accuracy import at_best, estimate_text, lambda_text
+from cl_repro.analysis.lambdas.collapse import collapse
+from cl_repro.analysis.lambdas.collapse import table as collapse_table
+from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.output.markup import Table
+from cl_repro.common.stats import estimate
 from cl_repro.report import curves, sizes
 from cl_repro.report.chart import Chart
 from cl_repro.report.section import KINDS, Place, Section, capital, commands, one
-from cl_repro.stats import estimate
 
 ROWS = 30  # of a listing; a longer one is shown in short
 CLAIMS = "claims"  # the table of what stored examples are worth, there where arms differ in how many they store

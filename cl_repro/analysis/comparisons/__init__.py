@@ -1,0 +1,1 @@
+"""Methods beside each other, and beside published means; figures and tables."""

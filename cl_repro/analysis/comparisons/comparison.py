@@ -1,0 +1,285 @@
+"""What should a practitioner use? Methods side by side in each scenario: accuracy, memory, compute, stored data.
+
+Every method has the same number of candidates for lambda. The one of the highest mean accuracy on validation rows is
+taken, and its test accuracy reported; without validation rows the test set chooses, and the tables say so.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cl_repro.analysis.data.arms import Arm, arms_of
+from cl_repro.analysis.data.read import read_accuracy, read_representation, read_storage
+from cl_repro.analysis.data.study import SCENARIOS, Study, mixed_seeds, origin
+from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
+from cl_repro.analysis.lambdas.selection import validation_accuracy
+from cl_repro.analysis.lambdas.shape import best, complete, seed_mean
+from cl_repro.analysis.output.markup import MINUS, TIMES, Table
+from cl_repro.common.stats import Array, Interval, estimate, paired
+
+FINETUNE, JOINT = "finetune", "joint"
+NAMES = {
+    "l2": "L2",
+    "ewc": "EWC",
+    "ewc_offline": "EWC offline",
+    "si": "SI",
+    "mas": "MAS",
+    "mas_batched": "MAS of batches",
+    "lwf": "LwF",
+    "der": "DER",
+    "der_plus_plus": "DER++",
+    "gpm": "GPM",
+    "ogd": "OGD",
+    "la_maml": "La-MAML",
+}
+PENALTY, DISTILLATION, STORING, STRUCTURE, BOUND = "penalty", "distillation", "replay", "structure", "bound"
+STRUCTURAL = ("gpm", "ogd", "sharpening")  # beside networks of another structure
+FEATURES = ("context",)  # keep features of examples, with their labels
+
+
+class Entry(NamedTuple):
+    """One method in one scenario, at the lambda chosen for it; arrays have one value per seed, NaN where lost."""
+
+    arm: Arm
+    scenario: str
+    lam: float  # NaN without one
+    at_edge: bool  # of its candidates
+    accuracy: Array  # [S], percent, mean over tasks after the last
+    forgetting: Array  # [S], points
+    plasticity: Array  # [S], percent, mean over tasks of the accuracy right after each was learned
+    storage: dict[str, int]  # bytes, by kind
+    overlap: Array  # [S], how much tasks share the units that the head reads, 0 to 1; NaN: not measured
+    compute: Array  # [S], seconds of training and importances, as a ratio to finetune's of the same seed
+    asking: Array  # [S], seconds of evaluation, as a ratio to finetune's of the same seed
+    mixed: NDArray[np.bool_]  # [S], whether the seed's arms mix processors
+    other_network: bool = False  # whether its network is not the one that finetune has
+
+    @property
+    def name(self) -> str:
+        """E.g. LwF; EWC, exact (n=500); replay [20 a class]."""
+        base = NAMES.get(self.arm.method, self.arm.method.replace("_", " "))
+        estimator, _, n = self.arm.fisher.rpartition("_")
+        detail = f"{estimator} (n={n})" if n.isdigit() else self.arm.fisher
+        _, bracket, own = self.arm.label.partition(" [")  # what tells apart arms of one method and estimator
+        base = f"{base}, {detail}" if detail else base
+        return f"{base}{bracket}{own}".replace("_", " ")
+
+    def minus(self, other: "Entry", confidence: float) -> Interval:
+        """This accuracy minus another's, paired by those seeds that do not mix processors."""
+        return paired(np.where(self.mixed, np.nan, self.accuracy), other.accuracy, confidence)
+
+    @property
+    def bytes(self) -> int:
+        """All that the method keeps between tasks, in bytes."""
+        return sum(self.storage.values())
+
+    @property
+    def family(self) -> str:
+        """By what protects: nothing, numbers per parameter, a teacher, stored examples, or how a network may change."""
+        if self.arm.method in STRUCTURAL or self.other_network:
+            return STRUCTURE
+        if self.arm.method in (FINETUNE, JOINT):
+            return BOUND
+        if self.arm.method in FEATURES:
+            return STORING
+        return STORING if "examples" in self.storage else DISTILLATION if "teacher" in self.storage else PENALTY
+
+
+def compared(study: Study) -> list[Entry]:
+    """Every method in every scenario, scenarios in the order of `SCENARIOS`, methods in that of `arms_of`."""
+    runs = study.runs.assign(held_out=validation_accuracy(study), plasticity=plasticity(study))
+    measures = read_representation(study.folder)
+    overlaps = measures[measures["measure"] == "overlap"].set_index("run_id")["value"]
+    runs["overlap"] = overlaps.reindex(runs["run_id"]).to_numpy(dtype=float)
+    storage = read_storage(study.folder).groupby("run_id")[["kind", "bytes"]]
+    kept = {run_id: dict(zip(of["kind"], of["bytes"].astype(int), strict=True)) for run_id, of in storage}
+    found = []
+    for scenario in [s for s in SCENARIOS if (runs["scenario"] == s).any()]:
+        part = runs[runs["scenario"] == scenario]
+        choosing = part["seed"].isin(study.settings.chosen_on)
+        judges, part = (part[choosing], part[~choosing]) if choosing.any() else (part, part)
+        seeds = np.unique(part["seed"])
+        mixed = np.isin(seeds, mixed_seeds(study.runs))
+        arms = arms_of(part, study.folder)
+        for arm in arms:
+            own, judged = (of[of["config_id"] == arm.config_id] for of in (part, judges))
+            if judged.empty:  # the seeds that choose its lambda have not been run yet
+                continue
+            none = finetuned(part[part["config_id"].isin([a.config_id for a in arms if not a.unlike(arm)])])
+            none = none.set_index("seed")
+            base, base_asking = (np.where(mixed, np.nan, of) for of in spent(none, seeds))
+            lam, at_edge = chosen(judged)
+            rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
+            fine = rows[rows["status"] == "ok"].reindex(seeds)
+            seconds, asking = spent(rows, seeds)
+            other = not none.empty and rows["model"].iloc[0] != none["model"].iloc[0]
+            accuracy, forgetting, plastic = (
+                100 * fine[c].to_numpy(dtype=float) for c in ("accuracy", "forgetting", "plasticity")
+            )
+            shared = fine["overlap"].to_numpy(dtype=float)
+            bytes_kept = kept.get(rows["run_id"].iloc[0], {})
+            measured = accuracy, forgetting, plastic, bytes_kept, shared, seconds / base, asking / base_asking
+            found.append(Entry(arm, scenario, lam, at_edge, *measured, mixed, other))
+    return found
+
+
+def finetuned(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of finetuning; where it has several arms, of the one without a name of its own."""
+    none = runs[runs["method"] == FINETUNE]
+    return none[none["arm"] == FINETUNE] if none["config_id"].nunique() > 1 else none
+
+
+def spent(runs: pd.DataFrame, seeds: Array) -> tuple[Array, Array]:
+    """Seconds of training and importances, and of evaluation, [S] each, of runs indexed by their seed.
+
+    Those of a processor where there are any: a GPU shares its time among the seeds of a stack.
+    """
+    on_cpu = runs["device"] == "cpu"
+    runs = runs[on_cpu] if on_cpu.any() else runs
+    work = runs["seconds_train"] + runs["seconds_fisher"].fillna(0)
+    return tuple(of.reindex(seeds).to_numpy(dtype=float) for of in (work, runs["seconds_eval"]))
+
+
+def chosen(own: pd.DataFrame) -> tuple[float, bool]:
+    """The lambda of one arm's runs, NaN without one, and whether it is the first or last of several candidates."""
+    if own["lambda"].isna().all():
+        return np.nan, False
+    judge = "held_out" if own["held_out"].notna().any() else "accuracy"
+    fine = own.assign(judged=own[judge].where(own["status"] == "ok"))
+    table = fine.pivot(index="seed", columns="lambda", values="judged")  # lambdas ascending
+    i = int(best(seed_mean(complete(table.to_numpy(dtype=float)))))
+    return float(table.columns[max(i, 0)]), i >= 0 and table.shape[1] > 1 and i in (0, table.shape[1] - 1)
+
+
+def plasticity(study: Study) -> pd.Series:
+    """Mean over the tasks of the test accuracy right after each was learned, a fraction, in the order of runs."""
+    rows = read_accuracy(study.folder)
+    learned = rows[(rows["split"] == "test") & (rows["after_task"] == rows["task"])]
+    per_run = learned.groupby("run_id")["accuracy"].mean().reindex(study.runs["run_id"])
+    return pd.Series(per_run.to_numpy(dtype=float), index=study.runs.index)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def comparison_tables(study: Study, found: list[Entry]) -> list[Table]:
+    """The overview, one table a scenario, the pairs that are asked for, and what storing examples is worth."""
+    of_scenarios = [scenario_table(found, scenario) for scenario in scenarios_of(found)]
+    tables = [overview(study, found), *of_scenarios, pair_table(study, found), worth(study, found)]
+    return [table for table in tables if table.rows]
+
+
+def scenarios_of(found: list[Entry]) -> list[str]:
+    """Those that are there, in order."""
+    return list(dict.fromkeys(entry.scenario for entry in found))
+
+
+def overview(study: Study, found: list[Entry]) -> Table:
+    """One row per method, its accuracy in each scenario, and what it costs."""
+    scenarios = scenarios_of(found)
+    body = []
+    for name in dict.fromkeys(entry.name for entry in found):
+        own = {entry.scenario: entry for entry in found if entry.name == name}
+        cells = [estimate_text(estimate(own[s].accuracy)) if s in own else NOTHING for s in scenarios]
+        most = max(own.values(), key=lambda entry: entry.bytes)
+        ratio = estimate(np.concatenate([entry.compute for entry in own.values()]))
+        stores = "all" if most.arm.method == JOINT else "yes" if "examples" in most.storage else "no"
+        stores = "features" if most.arm.method in FEATURES else stores
+        body.append((name, *cells, bytes_text(most.bytes), ratio_text(ratio.mean), stores))
+    header = ("Method", *(f"{SCENARIOS[s]}, %" for s in scenarios), "extra memory", "compute", "stores data")
+    most = study.runs.groupby("config_id")["lambda"].nunique().max()
+    by = "on held-out training rows" if study.runs["run_id"].isin(held_out(study)).any() else "ON THE TEST SET"
+    if study.settings.chosen_on:
+        by = f"{', '.join(map(str, study.settings.chosen_on))} on the test set, which are not reported"
+    best = f"that is best, of at most {most} candidates, in the mean over seeds {by}; each scenario has its own"
+    best = best if most > 1 else "of the study's configuration"
+    notes = (
+        f"Test accuracy, mean over tasks after the last: mean ± SEM (n seeds), at the λ {best}.",
+        "Extra memory: bytes that the method keeps beside network, gradient and optimiser, as it is implemented here "
+        "(a penalty keeps anchor, importance and their product); the largest of the scenarios. Compute: processor "
+        "seconds of training and importances as a ratio to finetune's of the same seed, mean over seeds and scenarios.",
+        origin(study.runs),
+    )
+    return Table("comparison", "Methods in the three scenarios", header, tuple(body), notes)
+
+
+def held_out(study: Study) -> set[str]:
+    """Runs with validation accuracies."""
+    rows = read_accuracy(study.folder)
+    return set(rows["run_id"][rows["split"] == "val"])
+
+
+def scenario_table(found: list[Entry], scenario: str) -> Table:
+    """Everything of one scenario."""
+    body = []
+    for entry in (entry for entry in found if entry.scenario == scenario):
+        lam = lambda_text(entry.lam) + (" (edge)" if entry.at_edge else "")
+        numbers = [estimate_text(estimate(of)) for of in (entry.accuracy, entry.forgetting, entry.plasticity)]
+        kinds = ", ".join(f"{kind} {bytes_text(n)}" for kind, n in entry.storage.items()) or NOTHING
+        shared = estimate_text(estimate(entry.overlap)) if np.isfinite(entry.overlap).any() else NOTHING
+        ratios = [ratio_text(estimate(of).mean) for of in (entry.compute, entry.asking)]
+        body.append((entry.name, lam, *numbers, shared, kinds, *ratios))
+    measures = ("accuracy, %", "forgetting, points", "plasticity, %", "overlap", "kept", "compute", "evaluation")
+    header = ("Method", "λ", *measures)
+    notes = (
+        "Forgetting: mean over old tasks of the best accuracy so far minus the last. Plasticity: mean over tasks of "
+        "the accuracy right after each was learned. Edge: the chosen λ is the first or last candidate. Overlap: of "
+        "the units that the head reads, between tasks: 0 none in common, 1 the same. Evaluation: processor seconds, as "
+        "a ratio to finetune's.",
+    )
+    return Table(scenario, SCENARIOS[scenario].capitalize(), header, tuple(body), notes)
+
+
+def pair_table(study: Study, found: list[Entry]) -> Table:
+    """The differences that the study's file lists, in each scenario, paired by seed."""
+    at = {(entry.scenario, entry.name): entry for entry in found}
+    asked = [
+        (s, *pair) for s in scenarios_of(found) for pair in study.settings.pairs if all((s, n) in at for n in pair)
+    ]
+    body = []
+    for scenario, one, other in asked:
+        gap = at[scenario, one].minus(at[scenario, other], study.settings.confidence)
+        body.append((SCENARIOS[scenario], f"{one} {MINUS} {other}", interval_text(gap), str(gap.n)))
+    header = ("Scenario", "difference", "points of accuracy", "seeds")
+    note = f"{study.settings.confidence:.0%} t-intervals paired by seed, not corrected for there being {len(body)}."
+    return Table("pairs", "Differences between methods", header, tuple(body), (note,))
+
+
+def worth(study: Study, found: list[Entry]) -> Table:
+    """How much better each method that stores examples is than the best penalty, and than the best without examples."""
+    body = []
+    for scenario in scenarios_of(found):
+        there = [entry for entry in found if entry.scenario == scenario and np.isfinite(entry.accuracy).any()]
+        without = {
+            "penalty": [entry for entry in there if entry.family == PENALTY],
+            "of all without examples": [e for e in there if e.family in (PENALTY, DISTILLATION, STRUCTURE)],
+        }
+        for entry in (entry for entry in there if entry.family == STORING):
+            for candidates in without.values():
+                if others := [other for other in candidates if other.arm.compares(entry.arm)]:
+                    other = max(others, key=lambda one: np.nanmean(one.accuracy))
+                    gap = entry.minus(other, study.settings.confidence)
+                    body.append(
+                        (SCENARIOS[scenario], f"{entry.name} {MINUS} {other.name}", interval_text(gap), str(gap.n))
+                    )
+    header = ("Scenario", "best penalty, then best of all without examples", "points of accuracy", "seeds")
+    notes = (
+        f"Differences of test accuracy, {study.settings.confidence:.0%} t-intervals paired by seed; which method is "
+        "best is decided on the same seeds, in its favour.",
+    )
+    return Table("worth", "What storing examples is worth", header, tuple(dict.fromkeys(body)), notes)
+
+
+def bytes_text(n: int) -> str:
+    """E.g. 0, 480 kB, 5.7 MB."""
+    if n < 100:
+        return f"{n} B" if n else "0"
+    power = int(np.log10(n) / 3 + 1e-9)
+    return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def ratio_text(value: float) -> str:
+    """E.g. 1.43x."""
+    return f"{value:.2f}{TIMES}" if np.isfinite(value) else NOTHING

@@ -1,0 +1,146 @@
+"""The picture of a comparison: a row a method, with its accuracy in each scenario, its extra memory and its compute."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from cl_repro.analysis.comparisons import beside, epoch_curves, replay_curves
+from cl_repro.analysis.comparisons.comparison import (
+    BOUND,
+    DISTILLATION,
+    FINETUNE,
+    PENALTY,
+    STORING,
+    STRUCTURE,
+    Entry,
+    bytes_text,
+    compared,
+    scenarios_of,
+)
+from cl_repro.analysis.comparisons.epoch_curves import with_epochs
+from cl_repro.analysis.comparisons.replay_claims import with_sizes
+from cl_repro.analysis.data.arms import setting
+from cl_repro.analysis.data.looks import LOOKS
+from cl_repro.analysis.data.study import SCENARIOS, Study, benchmark_name, commits, describe
+from cl_repro.analysis.lambdas import window_curves
+from cl_repro.analysis.lambdas.curve_names import inked
+from cl_repro.analysis.lambdas.curves import STYLE
+from cl_repro.analysis.lambdas.window_curves import with_windows
+from cl_repro.analysis.output.figures import PADDED, headed, lettered, literal, save
+from cl_repro.common.stats import estimate
+
+COLOURS = {BOUND: "#555555", PENALTY: "#0072B2", DISTILLATION: "#009E73", STRUCTURE: "#8A3FA0", STORING: "#D55E00"}
+MEANINGS = {
+    BOUND: "nothing, or all data",
+    PENALTY: "penalty: numbers per parameter",
+    DISTILLATION: "distillation: logits or a network",
+    STRUCTURE: "structure: projections, columns, sparse units",
+    STORING: "replay: stored examples",
+}
+NOTE = (
+    "Mean ± 1 SEM over seeds; dashed: finetune. Memory: kept beside network, gradient and optimiser (log scale). "
+    "Time: of a processor (log scale)"
+)
+LEAST = 100  # bytes; what keeps less is drawn as nothing
+GAP = 0.7  # decades between nothing and the least that is kept
+
+
+def plot_comparison(study: Study, out: Path) -> list[Path]:
+    """Draw <out>/<name>.png and .svg: what accuracy costs, or examples stored where arms differ in that; the paths."""
+    style: Any = {**STYLE, "svg.hashsalt": study.name}  # with a salt, the ids in the SVG repeat
+    with mpl.rc_context(style):
+        found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
+        if published := beside.pairs_of(study, found):
+            theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))
+            figure = beside.draw(study, published, f"{benchmark}: ours beside {theirs}")
+        elif with_epochs(found):
+            figure = epoch_curves.draw(found, f"{benchmark}: longer training")
+        elif with_sizes(found):
+            figure = replay_curves.draw(found, f"{benchmark}: stored examples beside EWC")
+        elif with_windows(found):
+            per_task = next(
+                setting(study.folder, e.arm.config_id, "method.n") for e in found if e.arm.method == "context"
+            )
+            figure = window_curves.draw(found, f"{benchmark}: a window of examples that is looked at", per_task)
+        else:
+            figure = draw(found, f"{benchmark}: what accuracy costs")
+        title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"
+        return save(figure, title, source, out / study.name)
+
+
+def draw(found: list[Entry], title: str) -> Figure:
+    """A row a method, by family: accuracy in each scenario, and what it costs; so each point has its name beside it."""
+    scenarios = scenarios_of(found)
+    rows = rows_of(found)
+    figure = Figure(figsize=(9.0 + 1.7 * len(scenarios), 1.6 + 0.235 * len(rows)), layout=PADDED)  # inches
+    panels = figure.subplots(1, len(scenarios) + 2, sharey=True, width_ratios=[3] * len(scenarios) + [2.6, 2.2])
+    memory, compute = panels[-2:]
+    least = min((entry.bytes for entry in found if entry.bytes >= LEAST), default=10**6)
+    nothing = least / 10**GAP
+    for y, (family, name) in enumerate(rows):
+        own = [entry for entry in found if (entry.family, entry.name) == (family, name)]
+        for axes, scenario in zip(panels, scenarios, strict=False):
+            for entry in (entry for entry in own if entry.scenario == scenario):
+                accuracy = estimate(entry.accuracy)
+                point(axes, accuracy.mean, y, family, accuracy.sem)
+        if own:
+            most = max(entry.bytes for entry in own)
+            point(memory, most if most >= LEAST else nothing, y, family)
+            point(compute, estimate(np.concatenate([entry.compute for entry in own])).mean, y, family)
+    for axes, scenario in zip(panels, scenarios, strict=False):
+        for entry in (e for e in found if (e.scenario, e.name) == (scenario, FINETUNE)):
+            none = LOOKS[FINETUNE]
+            axes.axvline(
+                estimate(entry.accuracy).mean, color=none.colour, linestyle=none.dashes, linewidth=1.4, zorder=1
+            )
+        axes.set_xlabel("test accuracy (%)")
+    memory_axis(memory, nothing, max(entry.bytes for entry in found))
+    compute.set_xscale("log", base=2)
+    compute.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    compute.set_xlabel("times finetune's")
+    lettered(panels, [*(SCENARIOS[scenario] for scenario in scenarios), "extra memory", "training time"])
+    name_rows(panels[0], rows)
+    headed(figure, title, NOTE)
+    return figure
+
+
+def rows_of(found: list[Entry]) -> list[tuple[str, str]]:
+    """(family, name of a method), by family; before the first of each (family, "")."""
+    rows = []
+    for family in COLOURS:
+        if names := dict.fromkeys(entry.name for entry in found if entry.family == family):
+            rows += [(family, ""), *((family, name) for name in names)]
+    return rows
+
+
+def name_rows(axes: Axes, rows: list[tuple[str, str]]) -> None:
+    """The first of the panels, which share their rows, has the names, families in their colours."""
+    axes.set_yticks(range(len(rows)), [literal(name or MEANINGS[family]) for family, name in rows], fontsize=9.5)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    for text, (family, name) in zip(axes.get_yticklabels(), rows, strict=True):
+        if not name:
+            text.set(fontweight="bold", color=inked(COLOURS[family]))
+
+
+def point(axes: Axes, x: float, y: int, family: str, sem: float = 0.0) -> None:
+    """A mean in its row, and one standard error over seeds."""
+    axes.errorbar(
+        x, y, xerr=np.nan_to_num(sem), fmt="o", color=COLOURS[family], markersize=6, elinewidth=1.4, capsize=2, zorder=3
+    )
+
+
+def memory_axis(axes: Axes, nothing: float, most: float) -> None:
+    """Decades of bytes, and a place for nothing."""
+    axes.set_xscale("log")
+    powers = [10.0**p for p in range(int(np.ceil(np.log10(nothing * 10 ** (GAP / 2)))), int(np.log10(most)) + 1)]
+    powers = powers[1::2] if len(powers) > 3 else powers  # no label reaches the next
+    axes.xaxis.set_major_locator(FixedLocator([nothing, *powers]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "none" if x == nothing else bytes_text(round(x))))
+    axes.set_xlabel("bytes")

@@ -1,0 +1,168 @@
+"""The accuracy matrix of every arm at its best lambda: how much of each task is known after each, mean over seeds.
+
+Read along its diagonal it shows plasticity, what a task reaches when it has been learned; down a column forgetting.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from cl_repro.analysis.comparisons.comparison import compared
+from cl_repro.analysis.data.arms import Grid, grid_of
+from cl_repro.analysis.data.read import read_accuracy
+from cl_repro.analysis.data.settings import COMPARISON
+from cl_repro.analysis.data.study import PLACE, SCENARIOS, TIMING, Study, benchmark_name, commits, describe
+from cl_repro.analysis.lambdas.accuracy import lambda_text
+from cl_repro.analysis.lambdas.curves import STYLE
+from cl_repro.analysis.output.figures import PADDED, headed, literal, save
+from cl_repro.common.stats import Array
+
+ACROSS = 6  # matrices beside each other
+NUMBERED = 24  # matrices, up to which they have their numbers in them
+SIDE = 1.55  # inches of a matrix
+SHADES = LinearSegmentedColormap.from_list("accuracy", ["#FFFFFF", "#9ECAE1", "#08519C"])
+DARK = 0.6  # of the range of shades, from where on numbers are white
+NOTE = (
+    "Test accuracy (%), mean over seeds, of the task asked about (columns) after each task learned (rows). Diagonal: "
+    "plasticity; down a column: forgetting"
+)
+
+
+class Matrix(NamedTuple):
+    """One arm at one lambda."""
+
+    name: str
+    group: str  # benchmark, scenario and model, where there are several
+    accuracy: Array  # [T, T], percent: [task learned last, task asked about]; NaN above the diagonal
+
+    @property
+    def plasticity(self) -> float:
+        """Mean accuracy of tasks right after each was learned, percent."""
+        return float(np.mean(np.diag(self.accuracy)))
+
+    @property
+    def forgotten(self) -> float:
+        """Mean over all tasks but the last of the best accuracy so far minus that after the last, points."""
+        return float(np.mean(np.nanmax(self.accuracy[:, :-1], axis=0) - self.accuracy[-1, :-1]))
+
+
+def matrices(study: Study) -> list[Matrix]:
+    """Of every arm, in every benchmark, scenario and model that a study has, at the lambda that its tables show."""
+    rows = read_accuracy(study.folder)
+    rows = rows[(rows["split"] == "test") & (rows["after_task"] >= 0)]  # not those before any task
+    fine = study.runs[study.runs["status"] == "ok"]
+    chosen: list[tuple[str, str, pd.DataFrame]] = []  # name, group, runs
+    if study.kind == COMPARISON:
+        for entry in compared(study):
+            own = fine[(fine["config_id"] == entry.arm.config_id) & (fine["scenario"] == entry.scenario)]
+            own = own[~own["seed"].isin(study.settings.chosen_on)]
+            chosen.append((with_lambda(entry.name, entry.lam), SCENARIOS[entry.scenario], at(own, entry.lam)))
+    else:
+        places = study.runs.groupby(PLACE)
+        for key, part in places:
+            grid = grid_of(part, study.folder)
+            group = ", ".join(key) if len(places) > 1 else ""
+            for arm, lam in best_of(grid):
+                own = fine[fine["run_id"].isin(part["run_id"]) & (fine["config_id"] == arm.config_id)]
+                chosen.append((with_lambda(arm.label, lam), group, at(own, lam)))
+    found = [Matrix(name, group, mean(rows[rows["run_id"].isin(own["run_id"])])) for name, group, own in chosen]
+    return [one for one in found if one.accuracy.size > 1]
+
+
+def best_of(grid: Grid) -> list[tuple[Any, float]]:
+    """Every arm and its best lambda, NaN without one; None and its like first."""
+    return [(arm, np.nan) for arm, _ in grid.flat] + [
+        (arm, float(grid.lams[i])) for arm, i in zip(grid.arms, grid.best(), strict=True) if i is not None
+    ]
+
+
+def with_lambda(name: str, lam: float) -> str:
+    """The name of an arm, and its lambda if it has one."""
+    return f"{name}\nλ = {lambda_text(lam)}" if np.isfinite(lam) else name
+
+
+def at(runs: pd.DataFrame, lam: float) -> pd.DataFrame:
+    """Runs of one lambda; all, where there is none."""
+    return runs[runs["lambda"] == lam] if np.isfinite(lam) else runs
+
+
+def mean(rows: pd.DataFrame) -> Array:
+    """Rows of accuracy.csv of some runs as [task learned, task asked], percent; NaN for tasks yet to come."""
+    table = rows.pivot_table(index="after_task", columns="task", values="accuracy", aggfunc="mean")
+    if table.shape[0] != table.shape[1]:
+        return np.empty((0, 0))  # only evaluated after the last task
+    return np.where(np.tri(len(table), dtype=bool), 100 * table.to_numpy(dtype=float), np.nan)
+
+
+def plot_matrices(study: Study, out: Path) -> list[Path]:
+    """Draw <out>/matrix_<name>.png and .svg; nothing of timings, and where accuracy was measured at the end alone."""
+    found = matrices(study) if study.kind != TIMING else []
+    if not found:
+        return []
+    name = f"matrix_{study.name}"
+    style: Any = {**STYLE, "svg.hashsalt": name, "axes.grid": False}
+    with mpl.rc_context(style):
+        several = len({one.group for one in found}) > 1
+        benchmarks = dict.fromkeys(map(benchmark_name, study.runs["benchmark"]))
+        title = ", ".join(benchmarks) if several else describe(study.runs)
+        return save(draw(found, title), f"{study.name}: {title}", f"cl_repro {commits(study.runs)}", out / name)
+
+
+def draw(found: list[Matrix], title: str) -> Figure:
+    """A small matrix for each arm, all of one scale of shades."""
+    groups: dict[str, list[Matrix]] = {}
+    for one in found:
+        groups.setdefault(one.group, []).append(one)
+    across = min(ACROSS, max(map(len, groups.values())))
+    down = sum(-(-len(own) // across) for own in groups.values())
+    figure = Figure(figsize=(0.7 + (SIDE + 0.25) * across, 0.9 + (SIDE + 0.75) * down), layout=PADDED)  # inches
+    panels = figure.subplots(down, across, squeeze=False)
+    low = min(np.nanmin(one.accuracy) for one in found)
+    row = 0
+    for group, own in groups.items():
+        rows = panels[row : row + -(-len(own) // across)]
+        row += len(rows)
+        for i, axes in enumerate(rows.flat):
+            if i >= len(own):
+                axes.set_axis_off()
+                continue
+            shades = shaded(axes, own[i], 10 * np.floor(low / 10), numbered=len(found) <= NUMBERED)
+            if i % across == 0:
+                axes.set_ylabel(f"{group}\nlearned" if group else "learned", fontsize=8)
+            if i + across >= len(own):
+                axes.set_xlabel("asked", fontsize=8)
+    if len(found) > NUMBERED:
+        where: Any = {"location": "top", "shrink": 0.3, "aspect": 30, "fraction": 0.02, "pad": 0.01, "anchor": (0, 0)}
+        figure.colorbar(shades, ax=panels, label="accuracy (%)", **where)
+    headed(figure, f"{title}: accuracy of every task after every task", NOTE)
+    return figure
+
+
+def shaded(axes: Axes, one: Matrix, low: float, numbered: bool) -> QuadMesh:
+    """One matrix, with its numbers if it is to have them; returns what has its shades."""
+    n, values = len(one.accuracy), np.ma.masked_invalid(one.accuracy)
+    shades = axes.pcolormesh(values, cmap=SHADES, vmin=low, vmax=100, edgecolor="white", linewidth=0.8)
+    size = 8 - 0.25 * max(n - 5, 0)
+    for i in range(n if numbered else 0):
+        for j in range(i + 1):
+            shade = (one.accuracy[i, j] - low) / max(100 - low, 1e-9)
+            axes.text(
+                j + 0.5, i + 0.52, f"{one.accuracy[i, j]:.0f}", ha="center", va="center", fontsize=size,
+                color="white" if shade > DARK else "#1f2328",
+            )  # fmt: skip
+    axes.set_xticks(np.arange(n) + 0.5, [str(i + 1) for i in range(n)], fontsize=7)
+    axes.set_yticks(np.arange(n) + 0.5, [str(i + 1) for i in range(n)], fontsize=7)
+    axes.set_ylim(n, 0)
+    axes.set_aspect("equal")
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    said = f"learned {one.plasticity:.1f}, forgot {one.forgotten:.1f}"
+    axes.set_title(f"{literal(one.name)}\n{said}", loc="left", fontsize=8, linespacing=1.25)
+    return shades

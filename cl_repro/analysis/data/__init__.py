@@ -1,0 +1,1 @@
+"""What is read of results: rows, arms and their names, settings of a study."""

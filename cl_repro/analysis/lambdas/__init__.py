@@ -1,0 +1,1 @@
+"""Accuracy against lambda: curves, rises, pairs, ways of choosing; figures and tables."""

@@ -1,0 +1,142 @@
+"""The figure: accuracy against lambda, mean with a band of one standard error over seeds, one curve per arm."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cl_repro.analysis.comparisons import dots
+from cl_repro.analysis.data.arms import Arm, Grid, grid_of, looks_of
+from cl_repro.analysis.data.looks import Look
+from cl_repro.analysis.data.study import ARMS, PLACE, Study, commits, describe, most_lambdas
+from cl_repro.analysis.lambdas.curve_names import told
+from cl_repro.analysis.lambdas.shape import seed_mean
+from cl_repro.analysis.output.figures import PADDED, headed, lambdas, literal, save
+from cl_repro.common.errors import UserError
+from cl_repro.common.stats import Array, estimate
+
+BAND = 0.13  # opacity of a band of one SEM; half of it where more than MANY curves lie over each other
+MANY = 6
+SEM = "Mean over seeds, band ± 1 SEM"
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
+    "font.size": 10.5,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.handlelength": 3.4,
+    "legend.labelspacing": 0.75,
+    "legend.title_fontsize": 9.5,
+}
+
+
+def plot_study(study: Study, out: Path) -> list[Path]:
+    """Draw accuracy against lambda for each benchmark, scenario and model that has an arm with two lambdas.
+
+    Where most arms have but one or two, accuracy by arm instead.
+
+    Args:
+        study: curves or listing.
+        out: folder, made if missing.
+
+    Returns:
+        <out>/<name>.png and .svg, or <name>_<benchmark>_<scenario>_<model>.* where there are several.
+
+    Raises:
+        UserError: no arm has two lambdas.
+    """
+    groups = with_a_curve(study)
+    paths = []
+    for key, runs in groups:
+        name = study.name if len(groups) == 1 else "_".join([study.name, *key])
+        style: Any = {**STYLE, "svg.hashsalt": name}  # with a salt, the ids in the SVG repeat
+        with mpl.rc_context(style):
+            grid = grid_of(runs, study.folder)
+            figure = dots.draw(study, grid, describe(runs)) if dots.few(runs) else draw(grid, describe(runs))
+            title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"
+            paths += save(figure, title, source, out / name)
+    return paths
+
+
+def with_a_curve(study: Study) -> list[tuple[Any, pd.DataFrame]]:
+    """What `plot_study` draws a figure of: (benchmark, scenario, model), and its runs. Raises UserError if nothing."""
+    groups = [(key, runs) for key, runs in study.runs.groupby(PLACE) if study.kind == ARMS or most_lambdas(runs) > 1]
+    if not groups:
+        raise UserError(f"{study.folder / 'runs.csv'}: no arm has two values of lambda, so there is no curve")
+    return groups
+
+
+def draw(grid: Grid, title: str) -> Figure:
+    """The figure of one grid: log lambda against percent."""
+    figure = Figure(figsize=(9.6, 5.0), layout=PADDED)  # inches
+    axes = figure.add_subplot()
+    looks, lost = looks_of(grid), False
+    for (arm, values), style in zip(grid.flat, looks, strict=False):
+        line(axes, arm, values, style)
+    for a, (arm, style) in enumerate(zip(grid.arms, looks[len(grid.flat) :], strict=True)):
+        curve(axes, arm, grid.lams, grid.accuracy[a], style, a, BAND if len(grid.arms) <= MANY else BAND / 2)
+        lost |= _mark_lost(axes, grid.lams, grid.accuracy[a], grid.lost[a], style)
+    lambdas(axes, grid.lams)
+    axes.set_xlabel("Regularisation strength λ (log scale)")
+    axes.set_ylabel("Test accuracy after the last task (%)")
+    crosses = "Crosses: a seed diverged or failed" if lost else ""
+    headed(figure, title, ". ".join(filter(None, [SEM, crosses, grid.window_note])))
+    told(figure, [axes])
+    return figure
+
+
+def line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
+    """The mean of a method without lambda, values [S], with a band of one SEM."""
+    mean, sem, n = estimate(values)
+    if not n:
+        return
+    axes.axhline(mean, color=style.colour, linestyle=style.dashes, linewidth=2.0, label=literal(arm.label), zorder=2)
+    if math.isfinite(sem):
+        axes.axhspan(mean - sem, mean + sem, color=style.colour, alpha=BAND, linewidth=0, zorder=1)
+
+
+def curve(
+    axes: Axes, arm: Arm, lams: Array, accuracy: Array, style: Look, position: int, opacity: float = BAND
+) -> None:
+    """Mean with markers and a band of one SEM, over the seeds that are there. Later curves lie on top."""
+    points = [estimate(column) for column in accuracy.T]
+    there = np.array([point.n > 0 for point in points])
+    x = lams[there]
+    mean, sem = (np.array([getattr(p, name) for p in points])[there] for name in ("mean", "sem"))
+    axes.fill_between(x, mean - sem, mean + sem, color=style.colour, alpha=opacity, linewidth=0, zorder=1.5)
+    axes.plot(
+        x,
+        mean,
+        color=style.colour,
+        linestyle=style.dashes,
+        linewidth=style.thickness,
+        marker=style.marker,
+        markersize=style.size,
+        markerfacecolor=style.colour if style.filled else "white",
+        markeredgecolor=style.colour,
+        markeredgewidth=1.4,
+        label=literal(arm.label),
+        zorder=3 + 0.1 * position,
+    )
+
+
+def _mark_lost(axes: Axes, lams: Array, accuracy: Array, lost: Array, style: Look) -> bool:
+    """Cross out each lambda at which a seed was lost; on the axis where no seed is left. Whether there is one."""
+    mean = seed_mean(accuracy)
+    mark: dict[str, Any] = {"marker": "X", "markersize": 11, "color": style.colour, "markeredgecolor": "white"}
+    for i in np.flatnonzero(lost):
+        if np.isfinite(mean[i]):
+            axes.plot(lams[i], mean[i], **mark, zorder=6)
+        else:
+            axes.plot(lams[i], 0, **mark, transform=axes.get_xaxis_transform(), clip_on=False, zorder=6)
+    return bool(lost.any())

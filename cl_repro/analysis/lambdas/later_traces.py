@@ -1,0 +1,61 @@
+"""Why curves need not collapse on lambda x trace of the first task's Fisher: later tasks have a Fisher of their own.
+
+The trace of a Fisher is that of a network which is more or less confident when its task ends, and of the labels that
+are drawn. If a later task's is larger by orders of magnitude, it sets how strongly its run is held.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cl_repro.analysis.data.arms import Grid
+from cl_repro.analysis.data.read import read_importance
+from cl_repro.analysis.data.study import Study
+from cl_repro.analysis.lambdas.accuracy import NOTHING
+from cl_repro.analysis.output.markup import TIMES, Table
+from cl_repro.common.stats import Interval
+
+
+def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | None:
+    """Runs with a lambda below their arm's rise, with and without a large Fisher of a later task.
+
+    Args:
+        study: of curves.
+        grid: of A arms.
+        rises: of log10 lambda, [A].
+
+    Returns:
+        Their numbers and mean accuracies; None if no such run has traces of later tasks.
+    """
+    traces = read_importance(study.folder).pivot_table(index="run_id", columns="after_task", values="trace")
+    if 0 not in traces or traces.shape[1] < 2:
+        return None
+    jump = study.settings.trace_jump
+    ratio = (traces.drop(columns=0).max(axis=1) / traces[0]).rename("ratio")
+    runs = study.runs[study.runs["status"] == "ok"].merge(ratio.dropna(), on="run_id")
+    rise_of = {arm.config_id: rise.centre for arm, rise in zip(grid.arms, rises, strict=True)}
+    below = runs[np.log10(runs["lambda"].where(runs["lambda"] > 0)) < runs["config_id"].map(rise_of)]
+    if below.empty:
+        return None
+    arms = [(arm.label, below[below["config_id"] == arm.config_id]) for arm in grid.arms]
+    body = tuple((label, *cells(own, jump)) for label, own in [*arms, ("all", below)])
+    none = grid.none
+    note = (
+        f"Runs with a λ below the rise of their arm's curve, by the Fisher of tasks 2 and later: whether one's trace "
+        f"is more than {jump:g} times the first task's. Their numbers, and the mean of their accuracies. "
+        + (f"None: {np.nanmean(none):.2f} %. " if np.isfinite(none).any() else "")
+        + f"Such a run is held more strongly than λ {TIMES} trace of the first task says. The split is made after the "
+        "fact: it describes these runs, and is no test."
+    )
+    header = ("Arm", "runs with a large one", "accuracy, %", "runs without", "accuracy, %")
+    return Table("later", "Below the rise: the Fisher of later tasks", header, body, (note,))
+
+
+def cells(runs: pd.DataFrame, jump: float) -> tuple[str, ...]:
+    """Number and mean accuracy of the runs with a ratio above `jump`, and of the others."""
+    large = runs["ratio"] > jump
+    parts = (runs.loc[large, "accuracy"], runs.loc[~large, "accuracy"])
+    return tuple(
+        text for part in parts for text in (str(len(part)), f"{100 * part.mean():.2f}" if len(part) else NOTHING)
+    )

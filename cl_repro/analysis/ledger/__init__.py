@@ -1,0 +1,1 @@
+"""Every published number with ours beside it."""

@@ -1,0 +1,1 @@
+"""Tables as text, figures as files, and the command lines that make them."""

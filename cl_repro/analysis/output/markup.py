@@ -1,0 +1,132 @@
+"""A table of strings as Markdown, LaTeX and plain text.
+
+Cells are written once, in plain Unicode (99.12 ± 0.16, −0.03, λ); each format replaces what it cannot show. The plain
+form is pure ASCII, so that no terminal fails on it.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from cl_repro.common.errors import visible
+from cl_repro.records import verifiable, write_atomically
+from cl_repro.records.files import UNVERIFIED
+
+MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "`": r"\textasciigrave{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", MINUS: "$-$", DASH: "--", "λ": r"$\lambda$", "δ": r"$\delta$", "≤": r"$\leq$", "≥": r"$\geq$",
+    TIMES: r"$\times$", "÷": r"$\div$", "√": r"$\surd$",
+}  # fmt: skip
+ASCII = {
+    "±": "+-", MINUS: "-", DASH: "-", "λ": "lambda", "δ": "delta", "≤": "<=", "≥": ">=", TIMES: "x", "÷": ":",
+    "√": "sqrt ",
+}  # fmt: skip
+# What Markdown, with GitHub's formulas, reads as something else: an underscore at an end of a word, and a link, too.
+MARKDOWN = re.compile(r"[\\|*`<>&$~]|(?<!\w)_|_(?!\w)|(?<=\])\(")
+
+
+class Table(NamedTuple):
+    """Strings in rows; the first column holds names, the others are set to the right."""
+
+    name: str  # of the LaTeX label, e.g. accuracy
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """As in a terminal."""
+        return plain(self)
+
+    def _repr_markdown_(self) -> str:
+        """As a notebook shows it, one heading level lower than in a file."""
+        return f"#{markdown(self)}"
+
+
+def markdown(table: Table) -> str:
+    """The table with its title as heading and its notes as a list."""
+    line = "| {} |".format
+    rows = [" | ".join(_escaped(cell) for cell in row) for row in (table.header, *table.rows)]
+    rule = " | ".join(["---"] + ["---:"] * (len(table.header) - 1))
+    body = "\n".join(line(row) for row in (rows[0], rule, *rows[1:]))
+    notes = "\n".join(f"- {_escaped(note)}" for note in table.notes)
+    return "\n\n".join(part for part in (f"## {_escaped(table.title)}", body, notes) if part) + "\n"
+
+
+def latex(table: Table, study: str) -> str:
+    """A floating table of the packages booktabs and graphicx, shrunk where it is wider than the line.
+
+    Args:
+        table: what to set.
+        study: prefix of the label, `tab:<study>-<name>`.
+
+    Returns:
+        LaTeX source, everything escaped.
+    """
+    rows = [" & ".join(_replaced(cell, LATEX) for cell in row) + r" \\" for row in (table.header, *table.rows)]
+    rows = [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows]  # else the line before would read it
+    notes = [rf"\par\smallskip {{\footnotesize {_replaced(note, LATEX)}}}" for note in table.notes]
+    lines = [
+        r"\begin{table}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{_replaced(table.title, LATEX)}}}",
+        rf"\label{{tab:{study}-{table.name}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        r"\toprule",
+        rows[0],
+        r"\midrule",
+        *rows[1:],
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *notes,
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plain(table: Table) -> str:
+    """The table for a terminal: ASCII, columns aligned, title above and notes below."""
+    cells = [[_replaced(cell, ASCII) for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.header))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    notes = [_replaced(note, ASCII) for note in table.notes]
+    shown = [_replaced(table.title, ASCII), "", *lines, *([""] if notes else []), *notes]
+    return "\n".join(map(visible, shown)) + "\n"
+
+
+def write(tables: list[Table], heading: str, name: str, out: Path, folder: Path) -> list[Path]:
+    """Write the tables of one study.
+
+    Args:
+        tables: in reading order.
+        heading: the Markdown file's first line.
+        name: of the files, and of the labels in them.
+        out: folder, made if missing.
+        folder: that they are made of; where nothing says whether it is as it was written, the heading does.
+
+    Returns:
+        The paths, <name>.md and <name>.tex.
+    """
+    heading += f" ({UNVERIFIED})" if not verifiable(folder) else ""
+    md, tex = out / f"{name}.md", out / f"{name}.tex"
+    write_atomically(md, "\n".join([f"# {heading}\n", *map(markdown, tables)]).encode())
+    comment = f"% {heading}. Needs \\usepackage{{booktabs,graphicx}}.\n"
+    write_atomically(tex, "\n".join([comment, *(latex(table, name) for table in tables)]).encode())
+    return [md, tex]
+
+
+def _right(cells: list[str], widths: list[int]) -> list[str]:
+    return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
+def _escaped(text: str) -> str:
+    return MARKDOWN.sub(r"\\\g<0>", text)
+
+
+def _replaced(text: str, replacements: dict[str, str]) -> str:
+    return "".join(replacements.get(character, character) for character in text)

@@ -1,0 +1,1 @@
+"""What every room uses: errors, random numbers, devices, trees of tensors, statistics."""

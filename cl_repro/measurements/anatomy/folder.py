@@ -1,0 +1,82 @@
+"""The anatomy of the Fisher: every estimator, on every number of examples, on one and the same trained network.
+
+A cell is a seed: the engine trains the first task; then every estimate is made as a run makes it, timed, and compared
+with the exact Fisher of all examples (`passes`). The results folder is <results_dir>/anatomy_<benchmark>, if the
+command line says no other name.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from cl_repro.common import runtime
+from cl_repro.common.errors import UserError
+from cl_repro.engine import Replica
+from cl_repro.engine.replicas import healthy
+from cl_repro.measurements.anatomy.passes import NS, Subject, cells, measured
+from cl_repro.measurements.program import Bench, Program
+from cl_repro.records import Row, identity
+from cl_repro.records.schema import ANATOMY
+from cl_repro.study import compose, config, grid, study
+from cl_repro.study.grid import Arm
+from cl_repro.study.jobs import Job
+from cl_repro.study.worker import Workshop
+from cl_repro.types import Estimator, Method
+
+# In this order: `sample` is compared with `empirical`.
+ESTIMATORS = (
+    "exact", "empirical", "sample", "predicted", "batched", "importance_sample", "exact_by_score",
+    "importance_sample_by_score",
+)  # fmt: skip
+
+
+def arms_of(overrides: Sequence[str]) -> list[Arm]:
+    """One of every estimator; all have the config_id of the network, which they share."""
+    arms = ",".join(f"{{method: ewc, fisher: {name}}}" for name in ESTIMATORS)
+    # The name as an override of its own: it counts more than a study's, and less than one that is typed.
+    cfgs = compose.from_command_line(["name=anatomy_${benchmark.name}", *overrides, f"arms=[{arms}]"])
+    for cfg in cfgs:
+        config.check(cfg)
+    key = first_task_id(cfgs[0], runtime.resolve_device(cfgs[0]["device"]))
+    return [grid.make_arm(cfg)._replace(label="anatomy", config_id=key) for cfg in cfgs]
+
+
+def first_task_id(cfg: dict[str, Any], device: str) -> str:
+    """Names what the weights after the first task depend on, but for the seed."""
+    before = {key: value for key, value in identity.science(cfg).items() if key not in ("method", "fisher")}
+    return identity.digest([before, torch.device(device).type], 4)
+
+
+def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
+    """The rows of a seed."""
+    experiment, seed = bench.experiment(job.arms[0], job.device), job.chunk[0].seed
+    for at in bench.stages(job, experiment, Method(), [Replica(seed, 0.0, None)]):
+        if at.learned:
+            break
+    if not healthy(at.stack).all():
+        raise UserError(f"seeds=[{seed}]: the first task diverged, so there is no network to look at")
+    subject = Subject(experiment, at.stack, seed)
+    return measured(subject, cells({arm.cfg["fisher"]["name"]: maker(bench, arm.cfg) for arm in job.arms}, subject))
+
+
+def maker(workshop: Workshop, cfg: dict[str, Any]) -> Callable[[int | None], Estimator]:
+    """From n to the estimator of a configuration."""
+
+    def make(n: int | None) -> Estimator:
+        node = cfg["fisher"]
+        made = workshop.estimator({"fisher": {**node, "n": n} if "n" in node else node})
+        assert made is not None  # its configuration is
+        return made
+
+    return make
+
+
+def resolved(arms: list[Arm]) -> dict[str, Any]:
+    """The configuration that all estimators share, and theirs."""
+    own = ("method", "fisher", "grid", "arms", "lam")
+    shared = {key: value for key, value in study.public(arms[0].cfg).items() if key not in own}
+    return {arms[0].config_id: shared | {"estimators": [arm.cfg["fisher"] for arm in arms], "n": list(NS)}}
+
+
+PROGRAM = Program("anatomy", ANATOMY, ("config_id", "seed"), arms_of, resolved, measure, one_configuration=True)

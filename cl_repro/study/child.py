@@ -1,0 +1,53 @@
+"""A process of a pool: what it is given, and that it ends with its parent."""
+
+import os
+import threading
+import time
+from functools import cache
+from multiprocessing import parent_process
+from typing import Any
+
+from cl_repro.common import runtime
+from cl_repro.study.jobs import Job
+from cl_repro.study.worker import Workshop
+
+POOL: dict[str, Any] = {}
+
+
+def start(progress: Any, taken: Any) -> None:
+    """Prepare a process of the pool; it ends when its parent does.
+
+    Args:
+        progress: shared array [replica iterations done, task, loss].
+        taken: shared array, of each job the id of the process that took it last.
+    """
+    runtime.prepare()
+
+    def report(done: int, task: int, loss: float) -> None:
+        with progress.get_lock():
+            progress[0] += done
+            progress[1], progress[2] = task, loss
+
+    POOL.update(workshop=Workshop(report), taken=taken)
+    end_with_parent()
+
+
+@cache
+def end_with_parent() -> None:
+    """From now on this process, of a pool or of joblib, ends when its parent does: no orphan goes on computing."""
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=wait_for_end, args=(parent.pid,), daemon=True).start()
+
+
+def wait_for_end(pid: int | None) -> None:
+    """End when this process has another parent than the one that started it: `join` does not know joblib's."""
+    while os.getppid() == pid:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def compute(number: int, job: Job, wait: bool = False) -> str:
+    """`Workshop.compute` in a process of the pool, which says first that it takes the job of this number."""
+    POOL["taken"][number] = os.getpid()
+    return POOL["workshop"].compute(job, wait)

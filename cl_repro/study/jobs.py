@@ -1,0 +1,22 @@
+"""A chunk to compute."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from cl_repro.study import provenance
+from cl_repro.study.grid import Arm, Cell
+
+
+class Stopped(Exception):
+    """A chunk waits between two steps for the next launch."""
+
+
+class Job(NamedTuple):
+    """A chunk to compute, and where its rows go."""
+
+    chunk: list[Cell]
+    arms: list[Arm]
+    folder: Path
+    device: str
+    source: provenance.Source
+    deadline: float | None = None  # `time.monotonic`: nothing begins that would end later

@@ -1,0 +1,54 @@
+"""Where results come from: commit, versions, machine, command."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cl_repro import __version__
+
+FOLDERS = ("data_dir", "results_dir")
+
+
+class Source(NamedTuple):
+    """The code that runs."""
+
+    git_sha: str  # outside a checkout what CL_REPRO_COMMIT says, else the version, as v0.2.0
+    dirty: bool  # tracked files outside results/ differ from the commit
+
+
+def source() -> Source:
+    """The commit of this code: from git, else from $CL_REPRO_COMMIT; else its version, as of a wheel."""
+    here = Path(__file__).resolve().parents[1]
+    try:
+        inside = git(here, "rev-parse", "--show-toplevel")
+        if Path(inside) != here.parent:
+            raise FileNotFoundError
+        sha = git(here, "rev-parse", "HEAD")
+        # results/ changes while a study runs
+        dirty = bool(git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"))
+        return Source(sha, dirty)
+    except (OSError, subprocess.CalledProcessError):
+        return Source(os.environ.get("CL_REPRO_COMMIT", f"v{__version__}"), dirty=False)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Output of a git command."""
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def command(overrides: Sequence[str], program: str = "-m cl_repro") -> str:
+    """The command line of one job, as one would type it (a launcher may start its process in another way).
+
+    Without the folders of this machine, which change no result.
+    """
+    named = [text for text in overrides if text.lstrip("+").partition("=")[0] not in FOLDERS]
+    return shlex.join(["python", *shlex.split(program), *named])

@@ -1,0 +1,307 @@
+r"""`python -m cl_repro translate`: the lambda that gives the same penalty in another code base's EWC. No torch.
+
+After one task every code base adds to the loss
+
+    lam c k sum_U g_U^2 (theta - theta*)^2
+
+with g_U the gradient of an example or of the mean loss of a mini-batch, c a number (the half), and k of the task's N
+examples, the batch size b, M = ceil(N/b) or m = floor(N/b) batches and E epochs. Where two code bases sum the same
+squares, lam_to = lam_from (c k)_from / (c k)_to is exact; where they do not, it is one of scale, or there is none.
+What each of them computes, and where that was read: `cl_repro.importance.compat`.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cl_repro.common.errors import Parser, UserError
+from cl_repro.study.rules import is_number
+
+Powers = dict[str, int]  # of the quantities in OPTIONS
+OPTIONS = {"N": ("examples",), "N-1": ("examples",), "b": ("batch",), "E": ("epochs",)} | dict.fromkeys(
+    ("M", "M-1", "m"), ("examples", "batch")
+)
+"""Quantity -> options that say how much it is."""
+HALF = Fraction(1, 2)
+
+
+class CodeBase(NamedTuple):
+    """The penalty of a code base's EWC after one task."""
+
+    labels: str  # whose log-likelihood is differentiated: all | true | predicted
+    unit: str  # whose gradient is squared: example | batch
+    c: Fraction
+    k: Powers
+    tasks: str  # what becomes of it with several tasks
+    here: str  # the same with our estimators: overrides, but for lam
+    gamma: Fraction = Fraction(1)  # of `here`
+    last: str = ""  # what it does with a last, smaller batch
+    likelihood: bool = False  # examples are weighted by p(y|x), as well
+    clip: float | None = None
+
+
+FULL, SIZE, OUT = "counts it as full", "counts it by its size", "leaves it out"
+ADDED, EACH, MIXED = "one penalty, F added up, older ones times gamma", "a penalty for each", "one penalty, F averaged"
+CODE_BASES = {
+    "ours": CodeBase("all", "example", HALF, {"N": -1}, ADDED, "method=ewc fisher=exact"),
+    "ours/empirical": CodeBase("true", "example", HALF, {"N": -1}, ADDED, "method=ewc fisher=empirical"),
+    "ours/predicted": CodeBase("predicted", "example", HALF, {"N": -1}, ADDED, "method=ewc fisher=predicted"),
+    "ours/batched": CodeBase("true", "batch", HALF, {"M": -1}, ADDED, "method=ewc fisher=batched", last=FULL),
+    "reference": CodeBase("all", "example", HALF, {"N-1": -1}, ADDED, "method=ewc fisher=compat/reference"),
+    "reference/batched": CodeBase(
+        "true", "batch", HALF, {"M-1": -1}, ADDED, "method=ewc fisher=batched fisher.normalisation=reference",
+        last=FULL,
+    ),
+    "avalanche": CodeBase(
+        "true", "batch", Fraction(1), {"M": -1}, EACH, "method=ewc_offline fisher=compat/avalanche", last=FULL
+    ),
+    "capymoa": CodeBase(
+        "true", "batch", HALF, {"M": -1}, ADDED, "method=ewc fisher=compat/capymoa", last=FULL
+    ),
+    "clarena": CodeBase(
+        "true", "batch", HALF, {"b": 1, "N": -1, "E": -1}, EACH, "method=ewc_offline fisher=compat/clarena", last=SIZE
+    ),
+    "ewc_pytorch": CodeBase(
+        "predicted", "example", Fraction(1), {"N": -1}, "200 examples of all tasks, anchored anew every epoch",
+        "method=ewc fisher=compat/ewc_pytorch",
+    ),
+    "facil": CodeBase(
+        "predicted", "batch", HALF / 2, {"m": -1}, MIXED,
+        "method=ewc method.gamma=0.5 fisher=compat/facil", gamma=HALF, last=OUT,
+    ),
+    "gt_ripl": CodeBase(
+        "predicted", "batch", Fraction(1), {"b": 1, "M": -1}, EACH, "method=ewc_offline fisher=compat/gt_ripl",
+        last=SIZE,
+    ),
+    "gt_ripl/mnist": CodeBase(
+        "predicted", "example", Fraction(1), {"N": -1}, EACH, "method=ewc_offline fisher=predicted"
+    ),
+    "laplace_torch": CodeBase("all", "example", HALF, {}, ADDED, "method=ewc fisher=compat/laplace_torch"),
+    "libcontinual": CodeBase(
+        "true", "batch", HALF, {"M": -1}, MIXED, "method=ewc fisher=compat/libcontinual",
+        last=FULL, clip=1e-4,
+    ),
+    "mammoth": CodeBase(
+        "true", "example", Fraction(1), {"b": -1, "M": -1}, ADDED, "method=ewc fisher=compat/mammoth", likelihood=True
+    ),
+    "pycil": CodeBase(
+        "true", "batch", HALF, {"M": -1}, MIXED, "method=ewc fisher=compat/pycil",
+        last=FULL, clip=1e-4,
+    ),
+}  # fmt: skip
+"""facil: a half for the penalty, and another as the new F is mixed with nothing."""
+
+
+class Sizes(NamedTuple):
+    """Sizes of the task whose F is measured; None: not told."""
+
+    examples: int | None = None
+    batch: int | None = None
+    epochs: int | None = None
+
+
+class Translation(NamedTuple):
+    """A lambda in another code base."""
+
+    lam: float
+    formula: str  # lam_to = lam_from ...
+    because: tuple[str, ...]  # why it is not exact; empty if it is
+
+
+def translate(source: str, target: str, lam: float, sizes: Sizes) -> Translation:
+    """The lambda of `target` whose penalty after one task is that of `source` with `lam`.
+
+    Args:
+        source: of CODE_BASES.
+        target: of CODE_BASES.
+        lam: of the source.
+        sizes: what is known; only what matters is needed.
+
+    Returns:
+        The lambda, and whether it is exact.
+
+    Raises:
+        UserError: unknown names, bad or missing numbers, or labels that no constant translates.
+    """
+    a, b = of(source, "from"), of(target, "to")
+    if not (is_number(lam) and lam >= 0):
+        raise UserError(f"--lam={lam:g}: must be a finite number of at least 0")
+    if a.labels != b.labels:
+        raise UserError(
+            f"--from={source} --to={target}: no constant translates gradients of {WORDS[a.labels]} into those of "
+            f"{WORDS[b.labels]}; grid=window places lambda by the trace of either"
+        )
+    constant, powers = ratio(a, b)
+    given = known(source, target, powers, sizes)
+    because = reasons(source, target, sizes)
+    value = lam * float(constant) * math.prod(given[name] ** power for name, power in powers.items())
+    return Translation(value, f"lam_{target} = {written(f'lam_{source}', constant, powers)}", because)
+
+
+WORDS = {"all": "all labels", "true": "the data's label", "predicted": "the predicted label"}
+
+
+def of(name: str, option: str) -> CodeBase:
+    """A code base by its name."""
+    if name not in CODE_BASES:
+        raise UserError(f"--{option}={name}: must be one of {', '.join(CODE_BASES)}")
+    return CODE_BASES[name]
+
+
+def ratio(a: CodeBase, b: CodeBase) -> tuple[Fraction, Powers]:
+    """(c k) of a over that of b, with sum_B g_B^2 = b^-2 sum_n g_n^2 where only one of them has batches."""
+    powers = {name: a.k.get(name, 0) - b.k.get(name, 0) for name in OPTIONS}
+    powers["b"] += 2 * ((b.unit == "batch") - (a.unit == "batch"))
+    return a.c / b.c, {name: power for name, power in powers.items() if power}
+
+
+def known(source: str, target: str, powers: Powers, sizes: Sizes) -> dict[str, int]:
+    """How much the quantities of a formula are.
+
+    Raises:
+        UserError: naming the options that are missing, or one that is out of range.
+    """
+    for option, value in sizes._asdict().items():
+        if value is not None and value < 1:
+            raise UserError(f"--{option}={value}: must be at least 1")
+    needed = [option for option in Sizes._fields if any(option in OPTIONS[name] for name in powers)]
+    if missing := [f"--{option}" for option in needed if getattr(sizes, option) is None]:
+        raise UserError(f"--from={source} --to={target}: needs {', '.join(missing)}")
+    n, b = sizes.examples or 1, sizes.batch or 1
+    values = {"N": n, "N-1": n - 1, "b": b, "E": sizes.epochs or 1, "M": -(-n // b), "M-1": -(-n // b) - 1, "m": n // b}
+    for name in powers:
+        if values[name] < 1:
+            raise UserError(
+                f"--examples={n}" + (f" --batch={b}" if "M" in name or name == "m" else "") + f": divides by {name} = 0"
+            )
+    return values
+
+
+def reasons(source: str, target: str, sizes: Sizes) -> tuple[str, ...]:
+    """Why a translation between equal labels is not exact."""
+    a, b = CODE_BASES[source], CODE_BASES[target]
+    found = []
+    if a.unit != b.unit:
+        batches, examples = (source, target) if a.unit == "batch" else (target, source)
+        found.append(f"{batches} squares gradients of batches, {examples} of examples: b times more if uncorrelated")
+        if a.labels == "predicted":
+            found[-1] += ", up to as much if alike, as those towards predicted labels are"
+    if a.likelihood != b.likelihood:
+        weighs = source if a.likelihood else target
+        found.append(f"{weighs} weighs each example by p(y|x), at most 1: its F is smaller")
+    n, size = sizes.examples, sizes.batch
+    if a.unit == b.unit == "batch" and a.last != b.last and n and size and n % size:
+        found.append(f"the last batch has {n % size} of {size} examples: {source} {a.last}, {target} {b.last}")
+    found += [
+        f"{name} clips F at {CODE_BASES[name].clip:g}"
+        for name in dict.fromkeys((source, target))
+        if CODE_BASES[name].clip
+    ]
+    return () if source == target else tuple(found)
+
+
+def written(start: str, constant: Fraction, powers: Powers) -> str:
+    """The product, readable: lam * M / (2 b)."""
+    above = [bracketed(name, power) for name, power in powers.items() if power > 0]
+    below = [bracketed(name, -power) for name, power in powers.items() if power < 0]
+    above = [str(constant.numerator)] * (constant.numerator != 1) + above
+    below = [str(constant.denominator)] * (constant.denominator != 1) + below
+    text = " * ".join([start, *above])
+    return f"{text} / ({' '.join(below)})" if len(below) > 1 else " / ".join([text, *below])
+
+
+def bracketed(name: str, power: int) -> str:
+    """A quantity with its exponent."""
+    return (f"({name})" if "-" in name else name) + (f"^{power}" if power != 1 else "")
+
+
+def ours(name: str) -> tuple[Fraction, Powers]:
+    """What a code base's lambda is multiplied by to be that of its `here`, whose penalty is (lam/2) gamma F."""
+    base = CODE_BASES[name]
+    return 2 * base.c / base.gamma, {"E": base.k["E"]} if "E" in base.k else {}
+
+
+def here(name: str, lam: float | None = None, epochs: int | None = None) -> str:
+    """The overrides that give a code base's penalty with our estimators, with numbers where they are known."""
+    constant, powers = ours(name)
+    if lam is None or (powers and not epochs):
+        return f"{CODE_BASES[name].here} lam={written('lam', constant, powers).replace(' ', '')}"
+    value = lam * float(constant) * math.prod((epochs or 1) ** power for power in powers.values())
+    return f"{CODE_BASES[name].here} lam={value:.6g}"
+
+
+def print_one(source: str, target: str, lam: float, sizes: Sizes) -> None:
+    """A lambda, what it rests on, and how to have the source's penalty here."""
+    found = translate(source, target, lam, sizes)
+    print(f"{source} lam={lam:g} {'is about' if found.because else 'is'} {target} lam={found.lam:.6g}")
+    print(f"  {found.formula}")
+    print("  exact, of one earlier task" if not found.because else "  of scale only:")
+    for text in found.because:
+        print(f"    {text}")
+    if CODE_BASES[source].tasks != CODE_BASES[target].tasks:
+        print(f"  several tasks differ: {source}: {CODE_BASES[source].tasks}; {target}: {CODE_BASES[target].tasks}")
+    print(f"  {source} here: {here(source, lam, sizes.epochs)}")
+
+
+def print_table(source: str | None, lam: float | None, sizes: Sizes) -> None:
+    """All code bases, and what a lambda of one of them is in the others, if asked for."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("code base", "labels", "squares of", "penalty after a task", "several tasks", "here"):
+        table.add_column(header)
+    if source is not None and lam is not None:
+        of(source, "from")
+        table.add_column(f"{source} lam={lam:g} is", justify="right")
+    for name, base in CODE_BASES.items():
+        squares = "(p(y|x) g^2)" if base.likelihood else "g^2"
+        penalty = f"{written('lam', base.c, base.k)} * sum {squares}" + (f", F <= {base.clip:g}" if base.clip else "")
+        row = [name, base.labels, base.unit, penalty, base.tasks, here(name)]
+        if source is not None and lam is not None:
+            row.append(cell(source, name, lam, sizes))
+        table.add_row(*row)
+    console = Console()
+    console.width = max(console.width, 200)  # a row is a line
+    console.print(table)
+
+
+def cell(source: str, target: str, lam: float, sizes: Sizes) -> str:
+    """A lambda of the table: with ~ where it is of scale only, - where there is none."""
+    if CODE_BASES[source].labels != CODE_BASES[target].labels:
+        return "-"
+    found = translate(source, target, lam, sizes)
+    return f"{'~' * bool(found.because)}{found.lam:.6g}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m cl_repro translate --from avalanche --to pycil --lam 100`.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        UserError: as `translate`.
+    """
+    parser = Parser(
+        prog="cl-repro translate", description="Lambda in the EWC of another code base.", allow_abbrev=False
+    )
+    parser.add_argument("--from", dest="source", metavar="CODE_BASE", help=", ".join(CODE_BASES))
+    parser.add_argument("--to", dest="target", metavar="CODE_BASE")
+    parser.add_argument("--lam", type=float, help="of --from")
+    parser.add_argument("--examples", type=int, metavar="N", help="of a task, that the Fisher is measured on")
+    parser.add_argument("--batch", type=int, metavar="B", help="examples of a mini-batch, as in training")
+    parser.add_argument("--epochs", type=int, metavar="E", help="of a task's training")
+    parser.add_argument("--table", action="store_true", help="what every code base computes")
+    given = parser.parse_args(arguments)
+    sizes = Sizes(given.examples, given.batch, given.epochs)
+    if given.table:
+        print_table(given.source, given.lam, sizes)
+        return
+    if missing := [
+        f"--{o}" for o, v in (("from", given.source), ("to", given.target), ("lam", given.lam)) if v is None
+    ]:
+        raise UserError(f"translate: needs {', '.join(missing)}, or --table")
+    print_one(given.source, given.target, given.lam, sizes)

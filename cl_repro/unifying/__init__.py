@@ -1,9 +1,0 @@
-"""One run of Synaptic Intelligence, and every other importance measured beside it.
-
-Named for Benzing (2022), *Unifying importance based regularisation methods for continual learning*, whose figures
-are made of it.
-"""
-
-from cl_repro.unifying.folder import PROGRAM
-
-__all__ = ["PROGRAM"]
