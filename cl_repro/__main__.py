@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from cl_repro.common import errors
 from cl_repro.common.errors import UserError
 from cl_repro.records import LAUNCH, check_place
-from cl_repro.study import child, sweep
+from cl_repro.study import sweep
 from cl_repro.study.compose import (
     ConfigurationError,
     arms_of,
@@ -62,7 +62,7 @@ def run(cfg: DictConfig) -> None:
     # Not the overrides: a file can write `hydra.overrides.task` and `hydra.sweeper.params`, too.
     arms = permitted(arms_of(cfg, overrides, str(HydraConfig.get().job.config_name)), typed())
     from cl_repro.common import runtime  # noqa: PLC0415 - slow, as torch is, and not needed above
-    from cl_repro.study import provenance, study  # noqa: PLC0415 - slow, as torch is, and not needed above
+    from cl_repro.study import child, provenance, study  # noqa: PLC0415
 
     child.end_with_parent()
     runtime.prepare()
@@ -147,7 +147,8 @@ def main() -> None:
             if sys.argv[1:2] in (["status"], ["plan"]):
                 beside_hydra(sys.argv[1], sys.argv[2:])
             elif sys.argv[1:2] in (["translate"], ["export"]):
-                import_module(f"cl_repro.{sys.argv[1]}").main(sys.argv[2:])
+                home = {"translate": "cl_repro.study.translate", "export": "cl_repro.export"}[sys.argv[1]]
+                import_module(home).main(sys.argv[2:])
             else:
                 try:
                     application()

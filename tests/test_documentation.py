@@ -168,7 +168,7 @@ def public() -> list[tuple[str, Any]]:
 
 
 def test_the_api_page_has_the_facade_and_the_importances() -> None:
-    assert {f"cl_repro{part}" for part in ("", ".importance", ".weights", ".types")} == set(MODULES)
+    assert {f"cl_repro{part}" for part in ("", ".importance", ".study.weights", ".types")} == set(MODULES)
     names = {name for name, _ in public()}
     assert {"cl_repro.importance.diagonal_fisher", "cl_repro.importance.quadratic_penalty"} <= names
     assert {"cl_repro.run", "cl_repro.read_folder", "cl_repro.diagonal_fisher"} <= names

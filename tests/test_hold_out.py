@@ -11,7 +11,7 @@ from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.common.errors import UserError
 from cl_repro.engine import batches, boundary
 from cl_repro.engine.stack import start
-from cl_repro.study import grid, study, worker
+from cl_repro.study import grid, provenance, study, worker
 from cl_repro.study.jobs import Job
 from cl_repro.types import Benchmark
 
@@ -66,7 +66,7 @@ def test_validation_accuracy_is_of_the_held_out_rows(whole: Benchmark) -> None:
 def test_rows_of_both_splits_are_recorded(tmp_path: Path) -> None:
     cut = ["iterations=2", "seeds=[1]", "grid.lambdas=[10.0]", "val_fraction=0.1", f"results_dir={tmp_path}"]
     planned = study.plan(cli.arms("study=split_digits_fisher", "arms=[{method: ewc}]", *cut))
-    source = worker.provenance.Source("unknown", dirty=False)
+    source = provenance.Source("unknown", dirty=False)
     job = Job(planned.chunks[0], planned.arms, tmp_path, "cpu", source)
     rows = worker.Workshop(lambda *_: None).rows(job)["accuracy.csv"]
     assert [row["split"] for row in rows] == ["test"] * 30 + ["val"] * 30

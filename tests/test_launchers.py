@@ -1,6 +1,7 @@
 """Sweeps as a user launches them: joblib and submitit for real, SLURM against commands that stand in for it."""
 
 import csv
+import multiprocessing
 import os
 import re
 import signal
@@ -232,8 +233,8 @@ def test_workers_auto_are_the_cores_of_the_job(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_processes_of_a_pool_take_one_cuda_device_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    counter, taken = study.multiprocessing.get_context("spawn").Value("i", 0), []
-    monkeypatch.setattr(study.worker, "start", lambda progress, jobs: None)
+    counter, taken = multiprocessing.get_context("spawn").Value("i", 0), []
+    monkeypatch.setattr(pool.child, "start", lambda progress, jobs: None)
     monkeypatch.setattr(study.runtime, "cuda_devices", lambda: 2)
     monkeypatch.setattr(study.torch.cuda, "set_device", taken.append)
     for _ in range(3):

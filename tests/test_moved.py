@@ -6,10 +6,13 @@ import cli
 import pytest
 import torch
 
-from cl_repro import checkpoint, grid, moved
-from cl_repro.analysis.conditions import flat
-from cl_repro.config import build, check
+from cl_repro.analysis.data.conditions import flat
+from cl_repro.common import moved
+from cl_repro.engine import checkpoint
 from cl_repro.methods import ewc
+from cl_repro.study import grid
+from cl_repro.study.config import check
+from cl_repro.study.factories import build
 
 MOVES = {
     "a.memory": "a.replay.memory",  # a module
@@ -58,6 +61,7 @@ def test_a_configuration_with_an_old_name_is_the_same_run_and_builds_the_same(
     (given,) = cli.arms("method=replay", f"method.{key}={old}")
     of_old_code = grid.make_arm(given).config_id
     assert of_old_code != as_it_was
+    committed = dict(moved.MOVED)
     for module in ("cl_repro.methods", "cl_repro.memory"):
         monkeypatch.setitem(moved.MOVED, module.replace("cl_repro", "cl_repro.of_before"), module)
     check(given)
@@ -67,7 +71,7 @@ def test_a_configuration_with_an_old_name_is_the_same_run_and_builds_the_same(
     assert flat("method", given["method"])[place] == flat("method", today["method"])[place] == old
     assert len({grid.make_arm(cfg).config_id for cfg in (given, today)}) == 1
 
-    monkeypatch.setattr(moved, "MOVED", {old: before})
+    monkeypatch.setattr(moved, "MOVED", {**committed, old: before})
     assert {grid.make_arm(cfg).config_id for cfg in (given, today)} == {of_old_code}
 
 

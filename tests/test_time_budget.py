@@ -23,7 +23,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(study, "time", made)
+    for module in (study, pool):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
