@@ -5,9 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from cl_repro.common import runtime
-from cl_repro.common.errors import Parser, UserError, entry_point
-from cl_repro.measurements.bench import (
+from benches import (
     checkpoints,
     convolution,
     cuda,
@@ -26,7 +24,9 @@ from cl_repro.measurements.bench import (
     unifying,
     whole_study,
 )
-from cl_repro.measurements.bench.measure import Setting
+from benches.measure import Setting
+from cl_repro.common import runtime
+from cl_repro.common.errors import Parser, UserError, entry_point
 from cl_repro.records import check_place
 
 GROUPS = {

@@ -11,12 +11,7 @@ from cli import arms
 from made_experiments import digits, made_experiment, thinned
 from made_trees import error, random_tree
 
-from cl_repro.common import tree
-from cl_repro.engine import stack
-from cl_repro.engine.lifecycle import begin
-from cl_repro.engine.training import follow
-from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench import (
+from benches import (
     checkpoints,
     cuda,
     memory,
@@ -27,7 +22,12 @@ from cl_repro.measurements.bench import (
     whole_study,
     workloads,
 )
-from cl_repro.measurements.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
+from benches.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
+from cl_repro.common import tree
+from cl_repro.engine import stack
+from cl_repro.engine.lifecycle import begin
+from cl_repro.engine.training import follow
+from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import State, ewc
 from cl_repro.models.slim_resnet18 import slim_resnet18

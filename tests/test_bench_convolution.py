@@ -7,13 +7,13 @@ import torch
 from made_trees import error
 from torch import nn
 
+from benches import convolution, importance_sampling
+from benches.measure import Setting, verdict
+from benches.modules import ConvNet, SlimResNet18
+from benches.workloads import random_data
 from cl_repro.common import rng
 from cl_repro.importance import diagonal_fisher
 from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench import convolution, importance_sampling
-from cl_repro.measurements.bench.measure import Setting, verdict
-from cl_repro.measurements.bench.modules import ConvNet, SlimResNet18
-from cl_repro.measurements.bench.workloads import random_data
 from cl_repro.models.convnet import convnet
 from cl_repro.models.slim_resnet18 import slim_resnet18
 

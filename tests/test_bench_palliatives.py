@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from made_experiments import made_experiment
 
-from cl_repro.measurements.bench import palliatives
-from cl_repro.measurements.bench.measure import Setting
-from cl_repro.measurements.bench.workloads import all_steps
+from benches import palliatives
+from benches.measure import Setting
+from benches.workloads import all_steps
 from cl_repro.methods.baselines import finetune
 
 NAMES = list(palliatives.METHODS)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cl_repro.measurements.bench import peers
-from cl_repro.measurements.bench.measure import Setting, verdict
+from benches import peers
+from benches.measure import Setting, verdict
 
 SMALL = {
     "small MLP": peers.Network(partial(peers.mlp, [6, 5, peers.CLASSES]), (6,), 9),

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from made_experiments import made_experiment
 
-from cl_repro.measurements.bench import projection
-from cl_repro.measurements.bench.measure import Setting
-from cl_repro.measurements.bench.workloads import all_steps
+from benches import projection
+from benches.measure import Setting
+from benches.workloads import all_steps
 from cl_repro.methods import gpm
 
 

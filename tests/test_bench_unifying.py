@@ -7,12 +7,12 @@ import torch
 from made_experiments import digits, made_experiment, thinned
 from made_trees import error, same
 
+from benches import unifying
+from benches.measure import Setting, interleave, verdict
+from benches.workloads import all_steps
 from cl_repro.benchmarks import scenarios
 from cl_repro.engine import Experiment
 from cl_repro.engine.stack import lower
-from cl_repro.measurements.bench import unifying
-from cl_repro.measurements.bench.measure import Setting, interleave, verdict
-from cl_repro.measurements.bench.workloads import all_steps
 from cl_repro.types import Tree
 
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benches.modules import ConvNet, SlimResNet18
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
 from cl_repro.engine import boundary
 from cl_repro.importance import fisher
-from cl_repro.measurements.bench.modules import ConvNet, SlimResNet18
 from cl_repro.models import layers
 from cl_repro.models.convnet import convnet
 from cl_repro.models.layers import convolution, linear, no_tap

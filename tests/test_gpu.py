@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benches import workloads
 from cl_repro import engine
 from cl_repro.common import rng, runtime, tree
 from cl_repro.engine import Experiment, Progress, Replica, checkpoint, graphs
@@ -22,7 +23,6 @@ from cl_repro.engine.boundary import estimate
 from cl_repro.importance import diagonal_fisher, fisher
 from cl_repro.importance.batched import batched
 from cl_repro.measurements import anatomy, idea, program, unifying
-from cl_repro.measurements.bench import workloads
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ogd import ogd
 from cl_repro.methods.synaptic_intelligence import si

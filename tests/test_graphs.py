@@ -8,10 +8,10 @@ import torch
 from made_experiments import digits, first_tasks, made_experiment, run
 from made_trees import same
 
+from benches import workloads
 from cl_repro.engine import Epochs, Experiment, Replica, graphs
 from cl_repro.engine.optim import AdamTF
 from cl_repro.importance import fisher
-from cl_repro.measurements.bench import workloads
 from cl_repro.memory import reservoir
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der

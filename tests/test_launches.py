@@ -12,11 +12,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benches import workloads
 from cl_repro.common import tree
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.training import REPORT_EVERY, follow
 from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench import workloads
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.sos import sos

@@ -9,6 +9,7 @@ import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import error, same
 
+from benches import workloads
 from cl_repro.benchmarks import scenarios
 from cl_repro.common import rng, runtime
 from cl_repro.common.errors import UserError
@@ -16,7 +17,6 @@ from cl_repro.engine import Experiment, Replica, batches, lifecycle
 from cl_repro.engine.course import Course
 from cl_repro.engine.stack import gathered, start
 from cl_repro.importance import fisher
-from cl_repro.measurements.bench import workloads
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.models.convnet import convnet

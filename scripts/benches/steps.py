@@ -5,13 +5,13 @@ from functools import partial
 
 import torch
 
+from benches import reference
+from benches.measure import Row, Setting, interleave, speedup, timed
+from benches.workloads import SEED, all_steps, mnist, mnist_experiment, second_task
 from cl_repro.common import tree
 from cl_repro.engine import Replica
 from cl_repro.engine.course import Course
 from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench import reference
-from cl_repro.measurements.bench.measure import Row, Setting, interleave, speedup, timed
-from cl_repro.measurements.bench.workloads import SEED, all_steps, mnist, mnist_experiment, second_task
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.types import Method

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benches.convolution import NO_BACKPACK, backpack_pass
+from benches.measure import AT_LEAST, Row, Setting, cost, interleave, missing, speedup, timed
+from benches.reference import MLP
+from benches.workloads import SEED, all_steps, first_task, mnist, mnist_experiment
 from cl_repro.engine.boundary import estimate
 from cl_repro.importance import diagonal_fisher, fisher
 from cl_repro.importance.by_score import by_score
 from cl_repro.importance.importance_sample import importance_sample
-from cl_repro.measurements.bench.convolution import NO_BACKPACK, backpack_pass
-from cl_repro.measurements.bench.measure import AT_LEAST, Row, Setting, cost, interleave, missing, speedup, timed
-from cl_repro.measurements.bench.reference import MLP
-from cl_repro.measurements.bench.workloads import SEED, all_steps, first_task, mnist, mnist_experiment
 from cl_repro.types import Benchmark, Curriculum, Task
 
 N, CHOSEN = 12_000, 500

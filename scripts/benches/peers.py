@@ -16,10 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
-from cl_repro.common import runtime
-from cl_repro.importance import diagonal_fisher
-from cl_repro.measurements.bench.measure import (
+from benches.measure import (
     AT_LEAST,
     AT_MOST,
     Row,
@@ -30,8 +27,11 @@ from cl_repro.measurements.bench.measure import (
     speedup,
     timed,
 )
-from cl_repro.measurements.bench.modules import ConvNet, SlimResNet18
-from cl_repro.measurements.bench.workloads import SEED
+from benches.modules import ConvNet, SlimResNet18
+from benches.workloads import SEED
+from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
+from cl_repro.common import runtime
+from cl_repro.importance import diagonal_fisher
 
 CLASSES = 10
 AT_A_TIME = 64  # examples of a pass of another library; ours chooses itself
@@ -250,7 +250,7 @@ def made(name: str, who: str, n: int | None = None) -> Pass:
 
 def added(name: str, who: str) -> int:
     """Bytes that one pass adds to the peak of a new process."""
-    command = [sys.executable, "-m", "cl_repro.measurements.bench.peers", name, who]
+    command = [sys.executable, "-m", "benches.peers", name, who]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 

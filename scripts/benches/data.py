@@ -4,10 +4,10 @@ from functools import partial
 
 from torch import Tensor
 
+from benches import reference
+from benches.measure import Row, Setting, interleave, speedup, timed
+from benches.workloads import SEED, mnist
 from cl_repro.common import rng
-from cl_repro.measurements.bench import reference
-from cl_repro.measurements.bench.measure import Row, Setting, interleave, speedup, timed
-from cl_repro.measurements.bench.workloads import SEED, mnist
 from cl_repro.types import Benchmark, Task
 
 BATCH, BATCHES = 128, 40  # a round

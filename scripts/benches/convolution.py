@@ -11,11 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from cl_repro.common import runtime
-from cl_repro.engine.boundary import estimate
-from cl_repro.engine.course import Course
-from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench.measure import (
+from benches.measure import (
     AT_LEAST,
     AT_MOST,
     Row,
@@ -26,8 +22,12 @@ from cl_repro.measurements.bench.measure import (
     speedup,
     timed,
 )
-from cl_repro.measurements.bench.modules import ConvNet, SlimResNet18
-from cl_repro.measurements.bench.workloads import SEED, all_steps, experiment, first_task, random_data
+from benches.modules import ConvNet, SlimResNet18
+from benches.workloads import SEED, all_steps, experiment, first_task, random_data
+from cl_repro.common import runtime
+from cl_repro.engine.boundary import estimate
+from cl_repro.engine.course import Course
+from cl_repro.importance.fisher import exact
 from cl_repro.models.convnet import convnet
 from cl_repro.models.slim_resnet18 import slim_resnet18
 from cl_repro.types import Net
@@ -162,7 +162,7 @@ def memory_row() -> Row:
 
 def peak_of_pass(rows_per_pass: int) -> int:
     """Bytes: the peak of a new process that makes one pass over 2 x `LARGE` examples."""
-    command = [sys.executable, "-m", "cl_repro.measurements.bench.convolution", str(rows_per_pass)]
+    command = [sys.executable, "-m", "benches.convolution", str(rows_per_pass)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -235,7 +235,7 @@ def seconds_on(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m cl_repro.measurements.bench.convolution ROWS`: the peak of one pass, for `peak_of_pass`."""
+    """`python -m benches.convolution ROWS`: the peak of one pass, for `peak_of_pass`."""
     print(one_pass(int(arguments[0])))
 
 

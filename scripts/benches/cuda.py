@@ -7,13 +7,7 @@ from typing import Any
 
 import torch
 
-from cl_repro.common import runtime
-from cl_repro.common.runtime import clock, hardware, tf32
-from cl_repro.engine import Experiment, Replica, Trunk, run
-from cl_repro.engine.boundary import estimate
-from cl_repro.importance.batched import batched
-from cl_repro.importance.fisher import empirical, exact, sample
-from cl_repro.measurements.bench.measure import (
+from benches.measure import (
     AT_LEAST,
     AT_MOST,
     Row,
@@ -24,7 +18,7 @@ from cl_repro.measurements.bench.measure import (
     speedup,
     timed,
 )
-from cl_repro.measurements.bench.workloads import (
+from benches.workloads import (
     LAMBDAS,
     SEED,
     all_steps,
@@ -34,6 +28,12 @@ from cl_repro.measurements.bench.workloads import (
     random_data,
     second_task,
 )
+from cl_repro.common import runtime
+from cl_repro.common.runtime import clock, hardware, tf32
+from cl_repro.engine import Experiment, Replica, Trunk, run
+from cl_repro.engine.boundary import estimate
+from cl_repro.importance.batched import batched
+from cl_repro.importance.fisher import empirical, exact, sample
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.models.slim_resnet18 import slim_resnet18

@@ -12,13 +12,13 @@ from statistics import median
 import torch
 from torch.utils._pytree import tree_leaves
 
+from benches.measure import Row, Setting, cost
+from benches.stacked import study_replicas
+from benches.workloads import SEED, digits_experiment, experiment, random_data
 from cl_repro import engine
 from cl_repro.engine import checkpoint
 from cl_repro.engine.storage import size
 from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench.measure import Row, Setting, cost
-from cl_repro.measurements.bench.stacked import study_replicas
-from cl_repro.measurements.bench.workloads import SEED, digits_experiment, experiment, random_data
 from cl_repro.methods.ewc import ewc
 from cl_repro.models.slim_resnet18 import slim_resnet18
 from cl_repro.records import write_atomically

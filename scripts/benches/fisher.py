@@ -2,11 +2,11 @@
 
 from functools import partial
 
+from benches.measure import Row, Setting, cost, interleave, speedup, timed
+from benches.reference import importance_loop
+from benches.workloads import SEED, all_steps, first_task, mnist, mnist_experiment
 from cl_repro.engine.boundary import estimate
 from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench.measure import Row, Setting, cost, interleave, speedup, timed
-from cl_repro.measurements.bench.reference import importance_loop
-from cl_repro.measurements.bench.workloads import SEED, all_steps, first_task, mnist, mnist_experiment
 
 EXAMPLES = 200  # of the one-sample loop, per round
 TASK = 2000  # iterations

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from benches.measure import AT_MOST, Row, Setting, cost, interleave
+from benches.sweep import processor_of_children
 from cl_repro.common.runtime import clock
-from cl_repro.measurements.bench.measure import AT_MOST, Row, Setting, cost, interleave
-from cl_repro.measurements.bench.sweep import processor_of_children
 from cl_repro.records import Store, to_csv
 from cl_repro.records.identity import SCHEMA_VERSION
 from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, STUDY, TEXT

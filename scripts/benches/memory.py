@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from benches.measure import Row, Setting, cost
+from benches.workloads import LAMBDAS, SEED, experiment, random_data
 from cl_repro.engine import Replica, run
 from cl_repro.importance.fisher import exact
-from cl_repro.measurements.bench.measure import Row, Setting, cost
-from cl_repro.measurements.bench.workloads import LAMBDAS, SEED, experiment, random_data
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline

@@ -8,15 +8,15 @@ every configuration, one example at a time where the estimator says so, and is n
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from benches import reference
+from benches.measure import Row, Setting, interleave, timed
+from benches.steps import METHODS, candidates, replica
+from benches.workloads import SEED, mnist, mnist_experiment, second_task
 from cl_repro.engine.batches import batches
 from cl_repro.engine.boundary import estimate, evaluate
 from cl_repro.engine.course import Course
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
-from cl_repro.measurements.bench import reference
-from cl_repro.measurements.bench.measure import Row, Setting, interleave, timed
-from cl_repro.measurements.bench.steps import METHODS, candidates, replica
-from cl_repro.measurements.bench.workloads import SEED, mnist, mnist_experiment, second_task
 
 LAMBDAS, TASKS, ITERATIONS, N, EXAMPLES = 14, 5, 2000, 12_000, 50
 PASSES = {

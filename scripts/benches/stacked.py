@@ -4,14 +4,14 @@ from functools import partial
 
 import torch
 
+from benches import reference
+from benches.measure import Row, Setting, interleave, speedup, timed
+from benches.workloads import LAMBDAS, SEED, digits_experiment
 from cl_repro.common.tree import zeros_like
 from cl_repro.engine import Experiment, Replica, run
 from cl_repro.engine.batches import Batches, batches
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
-from cl_repro.measurements.bench import reference
-from cl_repro.measurements.bench.measure import Row, Setting, interleave, speedup, timed
-from cl_repro.measurements.bench.workloads import LAMBDAS, SEED, digits_experiment
 from cl_repro.methods.ewc import ewc
 
 ITERATIONS = 40  # per task, a round; the study takes 200

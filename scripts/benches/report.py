@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from benches.measure import AT_LEAST, Row, Setting, verdict
 from cl_repro.analysis.output.markup import Table, plain
 from cl_repro.common import runtime
-from cl_repro.measurements.bench.measure import AT_LEAST, Row, Setting, verdict
 from cl_repro.records import to_csv, write_atomically
 from cl_repro.records.schema import BENCH
 from cl_repro.study import provenance

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+from benches.measure import AT_MOST, Row, Setting, cost, interleave, speedup, timed
 from cl_repro import engine
-from cl_repro.measurements.bench.measure import AT_MOST, Row, Setting, cost, interleave, speedup, timed
 from cl_repro.records import Store
 from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, TEXT
 from cl_repro.study import pool, provenance, study, worker

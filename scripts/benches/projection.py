@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benches.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
+from benches.workloads import SEED, all_steps, mnist, mnist_experiment
 from cl_repro.engine import Experiment
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import begin, learn
 from cl_repro.engine.stack import lower, start
-from cl_repro.measurements.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
-from cl_repro.measurements.bench.workloads import SEED, all_steps, mnist, mnist_experiment
 from cl_repro.methods import gpm, ogd
 from cl_repro.methods.baselines import finetune
 from cl_repro.models.progressive import progressive

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benches.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, timed
+from benches.workloads import SEED, all_steps, experiment, mnist
 from cl_repro.benchmarks import scenarios
 from cl_repro.common import runtime, tree
 from cl_repro.engine import Experiment
@@ -16,8 +18,6 @@ from cl_repro.engine.lifecycle import begin, initial
 from cl_repro.engine.stack import lower, start
 from cl_repro.importance.fisher import exact
 from cl_repro.importance.sensitivity import af, mas, mas_logits, masx
-from cl_repro.measurements.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, timed
-from cl_repro.measurements.bench.workloads import SEED, all_steps, experiment, mnist
 from cl_repro.measurements.unifying.observed import observed
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu

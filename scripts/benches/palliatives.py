@@ -4,12 +4,12 @@ from functools import partial
 
 import torch
 
+from benches.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
+from benches.workloads import SEED, all_steps, mnist, mnist_experiment
 from cl_repro.engine import Experiment
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import begin, ended, initial, learn
 from cl_repro.engine.stack import start
-from cl_repro.measurements.bench.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
-from cl_repro.measurements.bench.workloads import SEED, all_steps, mnist, mnist_experiment
 from cl_repro.memory import reservoir
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der
