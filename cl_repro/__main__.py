@@ -27,7 +27,6 @@ from cl_repro.study import sweep
 from cl_repro.study.compose import (
     ConfigurationError,
     arms_of,
-    from_command_line,
     literal,
     note_typed,
     of_composition,
@@ -36,6 +35,13 @@ from cl_repro.study.compose import (
     typed,
 )
 from cl_repro.study.config import CONF, register
+
+BESIDE_HYDRA = {  # first word -> the module whose `main` takes the others; none needs the others' imports
+    "status": "cl_repro.study.status",
+    "plan": "cl_repro.study.plan",
+    "translate": "cl_repro.study.translate",
+    "export": "cl_repro.export",
+}
 
 register()
 
@@ -122,19 +128,6 @@ def of_launcher(error: Exception) -> bool:
     return last.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))
 
 
-def beside_hydra(command: str, overrides: list[str]) -> None:
-    """`status` or `plan` of what these overrides compose."""
-    arms = from_command_line(overrides)
-    if command == "status":
-        from cl_repro.study.status import status  # noqa: PLC0415 - neither needs the other's imports
-
-        status(arms)
-    else:
-        from cl_repro.study.plan import plan  # noqa: PLC0415
-
-        plan(arms)
-
-
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error, and exit status 2."""
     os.environ[LAUNCH] = uuid.uuid4().hex  # for all jobs and processes of this command
@@ -144,11 +137,8 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         with errors.entry_point():
-            if sys.argv[1:2] in (["status"], ["plan"]):
-                beside_hydra(sys.argv[1], sys.argv[2:])
-            elif sys.argv[1:2] in (["translate"], ["export"]):
-                home = {"translate": "cl_repro.study.translate", "export": "cl_repro.export"}[sys.argv[1]]
-                import_module(home).main(sys.argv[2:])
+            if sys.argv[1:] and sys.argv[1] in BESIDE_HYDRA:
+                import_module(BESIDE_HYDRA[sys.argv[1]]).main(sys.argv[2:])
             else:
                 try:
                     application()

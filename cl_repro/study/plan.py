@@ -12,6 +12,7 @@ from cl_repro.common.errors import ElsewhereError, UserError, visible
 from cl_repro.engine import checkpoint
 from cl_repro.records import Store, identity
 from cl_repro.study import grid, pool, stacking, study, worker
+from cl_repro.study.compose import from_command_line
 from cl_repro.study.status import duration
 
 SHORT, LONG = 10, 40  # iterations per task of the two calibration runs; the difference is training alone
@@ -26,6 +27,11 @@ class Resources(NamedTuple):
 
     cpus: int  # one for each process
     memory: int  # bytes, of all its processes
+
+
+def main(overrides: Sequence[str]) -> None:
+    """`python -m cl_repro plan`: `plan` of what these overrides compose."""
+    plan(from_command_line(overrides))
 
 
 def plan(arms_cfg: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from cl_repro.common.errors import UserError, visible
 from cl_repro.records import Store, checkpoint_file, kept
 from cl_repro.records.files import PATIENCE, holder
 from cl_repro.study import grid, window
+from cl_repro.study.compose import from_command_line
 from cl_repro.study.config import check
 
 LOOKS = {
@@ -34,6 +35,11 @@ class Progress(NamedTuple):
     state: dict[str, str]  # run_id -> a key of LOOKS
     elapsed: float  # seconds from the start of the last command to the last row
     remaining: float | None  # seconds at the pace of that command; None if it has finished nothing
+
+
+def main(overrides: Sequence[str]) -> None:
+    """`python -m cl_repro status`: `status` of what these overrides compose."""
+    status(from_command_line(overrides))
 
 
 def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> None:
