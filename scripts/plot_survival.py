@@ -2,17 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from cl_repro.analysis.data.looks import METHODS
 from cl_repro.analysis.lambdas.curve_names import named_beside
-from cl_repro.analysis.lambdas.curves import STYLE
 from cl_repro.analysis.output.command import run
-from cl_repro.analysis.output.figures import headed, save
+from cl_repro.analysis.output.figures import headed, save, styled
 from cl_repro.common.errors import UserError
 from cl_repro.measurements.survival import left, survival
 
@@ -25,8 +22,7 @@ def make(arguments: argparse.Namespace) -> list[Path]:
     """There is one such figure, of no study."""
     if arguments.names:
         raise UserError(f"plot_survival.py: {arguments.names[0]}: must name no study: it draws the memories alone")
-    style: Any = {**STYLE, "svg.hashsalt": NAME}
-    with mpl.rc_context(style):
+    with styled():
         return save(draw(), NAME, "cl_repro/memory.py, seed 0", arguments.out / NAME)
 
 

@@ -1,9 +1,7 @@
 """The picture of a comparison: a row a method, with its accuracy in each scenario, its extra memory and its compute."""
 
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,9 +27,8 @@ from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.data.study import SCENARIOS, Study, benchmark_name, commits, describe
 from cl_repro.analysis.lambdas import window_curves
 from cl_repro.analysis.lambdas.curve_names import inked
-from cl_repro.analysis.lambdas.curves import STYLE
 from cl_repro.analysis.lambdas.window_curves import with_windows
-from cl_repro.analysis.output.figures import PADDED, headed, lettered, literal, save
+from cl_repro.analysis.output.figures import PADDED, headed, lettered, literal, save, styled
 from cl_repro.common.stats import estimate
 
 COLOURS = {BOUND: "#555555", PENALTY: "#0072B2", DISTILLATION: "#009E73", STRUCTURE: "#8A3FA0", STORING: "#D55E00"}
@@ -52,8 +49,7 @@ GAP = 0.7  # decades between nothing and the least that is kept
 
 def plot_comparison(study: Study, out: Path) -> list[Path]:
     """Draw <out>/<name>.png and .svg: what accuracy costs, or examples stored where arms differ in that; the paths."""
-    style: Any = {**STYLE, "svg.hashsalt": study.name}  # with a salt, the ids in the SVG repeat
-    with mpl.rc_context(style):
+    with styled():
         found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
         if published := beside.pairs_of(study, found):
             theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))

@@ -6,7 +6,6 @@ Read along its diagonal it shows plasticity, what a task reaches when it has bee
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,8 +19,7 @@ from cl_repro.analysis.data.read import read_accuracy
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import PLACE, SCENARIOS, TIMING, Study, benchmark_name, commits, describe
 from cl_repro.analysis.lambdas.accuracy import lambda_text
-from cl_repro.analysis.lambdas.curves import STYLE
-from cl_repro.analysis.output.figures import PADDED, headed, literal, save
+from cl_repro.analysis.output.figures import PADDED, headed, literal, save, styled
 from cl_repro.common.stats import Array
 
 ACROSS = 6  # matrices beside each other
@@ -106,13 +104,16 @@ def plot_matrices(study: Study, out: Path) -> list[Path]:
     found = matrices(study) if study.kind != TIMING else []
     if not found:
         return []
-    name = f"matrix_{study.name}"
-    style: Any = {**STYLE, "svg.hashsalt": name, "axes.grid": False}
-    with mpl.rc_context(style):
+    with styled(**{"axes.grid": False}):
         several = len({one.group for one in found}) > 1
         benchmarks = dict.fromkeys(map(benchmark_name, study.runs["benchmark"]))
         title = ", ".join(benchmarks) if several else describe(study.runs)
-        return save(draw(found, title), f"{study.name}: {title}", f"cl_repro {commits(study.runs)}", out / name)
+        return save(
+            draw(found, title),
+            f"{study.name}: {title}",
+            f"cl_repro {commits(study.runs)}",
+            out / f"matrix_{study.name}",
+        )
 
 
 def draw(found: list[Matrix], title: str) -> Figure:

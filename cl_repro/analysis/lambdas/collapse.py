@@ -5,9 +5,8 @@ by the trace. The trace is that of the first task; later ones depend on lambda.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -15,13 +14,13 @@ from cl_repro.analysis.data.arms import Grid, grid_of, looks_of
 from cl_repro.analysis.data.study import CURVES, Study, commits, describe, mixed_note, opened, studies, unmixed
 from cl_repro.analysis.lambdas.accuracy import interval_text
 from cl_repro.analysis.lambdas.curve_names import told
-from cl_repro.analysis.lambdas.curves import SEM, STYLE, curve, line
+from cl_repro.analysis.lambdas.curves import SEM, curve, line
 from cl_repro.analysis.lambdas.intervals import interval_note, interval_of, resampled_interval, weightings
 from cl_repro.analysis.lambdas.later_traces import later_table
 from cl_repro.analysis.lambdas.selection import TOO_SMALL
 from cl_repro.analysis.lambdas.shape import seed_mean
 from cl_repro.analysis.lambdas.tables import TRACE_NOTE, log_traces, shapes, trace_text
-from cl_repro.analysis.output.figures import PADDED, decades, headed, lettered, save
+from cl_repro.analysis.output.figures import PADDED, decades, headed, lettered, save, styled
 from cl_repro.analysis.output.markup import TIMES, Table, write
 from cl_repro.common.errors import Skipping, UserError
 from cl_repro.common.stats import Array, Interval
@@ -168,8 +167,7 @@ def plot_collapse(
 def plot_one(study: Study, found: Collapse, figures: Path, tables: Path) -> list[Path]:
     """Draw and tabulate one study; returns the paths."""
     title, name = f"{study.name}: {describe(study.runs)}", f"collapse_{study.name}"
-    style: Any = {**STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style):
+    with styled():
         paths = save(draw(found, describe(study.runs)), title, f"cl_repro {commits(study.runs)}", figures / name)
     shown = [table(study, found), later_table(study, found.grid, found.rises)]
     return [*paths, *write([each for each in shown if each], title, name, tables, study.folder)]

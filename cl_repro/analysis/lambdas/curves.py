@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,28 +15,13 @@ from cl_repro.analysis.data.looks import Look
 from cl_repro.analysis.data.study import ARMS, PLACE, Study, commits, describe, most_lambdas
 from cl_repro.analysis.lambdas.curve_names import told
 from cl_repro.analysis.lambdas.shape import seed_mean
-from cl_repro.analysis.output.figures import PADDED, headed, lambdas, literal, save
+from cl_repro.analysis.output.figures import PADDED, headed, lambdas, literal, save, styled
 from cl_repro.common.errors import UserError
 from cl_repro.common.stats import Array, estimate
 
 BAND = 0.13  # opacity of a band of one SEM; half of it where more than MANY curves lie over each other
 MANY = 6
 SEM = "Mean over seeds, band ± 1 SEM"
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
-    "font.size": 10.5,
-    "axes.titlesize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.handlelength": 3.4,
-    "legend.labelspacing": 0.75,
-    "legend.title_fontsize": 9.5,
-}
 
 
 def plot_study(study: Study, out: Path) -> list[Path]:
@@ -59,8 +43,7 @@ def plot_study(study: Study, out: Path) -> list[Path]:
     paths = []
     for key, runs in groups:
         name = study.name if len(groups) == 1 else "_".join([study.name, *key])
-        style: Any = {**STYLE, "svg.hashsalt": name}  # with a salt, the ids in the SVG repeat
-        with mpl.rc_context(style):
+        with styled():
             grid = grid_of(runs, study.folder)
             figure = dots.draw(study, grid, describe(runs)) if dots.few(runs) else draw(grid, describe(runs))
             title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"

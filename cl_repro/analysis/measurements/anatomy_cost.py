@@ -1,9 +1,7 @@
 """The figure: error of an estimate of the Fisher against its cost, before and after the best factor."""
 
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,9 +11,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from cl_repro.analysis.data.arms import label
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.lambdas.curve_names import told
-from cl_repro.analysis.lambdas.curves import STYLE
 from cl_repro.analysis.measurements.anatomy import Anatomy
-from cl_repro.analysis.output.figures import PADDED, SOFT, decades, headed, lettered, save
+from cl_repro.analysis.output.figures import PADDED, SOFT, decades, headed, lettered, save, styled
 
 PANELS = {"error": "as it is", "shape_error": "of the shape: after the best factor"}
 ERROR = r"Error $\Vert F - E\,\Vert \,/\, \Vert E\,\Vert$"
@@ -27,8 +24,7 @@ ROOM = 1.25  # of the highest median, for what lies above
 
 def plot_cost(found: Anatomy, out: Path) -> list[Path]:
     """Draw <out>/<name>.png and .svg; returns the paths."""
-    style: Any = {**STYLE, "svg.hashsalt": found.name}
-    with mpl.rc_context(style):
+    with styled():
         return save(draw(found), f"{found.name}: {found.title}", found.source, out / found.name)
 
 

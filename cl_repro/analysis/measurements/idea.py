@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,8 +11,7 @@ from matplotlib.patches import Patch
 
 from cl_repro.analysis.data.looks import LOOKS, METHODS
 from cl_repro.analysis.data.read import read_provenance, read_table
-from cl_repro.analysis.lambdas.curves import STYLE
-from cl_repro.analysis.output.figures import SOFT, headed, save
+from cl_repro.analysis.output.figures import SOFT, headed, save, styled
 from cl_repro.common.errors import UserError
 from cl_repro.records.schema import IDEA
 
@@ -33,8 +31,7 @@ def plot_idea(folder: Path, out: Path) -> list[Path]:
         raise UserError(f"no results of scripts/idea.py at {folder}: run it first")
     provenance = read_provenance(folder)
     paths, plane = (read_table(folder / file, IDEA[file], provenance) for file in ("paths.csv", "plane.csv"))
-    style: Any = {**STYLE, "svg.hashsalt": folder.name, "axes.grid": False}
-    with mpl.rc_context(style):
+    with styled(**{"axes.grid": False}):
         commits = {one.get("git_sha", "")[:7] for one in provenance.get("invocations", [])}
         return save(draw(paths, plane), folder.name, f"cl_repro {'+'.join(sorted(commits))}", out / folder.name)
 

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,12 +13,11 @@ from matplotlib.legend import Legend
 
 from cl_repro.analysis.data.looks import METHODS
 from cl_repro.analysis.lambdas.curve_names import course
-from cl_repro.analysis.lambdas.curves import STYLE
 from cl_repro.analysis.measurements import unifying_panels as panels
 from cl_repro.analysis.measurements.unifying import Figures, seeds, source
 from cl_repro.analysis.measurements.unifying_panels import SI, SIB, SIU, Series
 from cl_repro.analysis.measurements.unifying_seeds import figure_steps
-from cl_repro.analysis.output.figures import headed, lettered, save
+from cl_repro.analysis.output.figures import headed, lettered, save, styled
 
 LEGEND: dict[str, Any] = {"loc": "best", "fontsize": 8.5, "labelspacing": 0.35, "handlelength": 2.6}
 WIDTH = 11.0  # inches; on a page of 7, text is 5.5 to 7 points
@@ -54,8 +52,7 @@ def plot_all(group: Sequence[Figures], out: Path) -> list[Path]:
     paths = []
     for name, draw in figures_of(group).items():
         stem = f"unifying_{name}{group[0].suffix}"
-        style: Any = {**STYLE, "svg.hashsalt": stem}  # with a salt, the ids in the SVG repeat
-        with mpl.rc_context(style):
+        with styled():
             figure = draw()
             if figure is not None:
                 paths += save(figure, f"{stem}: {scale(group)}", source(group), out / stem)

@@ -5,9 +5,11 @@ import json
 import string
 import textwrap
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,6 +27,26 @@ SOFT = "#555555"  # of what is said beside the data
 LETTERS = 13.5  # of a note, to the inch
 MOST = 8  # panels that a narrow screen shows one below the other
 DPI = 200  # of a PNG
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
+    "font.size": 10.5,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.handlelength": 3.4,
+    "legend.labelspacing": 0.75,
+    "legend.title_fontsize": 9.5,
+}
+
+
+def styled(**changes: Any) -> AbstractContextManager[None]:
+    """Within it figures are drawn in the style of all, but for what is named."""
+    return mpl.rc_context(STYLE | changes)
 
 
 def headed(figure: Figure, title: str, note: str = "") -> None:
@@ -81,7 +103,7 @@ def save(figure: Figure, title: str, source: str, stem: Path) -> list[Path]:
     """Write PNG and SVG with title and source in their metadata, and nothing that changes between two drawings.
 
     Args:
-        figure: drawn with a fixed `svg.hashsalt`, if its SVG is to repeat.
+        figure: as it was drawn.
         title: study and what it is of.
         source: program and commits.
         stem: of the two paths; its folder is made if missing.
@@ -92,7 +114,9 @@ def save(figure: Figure, title: str, source: str, stem: Path) -> list[Path]:
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
     png_data, svg_data = io.BytesIO(), io.BytesIO()
     figure.savefig(png_data, format="png", dpi=DPI)
-    figure.savefig(svg_data, format="svg", metadata={"Title": title, "Source": source, "Date": None, "Creator": None})
+    about = {"Title": title, "Source": source, "Date": None, "Creator": None}
+    with mpl.rc_context({"svg.hashsalt": stem.name}):  # with a salt, the ids in the SVG repeat
+        figure.savefig(svg_data, format="svg", metadata=about)
     texts = {"Title": title, "Source": source, "Panels": json.dumps(boxes_of(figure))}
     write_atomically(png, few_colours(png_data, texts))
     write_atomically(svg, svg_data.getvalue())
