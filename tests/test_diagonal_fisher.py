@@ -19,10 +19,12 @@ from torch.nn.utils import parametrizations, prune
 from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
 from cl_repro.common.errors import UserError
 from cl_repro.importance import batched as suite_batched
-from cl_repro.importance import columns, diagonal_fisher, fisher, library, module_squares, quadratic_penalty
+from cl_repro.importance import columns, diagonal_fisher, fisher, library, quadratic_penalty
 from cl_repro.importance.by_score import inclusion_probabilities
 from cl_repro.importance.importance_sample import importance_sample
-from cl_repro.importance.module_squares import EXAMPLE, LAYER, SINGLE
+from cl_repro.importance.library import rules, ways
+from cl_repro.importance.library.untouched import evaluated
+from cl_repro.importance.library.ways import EXAMPLE, LAYER, SINGLE
 from cl_repro.models.mlp import mlp
 from cl_repro.types import Tree
 
@@ -365,8 +367,8 @@ def made(name: str, n: int = 7, dtype: torch.dtype = torch.float64) -> tuple[nn.
 def ways_of(name: str) -> dict[str, str]:
     """How the library measures each parameter of a made model."""
     model, x, _ = made(name)
-    with library.evaluated(model):
-        return module_squares.ways(model, x[:2], None).of
+    with evaluated(model):
+        return ways.ways(model, x[:2], None).of
 
 
 # --- right -----------------------------------------------------------------------------------------------------------
@@ -496,7 +498,7 @@ def test_torchvisions_resnet18():
     torch.manual_seed(0)
     model, x, y = resnet18(num_classes=C), torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])
     assert error(diagonal_fisher(model, (x, y)), oracle(model, x, y, "exact")) < 1e-5
-    assert set(module_squares.ways(model.eval(), x[:2], None).of.values()) == {LAYER}
+    assert set(ways.ways(model.eval(), x[:2], None).of.values()) == {LAYER}
 
 
 ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
@@ -532,7 +534,7 @@ def test_other_parameters_take_the_slower_way(name, expected):
 def test_a_layer_whose_rule_gives_something_else_is_not_believed(monkeypatch):
     """As a rule would that knows less than the layer: here of a Linear."""
     wrong = lambda module, a, deltas: {"weight": a.new_ones(module.weight.shape), "bias": a.new_ones(len(module.bias))}  # noqa: E731
-    monkeypatch.setitem(module_squares.squares.__globals__["RULES"], nn.Linear, wrong)
+    monkeypatch.setitem(rules.RULES, nn.Linear, wrong)
     model, x, y = made("linear")
     assert error(diagonal_fisher(model, (x, y)), oracle(model, x, y, "exact")) < 1e-10
 
@@ -581,8 +583,8 @@ def test_as_many_packed_rows_as_examples_are_not_believed_to_be_them(rows, arran
 @pytest.mark.parametrize("name", ["mlp", "tied", "resnet18", "depthwise", "positions", "patches"])
 def test_shapes_that_do_not_depend_on_values_prove_it_before_the_first_pass(name):
     model, x, _ = made(name)
-    with library.evaluated(model):
-        assert module_squares.one_row_whatever_the_example(model, x[:2])
+    with evaluated(model):
+        assert ways.one_row_whatever_the_example(model, x[:2])
 
 
 def packed_sequence(m: Made, x: Tensor) -> Tensor:
@@ -610,9 +612,9 @@ def different_ones(m: Made, x: Tensor) -> Tensor:
 )
 def test_shapes_that_may_depend_on_values_prove_nothing(forward):
     model = Made(forward)
-    with library.evaluated(model), torch.no_grad():
+    with evaluated(model), torch.no_grad():
         assert model(torch.ones(2, 6)).shape == (2, C)
-        assert not module_squares.one_row_whatever_the_example(model, torch.ones(2, 6))
+        assert not ways.one_row_whatever_the_example(model, torch.ones(2, 6))
 
 
 def test_an_example_that_others_change_is_found_where_it_is_measured_alone():
@@ -1120,7 +1122,7 @@ def test_a_penalty_of_something_else_is_refused_in_one_line(importance, anchor, 
 
 
 def recipe() -> str:
-    """The code in the docstring of the module."""
+    """The code in the docstring of the package."""
     lines = inspect.getdoc(library).splitlines()
     return textwrap.dedent("\n".join(line for line in lines if line.startswith("    ")))
 

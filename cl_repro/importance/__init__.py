@@ -5,6 +5,6 @@ per-example gradients, `fisher` and `sensitivity` put both together; `batched` a
 `library` measures any `torch.nn.Module`.
 """
 
-from cl_repro.importance.library import diagonal_fisher, quadratic_penalty
+from cl_repro.importance.library.diagonal import diagonal_fisher, quadratic_penalty
 
 __all__ = ["diagonal_fisher", "quadratic_penalty"]

@@ -21,25 +21,32 @@ from cl_repro.types import Estimator, Net, Tree
 
 Label = Callable[[Tensor, Tensor, Tensor], Tensor]  # (z [N, A], y [N], noise [N]) -> columns [N, J, A]
 
+LABELS: dict[str, Label] = {  # whose label the gradient has
+    "exact": lambda z, y, noise: columns.exact(z),
+    "sample": lambda z, y, noise: columns.towards(z, columns.draw(z, noise)),
+    "empirical": lambda z, y, noise: columns.towards(z, y),
+    "predicted": lambda z, y, noise: columns.towards(z, z.argmax(1)),
+}
+
 
 def exact(n: int | None = None, normalisation: str = "exact") -> Estimator:
     """All labels, weighted by their probability: C - 1 backward passes. See `of_columns` for the arguments."""
-    return of_columns(lambda z, y, noise: columns.exact(z), n, normalisation)
+    return of_columns(LABELS["exact"], n, normalisation)
 
 
 def sample(n: int | None = None, normalisation: str = "exact") -> Estimator:
     """One label drawn from the model per example: unbiased, one backward pass."""
-    return of_columns(lambda z, y, noise: columns.towards(z, columns.draw(z, noise)), n, normalisation)
+    return of_columns(LABELS["sample"], n, normalisation)
 
 
 def empirical(n: int | None = None, normalisation: str = "exact") -> Estimator:
     """The data's label: biased wherever the model is not the data's distribution."""
-    return of_columns(lambda z, y, noise: columns.towards(z, y), n, normalisation)
+    return of_columns(LABELS["empirical"], n, normalisation)
 
 
 def predicted(n: int | None = None, normalisation: str = "exact") -> Estimator:
     """The most probable label."""
-    return of_columns(lambda z, y, noise: columns.towards(z, z.argmax(1)), n, normalisation)
+    return of_columns(LABELS["predicted"], n, normalisation)
 
 
 def of_columns(
