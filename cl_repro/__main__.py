@@ -72,7 +72,7 @@ def run(cfg: DictConfig) -> None:
 
     child.end_with_parent()
     runtime.prepare()
-    ended = study.run(arms, provenance.command(overrides), *share(HydraConfig.get(), runtime.cores()))
+    ended = study.compute_missing(arms, provenance.command(overrides), *share(HydraConfig.get(), runtime.cores()))
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         sweep.note(ended.folder)
     else:

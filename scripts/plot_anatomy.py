@@ -11,7 +11,7 @@ from cl_repro.analysis.lambdas.collapse import plot_collapse
 from cl_repro.analysis.measurements.anatomy import open_anatomy
 from cl_repro.analysis.measurements.anatomy_cost import plot_cost
 from cl_repro.analysis.measurements.anatomy_tables import write_tables
-from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.command import make_files
 from cl_repro.common.errors import UserError
 
 
@@ -34,4 +34,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "figures", make)
+    make_files(__doc__, "figures", make)

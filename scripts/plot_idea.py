@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from cl_repro.analysis.measurements.idea import plot_idea
-from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.command import make_files
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
@@ -19,4 +19,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "figures", make)
+    make_files(__doc__, "figures", make)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, most_lambdas, studies
 from cl_repro.analysis.lambdas.curves import plot_study, with_a_curve
-from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.command import make_files
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
@@ -22,4 +22,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "figures", make)
+    make_files(__doc__, "figures", make)

@@ -6,7 +6,7 @@ from pathlib import Path
 from cl_repro.analysis.comparisons.matrices import plot_matrices
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, opened, studies
-from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.command import make_files
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
@@ -20,4 +20,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "figures", make)
+    make_files(__doc__, "figures", make)

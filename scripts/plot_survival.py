@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cl_repro.analysis.data.looks import METHODS
 from cl_repro.analysis.lambdas.curve_names import named_beside
-from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.command import make_files
 from cl_repro.analysis.output.figures import headed, save, styled
 from cl_repro.common.errors import UserError
 from cl_repro.measurements.survival import left, survival
@@ -44,4 +44,4 @@ def draw() -> Figure:
 
 
 if __name__ == "__main__":
-    run(__doc__, "figures", make)
+    make_files(__doc__, "figures", make)

@@ -9,7 +9,7 @@ from pathlib import Path
 from cl_repro.analysis.measurements.unifying import by_scale, folders, open_figures
 from cl_repro.analysis.measurements.unifying_figures import plot_all
 from cl_repro.analysis.measurements.unifying_tables import write_tables
-from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.command import make_files
 from cl_repro.common.errors import UserError
 
 
@@ -33,4 +33,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "figures", make)
+    make_files(__doc__, "figures", make)

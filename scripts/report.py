@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.output.command import run
+from cl_repro.analysis.output.command import make_files
 from cl_repro.report.page import write_page
 
 
@@ -13,4 +13,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "report", make)
+    make_files(__doc__, "report", make)

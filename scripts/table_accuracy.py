@@ -6,7 +6,7 @@ from pathlib import Path
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import ARMS, CURVES, LISTING
 from cl_repro.analysis.lambdas.tables import tables_of
-from cl_repro.analysis.output.command import make_tables, run
+from cl_repro.analysis.output.command import make_files, make_tables
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
@@ -15,4 +15,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "tables", make, shows=True)
+    make_files(__doc__, "tables", make, shows=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cl_repro.analysis.data.study import TIMING
 from cl_repro.analysis.lambdas.timing import timing_table
-from cl_repro.analysis.output.command import make_tables, run
+from cl_repro.analysis.output.command import make_files, make_tables
 
 
 def make(arguments: argparse.Namespace) -> list[Path]:
@@ -14,4 +14,4 @@ def make(arguments: argparse.Namespace) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run(__doc__, "tables", make, shows=True)
+    make_files(__doc__, "tables", make, shows=True)

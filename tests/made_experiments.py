@@ -87,7 +87,7 @@ def made_experiment(
 
 
 class Run(NamedTuple):
-    """What `engine.run` returns, and the final networks, which it does not."""
+    """What `engine.train` returns, and the final networks, which it does not."""
 
     outcomes: list[Outcome]
     stack: Stack
@@ -99,9 +99,9 @@ class Run(NamedTuple):
 
 
 def run(experiment: Experiment, method: Method, rows: Sequence[Replica], trunks: dict[str, Trunk] | None = None) -> Run:
-    """`engine.run`, with the final networks."""
+    """`engine.train`, with the final networks."""
     with mock.patch.object(replicas, "outcomes", wraps=replicas.outcomes) as spy:
-        outcomes = replicas.run(experiment, method, rows, {} if trunks is None else trunks)
+        outcomes = replicas.train(experiment, method, rows, {} if trunks is None else trunks)
     return Run(outcomes, spy.call_args.args[2].stack)
 
 

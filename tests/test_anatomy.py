@@ -121,7 +121,7 @@ def test_probabilities_below_what_one_minus_p_can_tell_are_not_lost() -> None:
 
 def measured(folder: Path, *overrides: str) -> pd.DataFrame:
     """Run the anatomy of the digits into a folder; its estimates."""
-    done = program.run(anatomy.PROGRAM, [*DIGITS, *overrides, f"results_dir={folder}"])
+    done = program.measure_missing(anatomy.PROGRAM, [*DIGITS, *overrides, f"results_dir={folder}"])
     return pd.read_csv(done / "anatomy.csv")
 
 
@@ -157,7 +157,7 @@ def test_every_estimator_and_number_of_examples_is_there(rows: pd.DataFrame) -> 
 def test_an_estimate_is_that_of_a_run(rows: pd.DataFrame, tmp_path: Path) -> None:
     """Weights, examples and label noise of a run: `sample` depends on all three."""
     arms = cli.arms(*DIGITS, "method=ewc", "fisher=sample", "seeds=[2]", f"results_dir={tmp_path}")
-    folder = study.run(arms, "made", cores=1).folder
+    folder = study.compute_missing(arms, "made", cores=1).folder
     run = pd.read_csv(folder / "importance.csv").set_index("after_task")["trace"][0]
     own = rows[(rows["seed"] == 2) & (rows["estimator"] == "sample") & (rows["repeat"] == 0) & rows["n"].isna()]
     assert own["trace"].item() == pytest.approx(run, rel=1e-5)

@@ -247,7 +247,7 @@ def test_memory_does_not_grow_with_the_number_of_tasks(method):
 def test_progress_adds_up():
     reports: list[tuple[int, int, float]] = []
     experiment = made_experiment(digits(2), iterations=120)
-    replicas.run(experiment, ewc(), MIXED[:3], {}, lambda *report: reports.append(report))
+    replicas.train(experiment, ewc(), MIXED[:3], {}, lambda *report: reports.append(report))
     for task in range(2):
         assert [done for done, t, _ in reports if t == task] == [150, 150, 60]
     assert all(np.isfinite(loss) for *_, loss in reports)

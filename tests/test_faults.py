@@ -388,7 +388,7 @@ def tiny(tmp_path: Path) -> Callable[[str], tuple[Path, Callable[[], study.Ended
 
     def make(name: str) -> tuple[Path, Callable[[], study.Ended]]:
         own = [cfg | {"results_dir": str(tmp_path / name)} for cfg in cfgs]
-        return tmp_path / name / "split_digits_fisher", lambda: study.run(own, "made", cores=1)
+        return tmp_path / name / "split_digits_fisher", lambda: study.compute_missing(own, "made", cores=1)
 
     return make
 
@@ -606,7 +606,7 @@ def test_only_what_is_missing_is_computed_whatever_the_chunks_were(
         computed.clear()
         made = ["study=split_digits_fisher", "arms=[{method: ewc,fisher: exact}]", "iterations=2", "workers=1"]
         cfgs = [cfg | {"results_dir": str(tmp_path)} for cfg in cli.arms(*made, *settings)]
-        assert not study.run(cfgs, "made", cores=1).unfinished
+        assert not study.compute_missing(cfgs, "made", cores=1).unfinished
         return {row["run_id"]: row for row in Store(tmp_path / "split_digits_fisher").read()["runs.csv"]}
 
     monkeypatch.setattr(worker.Workshop, "rows", noted)

@@ -230,7 +230,7 @@ def test_deterministic_is_a_setting_of_the_process(wanted: bool) -> None:
 
 def accuracies(folder: Path, *overrides: str) -> dict[tuple[str, ...], float]:
     """Of a study's runs, by run, task and moment."""
-    ended = study.run(cli.arms(*TINY, "iterations=6", *overrides, f"results_dir={folder}"), "test", cores=1)
+    ended = study.compute_missing(cli.arms(*TINY, "iterations=6", *overrides, f"results_dir={folder}"), "test", cores=1)
     assert not ended.unfinished, ended.unfinished
     found = Store(folder / "runs").read()["accuracy.csv"]
     return {(row["run_id"], row["after_task"], row["task"]): float(row["accuracy"]) for row in found}
@@ -259,7 +259,7 @@ def test_a_study_in_slices(tmp_path: Path) -> None:
     whole, left = accuracies(tmp_path / "whole", *work), 99
     while left:
         arms = cli.arms(*TINY, "iterations=6", *work, "time_budget=1e-9", f"results_dir={tmp_path / 'slices'}")
-        left = left - 1 if study.run(arms, "test", cores=1).unfinished else 0
+        left = left - 1 if study.compute_missing(arms, "test", cores=1).unfinished else 0
     assert accuracies(tmp_path / "slices", *work) == whole
 
 
@@ -270,7 +270,7 @@ def test_a_study_in_slices_on_another_device_than_the_first(tmp_path: Path) -> N
     expected, left = accuracies(tmp_path / "first", *work, "device=cuda:0"), 99
     while left:
         arms = cli.arms(*TINY, *work, "iterations=6", "device=cuda:1", "time_budget=1e-9", f"results_dir={tmp_path}")
-        left = left - 1 if study.run(arms, "test", cores=1).unfinished else 0
+        left = left - 1 if study.compute_missing(arms, "test", cores=1).unfinished else 0
     found = Store(tmp_path / "runs").read()["accuracy.csv"]
     assert {(row["run_id"], row["after_task"], row["task"]): float(row["accuracy"]) for row in found} == expected
 
@@ -279,7 +279,7 @@ def test_the_plane_of_the_idea(tmp_path: Path) -> None:
     work = ["benchmark.n_tasks=2", "+benchmark.protocol.idea={points: 3, every: 2}", "name=idea"]
     arms = "arms=[{method: finetune},{method: l2, lam: 0.003},{method: ewc, lam: 300.0}]"
     folders = [
-        program.run(idea.PROGRAM, [*TINY, *work, arms, f"device={d}", f"results_dir={tmp_path / d}"])
+        program.measure_missing(idea.PROGRAM, [*TINY, *work, arms, f"device={d}", f"results_dir={tmp_path / d}"])
         for d in ("cpu", CUDA)
     ]
     one, other = ((folder / "plane.csv").read_text().splitlines()[1:] for folder in folders)
@@ -289,10 +289,10 @@ def test_the_plane_of_the_idea(tmp_path: Path) -> None:
 
 def test_anatomy_and_unifying(tmp_path: Path) -> None:
     common = ["benchmark=split_digits", "device=cuda", "seeds=[1]", f"results_dir={tmp_path}"]
-    assert program.run(anatomy.PROGRAM, [*common, "iterations=30", "model.hidden=[16]"]).is_dir()
+    assert program.measure_missing(anatomy.PROGRAM, [*common, "iterations=30", "model.hidden=[16]"]).is_dir()
     work = ["benchmark.n_tasks=2", "iterations=6", "model.hidden=[5]", "method=si", "optim=adam_reset", "lam=0.5"]
     figures = ["+benchmark.protocol.figures.full_every=2", "+benchmark.protocol.figures.points=3", "reinit=true"]
-    assert program.run(unifying.PROGRAM, [*common, *work, *figures]).is_dir()
+    assert program.measure_missing(unifying.PROGRAM, [*common, *work, *figures]).is_dir()
 
 
 @pytest.mark.parametrize("labels", ["exact", "sample", "empirical", "predicted"])

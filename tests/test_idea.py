@@ -28,7 +28,7 @@ from cl_repro.types import Method
 D = 30
 SMALL = ("benchmark=split_digits", "benchmark.n_tasks=2", "scenario=task", "iterations=6", "seeds=[1]", "batch_size=16")
 ARMS = ("arms=[{method: finetune},{method: ewc}]",)
-measured = partial(program.run, idea.PROGRAM)
+measured = partial(program.measure_missing, idea.PROGRAM)
 IDEA = (*SMALL, "+benchmark.protocol.idea={points: 3, every: 2}", "model.hidden=[8]", "name=idea")
 
 
@@ -148,7 +148,7 @@ def test_a_method_ends_where_its_run_ends(name):
 def test_what_is_no_picture_of_two_tasks_is_refused(tmp_path, change, told):
     cli.arms(*SMALL)
     with pytest.raises(UserError, match=told):
-        program.run(
+        program.measure_missing(
             idea.PROGRAM, [*SMALL, *([] if "arms=" in change else ARMS), change, f"results_dir={tmp_path}", "name=idea"]
         )
     assert not list(tmp_path.iterdir())
@@ -182,7 +182,7 @@ def test_running_statistics_are_no_part_of_the_plane(tmp_path, monkeypatch):
     given = [change for change in SMALL if not change.startswith("benchmark=")]
     small = ("benchmark=split_cifar10", "benchmark.train_per_task=32", "model=slim_resnet18", "model.channels=8")
     with pytest.raises(UserError, match="model=slim_resnet18: a point of the plane is made of parameters alone"):
-        program.run(
+        program.measure_missing(
             idea.PROGRAM,
             [*small, *given, *ARMS, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'results'}"],
         )

@@ -325,7 +325,7 @@ def test_methods_and_importances_know_the_trunk_only():
         observe=lambda state, gradients, change: note(gradients["batch"], change) or state,
         needs=Needs(gradients=("batch",)),
     )
-    engine.run(made(iterations=1, reinit=True), method, [Replica(1, 1.0, fisher.empirical())], {})
+    engine.train(made(iterations=1, reinit=True), method, [Replica(1, 1.0, fisher.empirical())], {})
     assert len(seen) == 1 + 5 + 4 + 4 * 2 + 5 * 2
     assert all(names == TRUNK for names in seen)
 

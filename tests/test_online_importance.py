@@ -133,7 +133,7 @@ class Seen(NamedTuple):
 
 
 def watched(experiment: Experiment, method: Method, rows: list[Replica], **given: Any) -> list[Seen]:
-    """`engine.run`, looked at before and after every task."""
+    """`engine.train`, looked at before and after every task."""
     seen: list[Seen] = []
     learning = replicas.learning
 

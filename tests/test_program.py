@@ -44,7 +44,7 @@ TIMED = ("seconds", "epoch_seconds", "finished")
 
 def run(of: Program, folder: Path, *overrides: str) -> Path:
     """Measure digits into a folder."""
-    return program.run(of, [*SMALL[of.script], *overrides, f"results_dir={folder}"])
+    return program.measure_missing(of, [*SMALL[of.script], *overrides, f"results_dir={folder}"])
 
 
 def tables(of: Program, folder: Path) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path, monk
 
 def test_the_folder_of_a_study_and_of_another_program_are_refused(tmp_path: Path) -> None:
     own = ["benchmark.n_tasks=2", "iterations=1", "seeds=[1]", "model.hidden=[5]"]
-    made = study.run(cli.arms(*own, "method=finetune", f"results_dir={tmp_path}"), "made", cores=1).folder
+    made = study.compute_missing(cli.arms(*own, "method=finetune", f"results_dir={tmp_path}"), "made", cores=1).folder
     with pytest.raises(UserError, match="is the folder of a study; set name="):
         run(anatomy.PROGRAM, tmp_path, f"name={made.name}")
     other = tmp_path / "other"

@@ -40,8 +40,8 @@ def test_overlap_is_one_of_equal_rows_and_zero_of_rows_apart():
 
 def test_it_is_part_of_a_run_and_left_out_where_there_is_no_head():
     experiment = made_experiment(digits(2, torch.float32), dtype=torch.float32, iterations=2)
-    (outcome,) = engine.run(experiment, finetune(), [Replica(1, 0.0, None)], {})
+    (outcome,) = engine.train(experiment, finetune(), [Replica(1, 0.0, None)], {})
     assert set(outcome.representation) == {"overlap", "active"}
     apart = experiment._replace(net=progressive(2, [4], input_shape=(8, 8), n_outputs=10), reset_optimiser=True)
-    (outcome,) = engine.run(apart, finetune(), [Replica(1, 0.0, None)], {})
+    (outcome,) = engine.train(apart, finetune(), [Replica(1, 0.0, None)], {})
     assert outcome.representation == {}

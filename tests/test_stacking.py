@@ -150,7 +150,7 @@ def test_a_chunk_goes_on_by_halves_where_memory_runs_out(
         return stages(experiment, method, replicas, *rest)
 
     monkeypatch.setattr(engine, "stages", cramped)
-    assert not study.run(cli.arms(*TINY, f"results_dir={tmp_path}"), "test", cores=1).unfinished
+    assert not study.compute_missing(cli.arms(*TINY, f"results_dir={tmp_path}"), "test", cores=1).unfinished
     rows = Store(tmp_path / "runs").read()["runs.csv"]
     sizes = {float(row["lambda"]): row["replicas_in_chunk"] for row in rows}
     assert sizes == {1: "2", 10: "2", 100: "1", 1000: "2", 10000: "2"}

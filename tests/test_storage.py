@@ -40,7 +40,7 @@ KEPT = {
 def test_bytes_of_a_replica(name, k):
     method, expected = KEPT[name]
     experiment = made_experiment(BENCHMARK, scenarios.task(), (8,), torch.float32, batch_size=4, iterations=2)
-    found = engine.run(experiment, method, [Replica(1, float(lam), empirical()) for lam in range(k)], {})
+    found = engine.train(experiment, method, [Replica(1, float(lam), empirical()) for lam in range(k)], {})
     assert [outcome.storage for outcome in found] == [expected] * k
 
 
@@ -49,7 +49,7 @@ def test_weights_of_columns_beyond_the_first_are_counted():
     net = progressive(5, [8], input_shape=(8, 8), n_outputs=10)
     experiment = made_experiment(BENCHMARK, scenarios.task(), (8,), torch.float32, batch_size=4, iterations=2)
     experiment = experiment._replace(net=net, reset_optimiser=True)
-    [found] = engine.run(experiment, finetune(), [Replica(1, 0.0, None)], {})
+    [found] = engine.train(experiment, finetune(), [Replica(1, 0.0, None)], {})
     column = 64 * 8 + 8 + 8 * 2 + 2
     adapters = sum(k + k * 8 * 8 + 8 * 2 for k in range(1, 5))
     assert found.storage == {"columns": 4 * (4 * column + adapters)}

@@ -282,7 +282,7 @@ def test_without_a_choice_the_search_is_the_engines_run(method):
     experiment = made()._replace(benchmark=thinned(made().benchmark, 96))
     estimator = fisher.exact() if method in (ewc(), ewc_offline()) or not method.observe else None
     estimator = estimator if method.end_task and not method.observe else None
-    outcome = training.run(experiment, method, estimator, SEED, 7.0, ONE_EPOCH, Patience(epochs=1))
+    outcome = training.search_all_tasks(experiment, method, estimator, SEED, 7.0, ONE_EPOCH, Patience(epochs=1))
     twice = method.needs.all_tasks  # joint: an epoch of the second step is one of both tasks
     usual = experiment._replace(
         optimiser=partial(torch.optim.SGD, lr=0.1, momentum=0.9), iterations=[6, 12 if twice else 6]
@@ -312,7 +312,7 @@ def test_a_strength_that_is_too_large_is_halved_and_carried_over(monkeypatch):
     monkeypatch.setattr(training, "trained", invented)
     experiment = made_experiment(hold_out(digits(), 0.25))
     method = Method(init=lambda params, lam: lam, penalty_grad=lambda state, params: {"w": state * params["w"]})
-    outcome = training.run(experiment, method, None, SEED, 10.0, Rules(), Patience())
+    outcome = training.search_all_tasks(experiment, method, None, SEED, 10.0, Rules(), Patience())
     assert asked == [
         (0, 10),
         (0, 5),
@@ -332,7 +332,7 @@ def test_a_strength_that_is_too_large_is_halved_and_carried_over(monkeypatch):
 def test_a_real_penalty_is_lowered_until_the_second_task_is_learned():
     rules = Rules(rates_first=[0.1, 0.01], rates=[0.1, 0.01], margin=0.1, factor=0.01)
     patience = Patience(epochs=4, slow_after=2, stop_after=3)
-    outcome = training.run(made(), l2("linear"), None, SEED, 1e4, rules, patience)
+    outcome = training.search_all_tasks(made(), l2("linear"), None, SEED, 1e4, rules, patience)
     first, second = outcome.attempts
     tuned = [max(one.accuracy for one in rows if one.phase == 1) for rows in outcome.attempts]
     assert [one.attempt for one in first if one.phase == 2] == [1]
@@ -354,7 +354,7 @@ def test_the_accuracies_at_the_end_are_those_of_what_was_kept(monkeypatch):
         return result
 
     monkeypatch.setattr(training, "search", noted)
-    outcome = training.run(made(), ewc(), fisher.exact(), SEED, 100.0, ONE_EPOCH, Patience(epochs=3))
+    outcome = training.search_all_tasks(made(), ewc(), fisher.exact(), SEED, 100.0, ONE_EPOCH, Patience(epochs=3))
     expected = evaluate(made(), stack_of(made(), SEED, kept[-1]), 1)
     assert outcome.accuracy.tolist() == expected[0].tolist()
     assert len(kept) == 2
@@ -379,7 +379,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path):
-    write = partial(program.run, strength_search.PROGRAM, [*TINY, "seeds=[1]", f"results_dir={tmp_path}"])
+    write = partial(program.measure_missing, strength_search.PROGRAM, [*TINY, "seeds=[1]", f"results_dir={tmp_path}"])
     folder = write()
     assert folder == tmp_path / "strength_search_split_digits"
     attempts, final, first = read(folder, "attempts.csv"), read(folder, "final.csv"), contents(folder)
@@ -393,8 +393,8 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
     assert {(row["arm"], row["seed"], row["status"], row["method"]) for row in final} == {("si", "1", "ok", "si")}
     assert write() == folder
     assert contents(folder) == first
-    program.run(strength_search.PROGRAM, [*TINY, "seeds=[1,2]", f"results_dir={tmp_path}"])
-    program.run(strength_search.PROGRAM, [*TINY, "seeds=[1]", "lam=0.7", f"results_dir={tmp_path}"])
+    program.measure_missing(strength_search.PROGRAM, [*TINY, "seeds=[1,2]", f"results_dir={tmp_path}"])
+    program.measure_missing(strength_search.PROGRAM, [*TINY, "seeds=[1]", "lam=0.7", f"results_dir={tmp_path}"])
     for name, content in contents(folder).items():
         assert content.startswith(first[name])
     final = read(folder, "final.csv")
@@ -424,7 +424,7 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
 def test_bad_settings_are_refused_and_leave_no_folder(overrides, message, tmp_path):
     given = [one for one in TINY if not (one.startswith("lam") and "~lam" in overrides)]
     with pytest.raises(UserError, match=message):
-        program.run(
+        program.measure_missing(
             strength_search.PROGRAM,
             [*given, *(o for o in overrides if o != "~lam"), "seeds=[1]", f"results_dir={tmp_path}"],
         )
@@ -444,15 +444,19 @@ def test_bad_settings_are_refused_and_leave_no_folder(overrides, message, tmp_pa
 )
 def test_a_method_of_which_something_would_be_left_out_is_refused_by_name(overrides, left_out, tmp_path):
     with pytest.raises(UserError, match=f"{overrides[0]}: this program does not run its {left_out}, without which"):
-        program.run(strength_search.PROGRAM, [*TINY, *overrides, "seeds=[1]", f"results_dir={tmp_path}"])
+        program.measure_missing(strength_search.PROGRAM, [*TINY, *overrides, "seeds=[1]", f"results_dir={tmp_path}"])
     assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_of_a_study_is_refused(tmp_path):
     own = [one for one in TINY if not one.startswith("+")]
-    folder = study.run(cli.arms(*own, "iterations=1", "seeds=[1]", f"results_dir={tmp_path}"), "made", cores=1).folder
+    folder = study.compute_missing(
+        cli.arms(*own, "iterations=1", "seeds=[1]", f"results_dir={tmp_path}"), "made", cores=1
+    ).folder
     with pytest.raises(UserError, match="is the folder of a study; set name="):
-        program.run(strength_search.PROGRAM, [*TINY, "seeds=[1]", f"name={folder.name}", f"results_dir={tmp_path}"])
+        program.measure_missing(
+            strength_search.PROGRAM, [*TINY, "seeds=[1]", f"name={folder.name}", f"results_dir={tmp_path}"]
+        )
 
 
 # --- Tiny ImageNet --------------------------------------------------------------------------------------------------
@@ -466,7 +470,7 @@ def test_the_whole_search_on_a_made_tiny_imagenet(tmp_path, monkeypatch):
         "arms=[{model.variant: small, method: si, lam: 400.0},"
         "{model.variant: base, method: ewc, fisher: batched, fisher.reduction: sum, lam: 4.0}]"
     )
-    folder = program.run(
+    folder = program.measure_missing(
         strength_search.PROGRAM,
         [TABLE_2, "scale=smoke", arms, "seeds=[1]", f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}"],
     )

@@ -242,14 +242,16 @@ def test_a_layer_that_an_estimator_cannot_measure_is_named_before_any_training(t
     network = [*THEIRS, "model._target_=made_networks.with_slope", "model.hidden=[4]", "seeds=[1]", "iterations=2"]
     place = f"results_dir={tmp_path / 'none'}"
     with pytest.raises(UserError) as error:
-        study.run(cli.arms(*network, "fisher=exact", place), "test", cores=1)
+        study.compute_missing(cli.arms(*network, "fisher=exact", place), "test", cores=1)
     assert str(error.value) == (
         "model=mlp with fisher=exact: no tapped layer measures the parameters ['slope']; fisher=batched and "
         "fisher=one_sample/... measure any network"
     )
     assert not (tmp_path / "none").exists()
     for fisher in ("batched", "one_sample/exact"):
-        ended = study.run(cli.arms(*network, f"fisher={fisher}", f"results_dir={tmp_path}"), "test", cores=1)
+        ended = study.compute_missing(
+            cli.arms(*network, f"fisher={fisher}", f"results_dir={tmp_path}"), "test", cores=1
+        )
         assert ended.unfinished == ""
 
 
@@ -266,7 +268,7 @@ def test_two_hundred_runs_of_an_arm_take_the_memory_of_a_few(tmp_path: Path, mon
     asked = ["lam=10", f"seeds={list(range(1, 201))}", "iterations=1", "max_replicas=1", f"results_dir={tmp_path}"]
     asked += ["benchmark.n_tasks=2", "benchmark.train_per_task=40", "benchmark.test_per_task=20", "model.hidden=[10]"]
     runtime.prepare()
-    assert study.run(cli.arms(*asked), "test", cores=1).unfinished == ""
+    assert study.compute_missing(cli.arms(*asked), "test", cores=1).unfinished == ""
     assert len(held) == 200
     assert sum(held[-20:]) <= 1.05 * sum(held[10:30]), [size // 10**6 for size in held[::10]]
 
@@ -299,7 +301,7 @@ def test_a_worker_that_dies_is_named_by_signal_and_chunk_and_loses_nothing(how: 
     assert str(caught.value).endswith(ADVICE[how])
     before = (store.folder / "runs.csv").read_text()
     assert len(before.splitlines()) == 2  # the chunk that was finished
-    assert study.run(arms, "test", cores=1).unfinished == ""
+    assert study.compute_missing(arms, "test", cores=1).unfinished == ""
     after = (store.folder / "runs.csv").read_text()
     assert len(after.splitlines()) == 3
     assert before.splitlines()[1] in after

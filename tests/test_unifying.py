@@ -419,7 +419,7 @@ TINY = (
 
 def written(folder: Path, *overrides: str) -> Path:
     """Run the figures of the digits into a folder."""
-    return program.run(unifying.PROGRAM, [*TINY, *overrides, f"results_dir={folder}"])
+    return program.measure_missing(unifying.PROGRAM, [*TINY, *overrides, f"results_dir={folder}"])
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -478,7 +478,7 @@ def test_the_same_seed_again_gives_the_same_rows(copy: Path) -> None:
 def test_the_run_is_the_one_that_a_study_trains(results: Path, tmp_path: Path) -> None:
     """Without anybody watching: the same accuracy after the last task."""
     own = [one for one in TINY if not one.startswith("+")]
-    folder = study.run(cli.arms(*own, "seeds=[1]", f"results_dir={tmp_path}"), "made", cores=1).folder
+    folder = study.compute_missing(cli.arms(*own, "seeds=[1]", f"results_dir={tmp_path}"), "made", cores=1).folder
     networks = pd.read_csv(results / "unifying_figures_split_digits" / "networks.csv")
     assert networks["accuracy"].item() == pytest.approx(pd.read_csv(folder / "runs.csv")["accuracy"].item(), rel=1e-5)
     with pytest.raises(UserError, match="is the folder of a study; set name="):

@@ -24,7 +24,7 @@ SMALL = ("grid.lambdas=[1,1000]", "seeds=[1,2]", "iterations=3", "workers=1", "d
 def computed(folder: Path, *overrides: str) -> list[dict]:
     """Compute a small study; its arms."""
     arms = cli.arms(*SMALL, *overrides, f"results_dir={folder}")
-    assert not study.run(arms, "test", cores=1).unfinished
+    assert not study.compute_missing(arms, "test", cores=1).unfinished
     return arms
 
 

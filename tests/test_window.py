@@ -50,7 +50,7 @@ def made_arms(results: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
-    assert study.run(made_arms(results), "test", cores=1).unfinished == ""
+    assert study.compute_missing(made_arms(results), "test", cores=1).unfinished == ""
     return results
 
 
@@ -77,7 +77,7 @@ def test_whoever_comes_next_has_the_same_windows(launched):
     folder = launched / "split_digits_fisher"
     before = rows(launched, "runs.csv")
     arms = made_arms(launched)
-    assert study.run(arms, "again", cores=1).unfinished == ""
+    assert study.compute_missing(arms, "again", cores=1).unfinished == ""
     assert rows(launched, "runs.csv") == before
     recorded = kept(folder, window.FILE)
     moved = {name: 1000 * trace for name, trace in recorded.items()}
@@ -117,7 +117,7 @@ def test_bad_windows_are_refused_in_one_line(changes, message, tmp_path):
     for arm in arms:
         arm["grid"]["window"] |= changes
     with pytest.raises(UserError) as caught:
-        study.run(arms, "test", cores=1)
+        study.compute_missing(arms, "test", cores=1)
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "none").exists()
 

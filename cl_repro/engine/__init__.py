@@ -9,7 +9,7 @@ weights, mini-batches, orders and label noise: they are paired.
 from cl_repro.engine.boundary import measure
 from cl_repro.engine.course import Middle
 from cl_repro.engine.needs import check, in_first_task, lengths
-from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, run, stages
+from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, stages, train
 from cl_repro.engine.stack import Epochs, Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
 
@@ -30,7 +30,7 @@ __all__ = [
     "lengths",
     "measure",
     "outcomes",
-    "run",
     "stages",
     "start",
+    "train",
 ]

@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
     validation: NDArray[np.float64] | None = None  # the same on validation rows, where there are any
 
 
-def run(
+def train(
     experiment: Experiment,
     method: Method,
     replicas: Sequence[Replica],

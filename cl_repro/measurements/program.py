@@ -140,7 +140,7 @@ def opened(program: Program, arms: list[Arm]) -> Store:
     return store
 
 
-def run(program: Program, overrides: Sequence[str]) -> Path:
+def measure_missing(program: Program, overrides: Sequence[str]) -> Path:
     """Measure what is missing of what a command line composes.
 
     Args:

@@ -35,5 +35,5 @@ def script(
         if words[:1] == ["status"]:
             program.tell(measures, [*given, *words[1:]])
             return
-        folder = program.run(measures, [*given, *words])
+        folder = program.measure_missing(measures, [*given, *words])
         print(*shown(folder), *sorted(folder.glob("*.csv")), *folder.glob("*.npz"), sep="\n")

@@ -35,7 +35,7 @@ def run(*overrides: str) -> "pd.DataFrame":
     arms = from_command_line(overrides)
     runtime.prepare()
     os.environ[LAUNCH] = uuid.uuid4().hex  # every call tries again what has failed, as every command does
-    ended = study.run(arms, provenance.command(overrides), runtime.cores())
+    ended = study.compute_missing(arms, provenance.command(overrides), runtime.cores())
     if ended.unfinished:
         raise UserError(ended.unfinished)
     return read_folder(ended.folder)

@@ -79,7 +79,7 @@ def seconds_per_run(workshop: worker.Workshop, arm: grid.Arm, cells: list[grid.C
     for iterations in (SHORT, LONG):
         began = runtime.clock(device)
         short = experiment._replace(iterations=iterations, share_first_task=False)
-        engine.run(short, workshop.method(arm.cfg), replicas, {})
+        engine.train(short, workshop.method(arm.cfg), replicas, {})
         walls.append(runtime.clock(device) - began)
     per_iteration = max(0.0, walls[1] - walls[0]) / (LONG - SHORT)
     fixed = max(0.0, walls[0] - SHORT * per_iteration)

@@ -103,7 +103,7 @@ def is_apart(workshop: worker.Workshop, arm: Arm, device: str) -> bool:
     return len({tuple(len(task.rows) for task in curriculum.tasks) for curriculum in curricula}) > 1
 
 
-def run(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | None = None) -> Ended:
+def compute_missing(arms_cfg: list[dict[str, Any]], command: str, cores: int, index: int | None = None) -> Ended:
     """Compute a study's missing rows.
 
     Args:
@@ -146,13 +146,13 @@ def launch(
     Args:
         planned: a study, or a measurement beside one.
         store: of its folder.
-        command: as for `run`.
+        command: as for `compute_missing`.
         at_once: processes, at most; 1 is this one.
         began: when the launch did (`time.monotonic`).
         workshop: what computes a chunk in this process; others have that of a study.
 
     Returns:
-        As `run`.
+        As `compute_missing`.
     """
     common = planned.arms[0].cfg
     pending = left(planned, store.finished())

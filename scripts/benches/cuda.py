@@ -30,7 +30,7 @@ from benches.workloads import (
 )
 from cl_repro.common import runtime
 from cl_repro.common.runtime import clock, hardware, tf32
-from cl_repro.engine import Experiment, Replica, Trunk, run
+from cl_repro.engine import Experiment, Replica, Trunk, train
 from cl_repro.engine.boundary import estimate
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
@@ -191,6 +191,6 @@ def study_seconds(
     trunks: dict[str, Trunk] = {}
     began = clock(of.device)
     for i in range(0, len(replicas), size):
-        run(of, ewc(), replicas[i : i + size], trunks)
-    run(of, finetune(), [Replica(seed, 0.0, None) for seed in seeds], trunks)
+        train(of, ewc(), replicas[i : i + size], trunks)
+    train(of, finetune(), [Replica(seed, 0.0, None) for seed in seeds], trunks)
     return clock(of.device) - began

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benches.measure import Row, Setting, cost
 from benches.workloads import LAMBDAS, SEED, experiment, random_data
-from cl_repro.engine import Replica, run
+from cl_repro.engine import Replica, train
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
@@ -112,7 +112,7 @@ def run_probed(method: Method, replicas: int, examples: int = 1000) -> Held:
     gc.collect()
     gc.freeze()  # what is there already, the data set among it, is not counted, and not looked through each time
     try:
-        run(probed, method, members(method, replicas), {}, report)
+        train(probed, method, members(method, replicas), {}, report)
     finally:
         gc.unfreeze()
     return held

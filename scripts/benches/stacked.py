@@ -8,7 +8,7 @@ from benches import reference
 from benches.measure import Row, Setting, interleave, speedup, timed
 from benches.workloads import LAMBDAS, SEED, digits_experiment
 from cl_repro.common.tree import zeros_like
-from cl_repro.engine import Experiment, Replica, run
+from cl_repro.engine import Experiment, Replica, train
 from cl_repro.engine.batches import Batches, batches
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
@@ -45,7 +45,7 @@ def study_replicas() -> list[Replica]:
 
 def stack_seconds(experiment: Experiment, replicas: list[Replica]) -> float:
     """Train all tasks; seconds of training per model-iteration."""
-    outcomes = run(experiment, ewc(), replicas, {})
+    outcomes = train(experiment, ewc(), replicas, {})
     steps = len(replicas) * sum(map(experiment.steps, range(experiment.benchmark.n_tasks)))
     return sum(outcome.seconds.train for outcome in outcomes) / steps
 

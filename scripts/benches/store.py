@@ -59,7 +59,7 @@ def grown(rounds: int, seeds: int, lambdas: int) -> list[Row]:
             seed = seeds + 1 + next(new)
             cell = Cell(0, None, seed, f"{seed:016x}")
             began = clock("cpu")
-            store.put("one", {"runs.csv": [run(arms[0], cell)], **beside(cell.run_id)})
+            store.put("one", {"runs.csv": [run_row(arms[0], cell)], **beside(cell.run_id)})
             store.merge()
             return clock("cpu") - began
 
@@ -94,7 +94,7 @@ def bookkeeping(n: int) -> Row:
             begun.append(clock("cpu"))
             wall.append(time.perf_counter())
             [cell] = job.chunk
-            return {"runs.csv": [run(job.arms[cell.arm], cell)], **beside(cell.run_id)}
+            return {"runs.csv": [run_row(job.arms[cell.arm], cell)], **beside(cell.run_id)}
 
         passed = time.monotonic  # in which each chunk has been trained
         with (
@@ -121,7 +121,7 @@ def absolute(name: str, value: float, unit: str, target: float, note: str) -> Ro
 # --- made-up runs -----------------------------------------------------------------------------------------------------
 
 
-def run(arm: Arm, cell: Cell) -> dict[str, Any]:
+def run_row(arm: Arm, cell: Cell) -> dict[str, Any]:
     """A row of runs.csv."""
     cfg, usual = arm.cfg, {TEXT: "eightlet", FLOAT: "0.991234", INT: "12345", BOOL: "True"}
     own = {group: cfg[group]["name"] for group in ("benchmark", "scenario", "model", "method")}
@@ -146,7 +146,7 @@ def beside(run_id: str) -> dict[str, list[dict[str, Any]]]:
 def pretend(results: Path, arms: Sequence[Arm]) -> int:
     """Rows of the usual size for every run of a study; how many runs."""
     planned, mark = cells(arms), "0123456789abcdef"
-    files = {"runs.csv": to_csv(RUNS, [run(arms[cell.arm], cell) for cell in planned])}
+    files = {"runs.csv": to_csv(RUNS, [run_row(arms[cell.arm], cell) for cell in planned])}
     for name, of_one in beside(mark).items():
         text = to_csv(STUDY[name], of_one, header=False)
         each = (text.replace(mark.encode(), cell.run_id.encode()) for cell in planned)

@@ -79,7 +79,7 @@ def overhead(rounds: int, overrides: Sequence[str] = DIGITS) -> Row:
         ):
             there = Path(folder) / "study"
             pool.compute(Store(there), [job._replace(folder=there) for job in jobs], 1, pool.Budget(None, 0.0))
-            Store(there).merge()  # as `study.run` does
+            Store(there).merge()  # as `study.compute_missing` does
 
     seconds = interleave({"records": timed(record, 1)}, rounds)
     name = f"records, locks and progress of a study of {sum(map(len, planned.chunks))} runs / its training"

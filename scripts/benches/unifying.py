@@ -81,13 +81,13 @@ def passes(of: Experiment, n: int) -> dict[str, Callable[[], float]]:
     """Candidates `all` and `exact`: seconds per example of importances of n examples, of all estimators and of one."""
     stack = start(of, [SEED])
 
-    def run(names: Sequence[str]) -> None:
+    def estimate_all(names: Sequence[str]) -> None:
         for name in names:
             estimate(of, stack.params, stack.buffers, ESTIMATORS[name](n), SEED, TASK)
 
     return {
-        "all": timed(partial(run, list(ESTIMATORS)), n, of.device),
-        "exact": timed(partial(run, ["exact"]), n, of.device),
+        "all": timed(partial(estimate_all, list(ESTIMATORS)), n, of.device),
+        "exact": timed(partial(estimate_all, ["exact"]), n, of.device),
     }
 
 

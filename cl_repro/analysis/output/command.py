@@ -11,7 +11,7 @@ from cl_repro.common.errors import Parser, Skipping, entry_point, existing_folde
 from cl_repro.records import check_place
 
 
-def run(
+def make_files(
     description: str | None,
     default_out: str,
     make: Callable[[argparse.Namespace], list[Path]],

@@ -10,7 +10,7 @@ from typing import Any
 from cl_repro.common.errors import UserError
 from cl_repro.measurements.program import COUNT, Bench, Program, Rule, settings
 from cl_repro.measurements.strength_search.procedure import Patience, Rules
-from cl_repro.measurements.strength_search.training import run as through_all_tasks
+from cl_repro.measurements.strength_search.training import search_all_tasks
 from cl_repro.records import Row, identity
 from cl_repro.records.schema import SEARCH
 from cl_repro.study import compose, config, grid, rules, study
@@ -58,7 +58,7 @@ def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
     [cell] = job.chunk
     arm = job.arms[cell.arm]
     cfg, asked = arm.cfg, settings_of(arm.cfg)
-    outcome = through_all_tasks(
+    outcome = search_all_tasks(
         bench.experiment(arm, job.device),
         bench.method(cfg),
         bench.estimator(cfg),

@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
     finite: bool  # nothing that was kept has overflowed
 
 
-def run(
+def search_all_tasks(
     experiment: Experiment,
     method: Method,
     estimator: Estimator | None,
