@@ -63,11 +63,9 @@ class Tap(Protocol):
 class Layer(NamedTuple):
     """A kind of layer, as the importance passes see it."""
 
-    squares: Callable[[Tensor, Sequence[Tensor]], Tree]
-    """(a, [D_1, ..., D_J]) -> {parameter suffix: sum_n sum_j (d s_j / d theta)^2}; D_j is the derivative
-    of output column j by the layer's output, [N, ...]."""
-    absolutes: Callable[[Tensor, Sequence[Tensor]], Tree]
-    """As `squares`, with absolute values: {parameter suffix: sum_n sum_j |d s_j / d theta|}."""
+    sums: Callable[[Callable[[Tensor], Tensor], Tensor, Sequence[Tensor]], Tree]
+    """(f, a, [D_1, ..., D_J]) -> {parameter suffix: sum_n sum_j f(d s_j / d theta)}, f the square or absolute value;
+    D_j is the derivative of output column j by the layer's output, [N, ...]."""
     sees: Callable[[Tensor], Tensor] | None = None
     """a -> [M, in], the rows that the weight, as [out, in], is multiplied with; None: it is no such layer."""
 

@@ -8,12 +8,15 @@ gradients that are uncorrelated and of mean zero it is about empirical / b, so l
 above its code, which is `mean`. The last batch may be smaller; it counts like a full one, as in the reference.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
 from cl_repro.importance.fisher import check_normalisation, one_less
+from cl_repro.models.layers import Elementwise
 from cl_repro.types import Estimator, Net, Tree
 
 
@@ -31,23 +34,38 @@ def batched(batch_size: int, reduction: str = "mean", normalisation: str = "exac
     Raises:
         UserError: if an argument is outside these rules.
     """
-    if batch_size < 1:
-        raise UserError(f"fisher.batch_size={batch_size}: must be at least 1")
     if reduction not in ("mean", "sum"):
         raise UserError(f"fisher.reduction={reduction}: must be mean or sum")
     check_normalisation(normalisation)
-
-    def square(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
-        del noise  # the labels are the data's
-
-        def loss(params: Tree) -> Tensor:
-            z, _ = net.apply(params, buffers, x)
-            return functional.cross_entropy(z[:, active], y, reduction=reduction)
-
-        return {name: g.square() for name, g in torch.func.grad(loss)(params).items()}
 
     def divisor(n: int) -> float:
         m = -(-n // batch_size)
         return float(m) if normalisation == "exact" else one_less(m)
 
-    return Estimator(square, rows=lambda n: n, divisor=divisor, batch_size=batch_size)
+    made = of_batches(lambda z, y: functional.cross_entropy(z, y, reduction=reduction), torch.square, batch_size)
+    return made._replace(divisor=divisor)
+
+
+def of_batches(loss: Callable[[Tensor, Tensor], Tensor], f: Elementwise, batch_size: int) -> Estimator:
+    """The mean over mini-batches of f of the gradient of each one's loss.
+
+    Args:
+        loss: (z [B, A], y [B]) -> [].
+        f: `torch.square` or `torch.abs`.
+        batch_size: b, examples per mini-batch.
+
+    Returns:
+        The estimator.
+
+    Raises:
+        UserError: if batch_size is not at least 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"fisher.batch_size={batch_size}: must be at least 1")
+
+    def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
+        del noise  # no label is drawn
+        of_params = torch.func.grad(lambda params: loss(net.apply(params, buffers, x)[0][:, active], y))
+        return {name: f(g) for name, g in of_params(params).items()}
+
+    return Estimator(total, lambda n: n, lambda n: float(-(-n // batch_size)), batch_size)

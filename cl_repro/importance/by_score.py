@@ -25,8 +25,9 @@ from torch import Tensor
 
 from cl_repro.common.errors import UserError
 from cl_repro.importance import columns
+from cl_repro.importance.fisher import check_n
 from cl_repro.importance.importance_sample import check_draws
-from cl_repro.importance.squares import sum_of_squares
+from cl_repro.importance.squares import sum_over_examples
 from cl_repro.types import Choice, Estimator, Net, Tree
 
 
@@ -44,8 +45,7 @@ def by_score(n: int | None = None, uniform_share: float = 0.1, draws: int | None
     Raises:
         UserError: if an argument is outside these rules.
     """
-    if n is not None and n < 1:
-        raise UserError(f"fisher.n={n}: the number of examples must be at least 1, or null for all")
+    check_n(n)
     if not 0 <= uniform_share <= 1:
         raise UserError(f"fisher.uniform_share={uniform_share}: must be in [0, 1]")
     if draws is not None:
@@ -68,7 +68,7 @@ def by_score(n: int | None = None, uniform_share: float = 0.1, draws: int | None
             s = columns.exact(z) if draws is None else columns.importance_sample(z, noise, draws)
             return s if weight is None else weight.sqrt().to(z.dtype)[:, None, None] * s
 
-        return sum_of_squares(net, params, buffers, x, active, weighted)
+        return sum_over_examples(net, params, buffers, x, active, weighted)
 
     choice = Choice(score, partial(pick, n=n, uniform_share=uniform_share))
     return Estimator(total, rows=lambda total: n or total, divisor=float, choice=choice)

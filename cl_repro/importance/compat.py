@@ -120,8 +120,7 @@ def compat(
         raise UserError(f"fisher.batch_size={batch_size}: must be at least 1")
     if n is not None and of_batches and divisor == "last_index":
         raise UserError(f"fisher.n={n}: must be null with fisher.square={square} and fisher.divisor={divisor}")
-    if n is not None and n < 1:
-        raise UserError(f"fisher.n={n}: the number of examples must be at least 1, or null for all")
+    fisher.check_n(n)
     if clip is not None and not clip > 0:
         raise UserError(f"fisher.clip={clip}: must be above 0, or null for none")
 

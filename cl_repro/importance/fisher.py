@@ -12,11 +12,13 @@ n + 1 examples, not n (for mini-batches M - 1, not M). `normalisation: reference
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from cl_repro.common.errors import UserError
 from cl_repro.importance import columns
-from cl_repro.importance.squares import sum_of_squares
+from cl_repro.importance.squares import sum_over_examples
+from cl_repro.models.layers import Elementwise
 from cl_repro.types import Estimator, Net, Tree
 
 Label = Callable[[Tensor, Tensor, Tensor], Tensor]  # (z [N, A], y [N], noise [N]) -> columns [N, J, A]
@@ -49,16 +51,14 @@ def predicted(n: int | None = None, normalisation: str = "exact") -> Estimator:
     return of_columns(LABELS["predicted"], n, normalisation)
 
 
-def of_columns(
-    label: Label, n: int | None, normalisation: str, sum_of: Callable[..., Tree] = sum_of_squares
-) -> Estimator:
+def of_columns(label: Label, n: int | None, normalisation: str, f: Elementwise = torch.square) -> Estimator:
     """The estimator that squares what these columns backpropagate.
 
     Args:
         label: the columns s of -d log p(label) / dz.
         n: examples used, drawn without replacement; None: all.
         normalisation: `exact` or `reference` (module docstring).
-        sum_of: the squares, or other values (`squares`).
+        f: `torch.square`, or `torch.abs` (`sensitivity`).
 
     Returns:
         The estimator.
@@ -66,12 +66,11 @@ def of_columns(
     Raises:
         UserError: if n is not at least 1, or normalisation is unknown.
     """
-    if n is not None and n < 1:
-        raise UserError(f"fisher.n={n}: the number of examples must be at least 1, or null for all")
+    check_n(n)
     check_normalisation(normalisation)
 
     def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
-        return sum_of(net, params, buffers, x, active, lambda z: label(z, y, noise))
+        return sum_over_examples(net, params, buffers, x, active, lambda z: label(z, y, noise), f)
 
     rows, divisor = counts(n, normalisation)
     return Estimator(total, rows, divisor)
@@ -87,6 +86,12 @@ def counts(n: int | None, normalisation: str) -> tuple[Callable[[int], int], Cal
         lambda total: (n or 0) + 1 if stops(total) else total,
         lambda total: float((n or 0) + 1) if stops(total) else one_less(total),
     )
+
+
+def check_n(n: int | None) -> None:
+    """Refuse no examples."""
+    if n is not None and n < 1:
+        raise UserError(f"fisher.n={n}: the number of examples must be at least 1, or null for all")
 
 
 def one_less(units: int) -> float:

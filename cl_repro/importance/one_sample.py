@@ -10,7 +10,7 @@ from torch import Tensor
 from cl_repro.common.errors import UserError
 from cl_repro.importance import columns
 from cl_repro.importance.batched import batched as batched_estimator
-from cl_repro.importance.fisher import check_normalisation, counts
+from cl_repro.importance.fisher import check_n, check_normalisation, counts
 from cl_repro.types import Estimator, Net, Tree
 
 LABELS = ("all", "sample", "true", "predicted")
@@ -32,8 +32,7 @@ def one_sample(labels: str, n: int | None = None, normalisation: str = "exact") 
     """
     if labels not in LABELS:
         raise UserError(f"fisher.labels={labels}: must be one of {', '.join(LABELS)}")
-    if n is not None and n < 1:
-        raise UserError(f"fisher.n={n}: the number of examples must be at least 1, or null for all")
+    check_n(n)
     check_normalisation(normalisation)
 
     def weighted_labels(z: Tensor, y: Tensor, noise: Tensor) -> list[tuple[int, Tensor]]:

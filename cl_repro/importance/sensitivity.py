@@ -21,10 +21,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cl_repro.common.errors import UserError
 from cl_repro.importance import columns, fisher
-from cl_repro.importance.squares import sum_of_absolutes
-from cl_repro.types import Estimator, Net, Tree
+from cl_repro.importance.batched import of_batches
+from cl_repro.types import Estimator
 
 
 def af(n: int | None = None) -> Estimator:
@@ -69,18 +68,7 @@ def mas_batched(batch_size: int) -> Estimator:
     Raises:
         UserError: if batch_size is not at least 1.
     """
-    if batch_size < 1:
-        raise UserError(f"fisher.batch_size={batch_size}: must be at least 1")
-
-    def absolute(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
-        del y, noise  # no labels
-
-        def mean_square(params: Tree) -> Tensor:
-            return net.apply(params, buffers, x)[0][:, active].square().mean()
-
-        return {name: g.abs() for name, g in torch.func.grad(mean_square)(params).items()}
-
-    return Estimator(absolute, lambda n: n, lambda n: float(-(-n // batch_size)), batch_size)
+    return of_batches(lambda z, y: z.square().mean(), torch.abs, batch_size)
 
 
 def of_absolutes(of_logits: Callable[[Tensor], Tensor], n: int | None) -> Estimator:
@@ -96,4 +84,4 @@ def of_absolutes(of_logits: Callable[[Tensor], Tensor], n: int | None) -> Estima
     Raises:
         UserError: if n is not at least 1.
     """
-    return fisher.of_columns(lambda z, y, noise: of_logits(z), n, "exact", sum_of_absolutes)
+    return fisher.of_columns(lambda z, y, noise: of_logits(z), n, "exact", torch.abs)

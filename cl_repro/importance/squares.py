@@ -1,16 +1,15 @@
 """Sums of squared or absolute per-example gradients, layer by layer, of any columns of the logits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cl_repro.common.tree import zeros_like
-from cl_repro.models.layers import no_tap
+from cl_repro.models.layers import Elementwise, no_tap
 from cl_repro.types import Layer, Net, Tree
 
 Columns = Callable[[Tensor], Tensor]  # z [N, A] -> s [N, J, A]
-Reduction = Callable[[Tensor, Sequence[Tensor]], Tree]  # as the fields of `Layer`
 
 
 def output_shapes(net: Net, params: Tree, buffers: Tree, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -27,38 +26,22 @@ def output_shapes(net: Net, params: Tree, buffers: Tree, x: Tensor) -> dict[str,
     return shapes
 
 
-def sum_of_squares(net: Net, params: Tree, buffers: Tree, x: Tensor, active: Tensor, columns: Columns) -> Tree:
-    r"""sum_n sum_j (d (s_nj . z_n) / d theta)^2, unit (nats/parameter)^2; arguments as `sum_over_examples`."""
-    return sum_over_examples(lambda layer: layer.squares, net, params, buffers, x, active, columns)
-
-
-def sum_of_absolutes(net: Net, params: Tree, buffers: Tree, x: Tensor, active: Tensor, columns: Columns) -> Tree:
-    r"""sum_n sum_j |d (s_nj . z_n) / d theta|, unit that of s . z per parameter; arguments as `sum_over_examples`."""
-    return sum_over_examples(lambda layer: layer.absolutes, net, params, buffers, x, active, columns)
-
-
 def sum_over_examples(
-    of: Callable[[Layer], Reduction],
-    net: Net,
-    params: Tree,
-    buffers: Tree,
-    x: Tensor,
-    active: Tensor,
-    columns: Columns,
+    net: Net, params: Tree, buffers: Tree, x: Tensor, active: Tensor, columns: Columns, f: Elementwise = torch.square
 ) -> Tree:
-    r"""What layers make of d (s_nj . z_n) / d theta, summed; one forward and J backward passes.
+    r"""sum_n sum_j f(d (s_nj . z_n) / d theta); one forward and J backward passes.
 
     Args:
-        of: which sum of a layer, `squares` or `absolutes`.
         net: the network, evaluated (not training).
         params: {name: [*shape]}, one replica.
         buffers: the network's buffers, constants here.
         x: [N, *in].
         active: [A] int64, the logits in z.
         columns: z [N, A] -> s [N, J, A], constants of the differentiation.
+        f: `torch.square` or `torch.abs`.
 
     Returns:
-        {name: [*shape]}, non-negative, a SUM over examples and columns.
+        {name: [*shape]}, a SUM over examples and columns; of squares in (nats/parameter)^2 where s . z is in nats.
 
     Raises:
         ValueError: if a layer is applied twice, if something changes a layer's input in place after it was used, or
@@ -89,7 +72,7 @@ def sum_over_examples(
     deltas = [vjp(s[:, j], retain_graph=True)[0] for j in range(s.shape[1])]
     total: Tree = {}
     for name, layer in kinds.items():
-        for suffix, value in of(layer)(inputs[name], [d[name] for d in deltas]).items():
+        for suffix, value in layer.sums(f, inputs[name], [d[name] for d in deltas]).items():
             total[f"{name}.{suffix}"] = value
     if missing := params.keys() - total.keys() - net.unprotected:
         raise ValueError(

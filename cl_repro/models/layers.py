@@ -2,8 +2,8 @@
 
 A layer computes z = f(a; theta) and hands (name, kind, a, z) to `tap`, which is the identity in training.
 An importance pass taps the layers: it keeps a and, by adding zeros to z, obtains D_j = d s_j / d z for output
-column j. `squares` turns both into the sum over examples and columns of squared per-example gradients, `absolutes` into
-that of their absolute values, without ever holding one gradient per example longer than that takes. With f either:
+column j. `Layer.sums` turns both into the sum over examples and columns of f of per-example gradients, their square or
+absolute value, without ever holding one gradient per example longer than that takes:
 
     linear      d s_j / d W = D_j a^T                       sum_n sum_j f(D_jn a_n^T) = (sum_j f(D_j))^T f(a)
     convolution d s_j / d W = D_j U, U the window of a at each position     f of each, for a few examples at a time
@@ -70,7 +70,7 @@ def linear_sums(f: Elementwise, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
     return {"weight": d.mT @ f(a), "bias": d.sum(0)}
 
 
-LINEAR = Layer(partial(linear_sums, torch.square), partial(linear_sums, torch.abs), lambda a: a)
+LINEAR = Layer(linear_sums, lambda a: a)
 
 
 def linear(params: Tree, name: str, a: Tensor, tap: Tap = no_tap) -> Tensor:
@@ -167,23 +167,21 @@ def squares_by_pairs(d: Tensor, u: Tensor) -> Tensor:
 def convolution(params: Tree, name: str, a: Tensor, tap: Tap = no_tap, *, stride: int = 1, padding: int = 0) -> Tensor:
     """A square convolution, with a bias if `params` has one; a [N, in, H, W] -> z [N, out, h, w]."""
     weight, bias = params[f"{name}.weight"], params.get(f"{name}.bias")
-    squares, absolutes = (
-        partial(convolution_sums, f, kernel=weight.shape[-1], stride=stride, padding=padding, bias=bias is not None)
-        for f in (torch.square, torch.abs)
-    )
+    kernel = weight.shape[-1]
+    sums = partial(convolution_sums, kernel=kernel, stride=stride, padding=padding, bias=bias is not None)
 
     def sees(a: Tensor) -> Tensor:
         """Windows of a [N, in, H, W], [N L, in kernel kernel]."""
-        return functional.unfold(a, weight.shape[-1], stride=stride, padding=padding).mT.flatten(0, 1)
+        return functional.unfold(a, kernel, stride=stride, padding=padding).mT.flatten(0, 1)
 
     # A 1x1 window sees every stride-th pixel alone, so it is applied to those: conv2d would do the same and give the
     # same bits. But oneDNN 3.12 (torch 2.13), on a CPU with AVX2 and no AVX-512, writes beyond its block of memory in
     # the backward pass of a 1x1 convolution of stride 2 with 2 to 7 channels that are last in memory.
-    if weight.shape[-1] == 1 and not padding and a.device.type == "cpu":
+    if kernel == 1 and not padding and a.device.type == "cpu":
         z = functional.conv2d(every(stride, a), weight, bias)
     else:
         z = functional.conv2d(a, weight, bias, stride=stride, padding=padding)
-    return tap(name, Layer(squares, absolutes, sees), a, z)
+    return tap(name, Layer(sums, sees), a, z)
 
 
 def init_convolution(name: str, n_in: int, n_out: int, kernel: int, generator: Generator, *, bias: bool) -> Tree:
@@ -205,7 +203,7 @@ def glorot_convolution(name: str, n_in: int, n_out: int, kernel: int, generator:
 # --- batch normalisation ---------------------------------------------------------------------------------------------
 
 
-def norm_sums(f: Elementwise, mean: Tensor, var: Tensor, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
+def norm_sums(mean: Tensor, var: Tensor, f: Elementwise, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
     """Gamma: sum_n sum_j f(sum_hw D_j (a - mu) / sqrt(var + eps)), beta: sum_n sum_j f(sum_hw D_j)."""
     normalised = functional.batch_norm(a, mean, var, eps=EPS)
     return {
@@ -232,8 +230,7 @@ def batch_norm(params: Tree, buffers: Tree, name: str, a: Tensor, tap: Tap = no_
         scale = gamma * (var + EPS).rsqrt()
         shift = beta - mean * scale
         z = torch.addcmul(shift[:, None, None], scale[:, None, None], a)
-        squares, absolutes = (partial(norm_sums, f, mean, var) for f in (torch.square, torch.abs))
-        return tap(name, Layer(squares, absolutes), a, z)
+        return tap(name, Layer(partial(norm_sums, mean, var)), a, z)
     return functional.batch_norm(a, mean, var, gamma, beta, training=True, momentum=MOMENTUM, eps=EPS)
 
 

@@ -28,7 +28,7 @@ Rule = Callable[[Any, Tensor, Sequence[Tensor]], Tree]
 def linear(module: nn.Linear, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
     """W and b of z = a W^T + b; a [N, ..., in], D_j [N, ..., out]."""
     if a.dim() == 2:
-        return LINEAR.squares(a, deltas)
+        return LINEAR.sums(torch.square, a, deltas)
     return one_pixel(*(t.flatten(1, -2).mT[..., None] for t in (a, *deltas)))
 
 
@@ -70,7 +70,7 @@ def by_channel(normalised: Tensor, deltas: Sequence[Tensor]) -> Tree:
     """Gamma and beta [C] of z = gamma xhat + beta; xhat [N, C, ...], D_j alike: that of maps with mu 0, var 1."""
     maps = [t.reshape(*t.shape[:2], -1, 1) for t in (normalised, *deltas)]
     mean = normalised.new_zeros(normalised.shape[1])
-    return norm_sums(torch.square, mean, mean + (1 - EPS), maps[0], maps[1:])
+    return norm_sums(mean, mean + (1 - EPS), torch.square, maps[0], maps[1:])
 
 
 def batch_norm(module: nn.BatchNorm2d, a: Tensor, deltas: Sequence[Tensor]) -> Tree:
