@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from cl_repro.analysis.data.arms import Arm, look
+from cl_repro.analysis.data.arms import NamedArm, look
 from cl_repro.analysis.lambdas.curves import curve, line
 from cl_repro.analysis.output.figures import literal
 from cl_repro.analysis.output.markup import Table, latex, markdown, plain
@@ -57,7 +57,7 @@ def test_nothing_makes_a_terminal_obey(control: str) -> None:
 def test_a_figure_shows_it(label: str) -> None:
     figure = Figure()
     axes = figure.subplots()
-    arm = Arm("x", "ewc", "exact", label)
+    arm = NamedArm("x", "ewc", "exact", label)
     style = look(arm, 0)
     curve(axes, arm, np.array([1.0, 10.0]), np.ones((2, 2)), style, 0)
     line(axes, arm, np.ones(2), style)

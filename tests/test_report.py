@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
 import cl_repro
-from cl_repro.analysis.data.arms import Arm, grid_of, look
+from cl_repro.analysis.data.arms import NamedArm, grid_of, look
 from cl_repro.analysis.data.looks import LIBRARIES, LOOKS, METHODS, OTHERS
 from cl_repro.analysis.data.study import CURVES, open_study
 from cl_repro.analysis.lambdas.collapse import collapse
@@ -267,7 +267,7 @@ def test_a_curve_without_traces_has_one_axis_and_an_arm_without_is_left_out(tmp_
 def test_bands_stop_where_no_spread_is_known():
     points = [Estimate(90.0 + i, math.nan if i == 2 else 1.0, 5) for i in range(6)]
     x = np.arange(1.0, 7.0)
-    (band,) = chart.band(0, [x], points, look(Arm("", "ewc", "exact", ""), 0))
+    (band,) = chart.band(0, [x], points, look(NamedArm("", "ewc", "exact", ""), 0))
     assert band.x == [[1, 2, 2, 1, None, 4, 5, 6, 6, 5, 4]]
     assert list(band.trace.y) == [91, 92, 90, 89, None, 94, 95, 96, 94, 93, 92]
 

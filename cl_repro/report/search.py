@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cl_repro.analysis.data.arms import Arm, arms_of
+from cl_repro.analysis.data.arms import NamedArm, arms_of
 from cl_repro.analysis.data.read import read_provenance, read_table
 from cl_repro.analysis.data.study import benchmark_name, commits, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text
@@ -47,7 +47,7 @@ def section(name: str, place: Place) -> Section:
     )
 
 
-def accuracy_table(arms: tuple[Arm, ...], final: pd.DataFrame) -> Table:
+def accuracy_table(arms: tuple[NamedArm, ...], final: pd.DataFrame) -> Table:
     """Test accuracy after the last task, of every method; `final` is final.csv."""
     tasks = [AVERAGE, *(task for task in dict.fromkeys(final["task"]) if task != AVERAGE)]
     fine = final.assign(accuracy=100 * final["accuracy"].where(final["status"] == "ok"))
@@ -63,7 +63,7 @@ def accuracy_table(arms: tuple[Arm, ...], final: pd.DataFrame) -> Table:
     return Table("accuracy", "Accuracy at the strengths found", header, tuple(body), notes)
 
 
-def strengths_table(arms: tuple[Arm, ...], attempts: pd.DataFrame) -> Table:
+def strengths_table(arms: tuple[NamedArm, ...], attempts: pd.DataFrame) -> Table:
     """The strength each task was learned with, and how many trainings that took; `attempts` is attempts.csv."""
     tasks = sorted(attempts["task"].unique())
     kept = attempts[attempts["kept"]]  # fine-tuning has no strength

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cl_repro.analysis.data.arms import Arm, arms_of
+from cl_repro.analysis.data.arms import NamedArm, arms_of
 from cl_repro.analysis.data.read import read_accuracy, read_representation, read_storage
 from cl_repro.analysis.data.study import SCENARIOS, Study, mixed_seeds, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
@@ -42,7 +42,7 @@ FEATURES = ("context",)  # keep features of examples, with their labels
 class Entry(NamedTuple):
     """One method in one scenario, at the lambda chosen for it; arrays have one value per seed, NaN where lost."""
 
-    arm: Arm
+    arm: NamedArm
     scenario: str
     lam: float  # NaN without one
     at_edge: bool  # of its candidates

@@ -22,8 +22,8 @@ from cl_repro.common.stats import Array
 IN_WORDS = {"ewc_offline": "EWC offline", "ewc_guide": "EWC of guides"}  # methods with a Fisher, beside its name
 
 
-class Arm(NamedTuple):
-    """One arm of a study: the runs of one configuration, over lambdas and seeds."""
+class NamedArm(NamedTuple):
+    """An arm as figures and tables name it: the runs of one configuration, over lambdas and seeds."""
 
     config_id: str
     method: str
@@ -31,12 +31,12 @@ class Arm(NamedTuple):
     label: str
     settings: tuple[tuple[str, str], ...] = ()  # (place, value), those in which arms of its table differ
 
-    def unlike(self, other: "Arm") -> set[str]:
+    def unlike(self, other: "NamedArm") -> set[str]:
         """The settings in which the two differ besides method and Fisher, of those that arms of the table differ in."""
         mine, theirs = dict(self.settings), dict(other.settings)
         return unlike(mine, theirs, mine.keys() | theirs.keys()) - {"method", "fisher"}
 
-    def compares(self, other: "Arm") -> bool:
+    def compares(self, other: "NamedArm") -> bool:
         """Whether the two differ in one thing only: in method and Fisher, or in one setting."""
         same = (self.method, self.fisher) == (other.method, other.fisher)
         return len(self.unlike(other)) <= (1 if same else 0)
@@ -45,12 +45,12 @@ class Arm(NamedTuple):
 class Grid(NamedTuple):
     """A study's accuracies, percent. A arms with a lambda, S seeds, L lambdas, 0 among them; NaN if missing or lost."""
 
-    arms: tuple[Arm, ...]
+    arms: tuple[NamedArm, ...]
     seeds: Array  # [S]
     lams: Array  # [L], ascending
     accuracy: Array  # [A, S, L]
     lost: Array  # [A, L], how many seeds diverged or failed
-    flat: tuple[tuple[Arm, Array], ...]  # methods without lambda: [S]
+    flat: tuple[tuple[NamedArm, Array], ...]  # methods without lambda: [S]
     window: bool = False  # whether the arms' lambdas are windows of their own, not one grid for all
 
     @property
@@ -116,7 +116,7 @@ def variant(called: str, method: str, fisher: str) -> str:
     return "" if own == fisher else own
 
 
-def look(arm: Arm, position: int) -> Look:
+def look(arm: NamedArm, position: int) -> Look:
     """How an arm is drawn; `position` picks among the looks of arms without one of their own."""
     if known := LIBRARIES.get(arm.fisher.removeprefix(COMPAT)):
         return known[1]
@@ -136,7 +136,7 @@ def looks_of(grid: Grid) -> list[Look]:
     return found
 
 
-def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
+def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[NamedArm, ...]:
     """The arms of some runs in the order of figures and tables: None, joint, then the estimators as in `LOOKS`.
 
     Args:
@@ -156,7 +156,7 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
     arms = named(arms, details, rows, folder)
     order = list(LOOKS)
 
-    def rank(arm: Arm) -> tuple:
+    def rank(arm: NamedArm) -> tuple:
         key = kind_of(arm.fisher) if arm.fisher else arm.method
         parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", arm.label)]  # 5 before 10
         return (order.index(key) if key in order else len(order), arm.method, arm.fisher, parts, arm.config_id)
@@ -164,10 +164,10 @@ def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[Arm, ...]:
     return tuple(sorted(arms, key=rank))
 
 
-def unnamed(rows: pd.DataFrame, folder: Path) -> list[Arm]:
+def unnamed(rows: pd.DataFrame, folder: Path) -> list[NamedArm]:
     """One arm for each row, with the name of its method and Fisher alone."""
     return [
-        Arm(i, m, f, label(m, f, setting(folder, i, "fisher.batch_size") if kind_of(f) == "batched" else None))
+        NamedArm(i, m, f, label(m, f, setting(folder, i, "fisher.batch_size") if kind_of(f) == "batched" else None))
         for i, m, f in zip(rows["config_id"], rows["method"], rows["fisher"], strict=True)
     ]
 
@@ -179,7 +179,7 @@ def settings_in_words(runs: pd.DataFrame, folder: Path) -> dict[str, str]:
     return {i: words(own, places) for i, own, places in zip(rows["config_id"], of, differing(of), strict=True)}
 
 
-def named(arms: Sequence[Arm], details: list[list[str]], rows: pd.DataFrame, folder: Path) -> list[Arm]:
+def named(arms: Sequence[NamedArm], details: list[list[str]], rows: pd.DataFrame, folder: Path) -> list[NamedArm]:
     """Arms with their settings, and names that tell them apart.
 
     Args:

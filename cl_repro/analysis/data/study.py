@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cl_repro.analysis.data.arms import Arm, variant
+from cl_repro.analysis.data.arms import NamedArm, variant
 from cl_repro.analysis.data.looks import ONE_SAMPLE
 from cl_repro.analysis.data.read import read_published, read_runs
 from cl_repro.analysis.data.settings import PACKAGE, Settings, load
@@ -147,7 +147,7 @@ def benchmark_name(benchmark: str) -> str:
     return NAMES.get(benchmark, words[:1].upper() + words[1:])
 
 
-def published_row(study: Study, source: str, metric: str, arm: Arm) -> pd.Series | None:
+def published_row(study: Study, source: str, metric: str, arm: NamedArm) -> pd.Series | None:
     """The published row of an arm, matched by study, method and Fisher.
 
     Where a study was published with several benchmarks, scenarios or variants, those of the arm's runs decide, or, of a

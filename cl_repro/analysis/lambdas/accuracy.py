@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cl_repro.analysis.data.arms import Arm, Grid, arms_of
+from cl_repro.analysis.data.arms import Grid, NamedArm, arms_of
 from cl_repro.analysis.data.settings import Settings
 from cl_repro.analysis.data.study import (
     ARMS,
@@ -37,7 +37,7 @@ class Beside(NamedTuple):
 class Row(NamedTuple):
     """One arm of the accuracy table."""
 
-    arm: Arm
+    arm: NamedArm
     lam: float  # of the best mean; NaN for methods without lambda
     ours: Estimate  # percent
     beside: dict[str, Beside]  # by source
@@ -53,7 +53,7 @@ def accuracy_rows(study: Study, grid: Grid) -> list[Row]:
     return rows
 
 
-def at_best(grid: Grid) -> list[tuple[Arm, float, Array]]:
+def at_best(grid: Grid) -> list[tuple[NamedArm, float, Array]]:
     """Every arm with its best lambda (NaN without one) and its seeds' accuracies there, [S]."""
     curved = [
         (arm, float(grid.lams[i]), grid.accuracy[a, :, i])
@@ -144,7 +144,7 @@ def loss_notes(grid: Grid) -> list[str]:
     return notes
 
 
-def _beside(study: Study, source: str, arm: Arm, ours: Estimate) -> Beside:
+def _beside(study: Study, source: str, arm: NamedArm, ours: Estimate) -> Beside:
     row = published_row(study, source, "accuracy", arm)
     return Beside(None, None, NOTHING) if row is None else judge(study, row, ours)
 

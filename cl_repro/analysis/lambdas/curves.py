@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cl_repro.analysis.comparisons import dots
-from cl_repro.analysis.data.arms import Arm, Grid, grid_of, looks_of
+from cl_repro.analysis.data.arms import Grid, NamedArm, grid_of, looks_of
 from cl_repro.analysis.data.looks import Look
 from cl_repro.analysis.data.study import ARMS, PLACE, Study, commits, describe, most_lambdas
 from cl_repro.analysis.lambdas.curve_names import told
@@ -78,7 +78,7 @@ def draw(grid: Grid, title: str) -> Figure:
     return figure
 
 
-def line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
+def line(axes: Axes, arm: NamedArm, values: Array, style: Look) -> None:
     """The mean of a method without lambda, values [S], with a band of one SEM."""
     mean, sem, n = estimate(values)
     if not n:
@@ -89,7 +89,7 @@ def line(axes: Axes, arm: Arm, values: Array, style: Look) -> None:
 
 
 def curve(
-    axes: Axes, arm: Arm, lams: Array, accuracy: Array, style: Look, position: int, opacity: float = BAND
+    axes: Axes, arm: NamedArm, lams: Array, accuracy: Array, style: Look, position: int, opacity: float = BAND
 ) -> None:
     """Mean with markers and a band of one SEM, over the seeds that are there. Later curves lie on top."""
     points = [estimate(column) for column in accuracy.T]

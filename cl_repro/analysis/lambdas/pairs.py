@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cl_repro.analysis.data.arms import Arm, Grid
+from cl_repro.analysis.data.arms import Grid, NamedArm
 from cl_repro.analysis.data.study import ARMS, Study
 from cl_repro.analysis.lambdas.accuracy import NOTHING, at_best, interval_text, lambda_text
 from cl_repro.analysis.lambdas.selection import TOO_SMALL, limits_text, resampled, reselected
@@ -27,7 +27,7 @@ HEADER = ("Difference", "at λ", "points", "pairs", "p", "bootstrap")
 class Side(NamedTuple):
     """One arm at its best lambda."""
 
-    arm: Arm
+    arm: NamedArm
     lam: float  # NaN for methods without
     accuracy: Array  # [S], percent
     cells: Array  # [S, L], percent; [S, 1] for methods without lambda

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cl_repro.analysis.data.arms import Arm, Grid, grid_of
+from cl_repro.analysis.data.arms import Grid, NamedArm, grid_of
 from cl_repro.analysis.data.read import read_accuracy
 from cl_repro.analysis.data.study import Study
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
@@ -32,7 +32,7 @@ class Choice(NamedTuple):
 class Selection(NamedTuple):
     """One arm under the three ways."""
 
-    arm: Arm
+    arm: NamedArm
     oracle: Choice
     leave_one_seed_out: Choice
     validation: Choice | None  # None where no run of the arm has validation accuracies

@@ -15,7 +15,7 @@ from cl_repro.analysis.comparisons import epoch_curves
 from cl_repro.analysis.comparisons.beside import beside_table, pairs_of
 from cl_repro.analysis.comparisons.comparison import compared, comparison_tables
 from cl_repro.analysis.comparisons.replay_claims import claims_table, with_sizes
-from cl_repro.analysis.data.arms import Arm, Grid, grid_of
+from cl_repro.analysis.data.arms import Grid, NamedArm, grid_of
 from cl_repro.analysis.data.read import read_importance
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, Study, describe, unmixed
@@ -45,7 +45,7 @@ TRACE_NOTE = (
 class Shape(NamedTuple):
     """Rise and width of one arm, log10 lambda and decades."""
 
-    arm: Arm
+    arm: NamedArm
     rise: Interval
     rises: Array  # [W], of every weighting of the seeds; paired between arms
     at_most: bool  # the curve begins above half-way: the rise is the grid's first lambda, or below

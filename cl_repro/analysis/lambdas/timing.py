@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cl_repro.analysis.data.arms import Arm, arms_of, label
+from cl_repro.analysis.data.arms import NamedArm, arms_of, label
 from cl_repro.analysis.data.looks import ONE_SAMPLE, kind_of
 from cl_repro.analysis.data.study import Study, origin, published_row, sources
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text
@@ -63,7 +63,7 @@ def timing_table(study: Study) -> Table:
     body = []
     for row in rows:
         method = "ewc" if row.fisher else "finetune"
-        arm = Arm("", method, row.fisher, label(method, row.fisher))
+        arm = NamedArm("", method, row.fisher, label(method, row.fisher))
         # None has no Fisher: one implementation stands for both.
         slow = row.one_sample if row.fisher else row.ours
         cells = [arm.label, *(_published_ratio(study, source, arm) for source in published)]
@@ -80,9 +80,9 @@ def timing_table(study: Study) -> Table:
     return Table("timing", "Training time relative to None", tuple(header), tuple(body), notes)
 
 
-def _published_ratio(study: Study, source: str, arm: Arm) -> str:
+def _published_ratio(study: Study, source: str, arm: NamedArm) -> str:
     row = published_row(study, source, "train_time", arm)
-    none = published_row(study, source, "train_time", Arm("", "finetune", "", "None"))
+    none = published_row(study, source, "train_time", NamedArm("", "finetune", "", "None"))
     return NOTHING if row is None or none is None else _ratio(row["value"] / none["value"])
 
 
