@@ -1,8 +1,8 @@
-"""Search the strength of a penalty task by task (De Lange et al. 2021), into results/strength_search_<benchmark>.
+"""Search the lambda of a penalty task by task (De Lange et al. 2021), into results/strength_search_<benchmark>.
 
 Usage: python scripts/strength_search.py [key=value ...], with the overrides of `python -m cl_repro`, for example
 study=tiny_imagenet_search scale=cpu seeds=[1], or benchmark=split_digits val_fraction=0.2 optim=sgd_momentum method=si;
-lam is the strength at first. The same command again searches what is missing; after the word status it says how far it
+lam is lambda at first. The same command again searches what is missing; after the word status it says how far it
 is. It writes attempts.csv and final.csv.
 """
 

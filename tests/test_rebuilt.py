@@ -80,7 +80,7 @@ def test_replicas_of_a_stack_are_the_singles():
 
 
 def test_it_only_restrains_a_task_between_two_rebuildings():
-    """The pull is zero at a new anchor: a strength that holds weights in place lets them go if rebuilt every step."""
+    """The pull is zero at a new anchor: a lambda that holds weights in place lets them go if rebuilt every step."""
     experiment = setting(2)
     free, held, rebuilt = (
         run(experiment, quadratic(every), [Replica(1, lam, FISHER)]).params

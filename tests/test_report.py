@@ -703,7 +703,7 @@ def test_what_a_memory_keeps_is_shown_once_it_is_drawn(tmp_path):
     assert "<summary>Results of 1 commit</summary><p>abc</p>" in both
 
 
-def test_searches_show_accuracies_and_the_strengths_that_were_kept(tmp_path):
+def test_searches_show_accuracies_and_the_lambdas_that_were_kept(tmp_path):
     folder = tmp_path / "strength_search_split_digits"
     stamp = {"hardware": "a processor", "torch": "2", "device": "cpu", "dtype": "float32"}
     stamp |= {"finished": "2026-11-21", "schema_version": 1}
@@ -726,13 +726,13 @@ def test_searches_show_accuracies_and_the_strengths_that_were_kept(tmp_path):
     section = section_of(tmp_path, folder.name)
     assert section.group == "Split digits" and section.commits == "abcdef0"
     assert "2 seeds" in section.sentence and "2 methods, 24 trainings" in section.sentence
-    accuracy, strengths = section.tables
+    accuracy, lambdas = section.tables
     assert accuracy.header == ("Method", "average", "task 1", "task 2")
     assert dict((row[0], row[1:]) for row in accuracy.rows) == {
         "SI": ("77.50 ± 2.50 (2)", "65.0", "90.0"),
         "MAS": ("75.00 (1)", "60.0", "90.0"),
     }
-    assert dict((row[0], row[1:]) for row in strengths.rows) == {
+    assert dict((row[0], row[1:]) for row in lambdas.rows) == {
         "SI": ("2 to 4", "2 to 4", "12"),
         "MAS": ("2 to 4", "2 to 4", "12"),
     }

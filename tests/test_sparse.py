@@ -83,7 +83,7 @@ def test_a_run_of_sharpening_is_the_plain_loop(sharpness):
 
 
 def test_replicas_of_a_stack_are_the_singles_and_share_no_first_task():
-    """Its strength matters from the first step on, also where first tasks may be shared."""
+    """Its lambda matters from the first step on, also where first tasks may be shared."""
     experiment = setting(share_first_task=True)
     rows = [Replica(seed, lam, None) for seed, lam in ((2, 0.3), (1, 0.0), (2, 0.0))]
     together = run(experiment, sharpening(), rows)

@@ -411,7 +411,7 @@ def test_a_folder_is_completed_never_done_again_and_refused_when_edited(tmp_path
     [
         (
             ["method=finetune", "method.uses_lambda=true"],
-            "method=finetune: its lambda is no penalty's strength, which is what is searched",
+            "method=finetune: its lambda is not that of a penalty, which is what is searched",
         ),
         (["val_fraction=null"], "benchmark=split_digits: the search needs validation rows; set val_fraction=0.2, or"),
         (["~lam", "grid=blog"], "grid: this program takes one lambda, lam; choose grid=one"),

@@ -1,6 +1,6 @@
 """One task of a stack: what happens before its first step, its steps, and what a stop between two of them must keep.
 
-The engine, the measurements beside a study and the search for a strength all train by these functions, so that every
+The engine, the measurements beside a study and the search for lambda all train by these functions, so that every
 method runs in all of them as it does in the engine.
 """
 

@@ -20,7 +20,7 @@ U runs over examples or over mini-batches of b of the task's N examples, M = cei
     pycil         true        batch     1         M; min(F, 1e-4)    lam/2 F              mean over classes
     reference     all         example   p(y|x)    N - 1              lam/2 F              online, gamma
 
-`cl_repro.study.translate` turns the strength of one into that of another. The sources, as read in November 2026:
+`cl_repro.study.translate` turns the lambda of one into that of another. The sources, as read in November 2026:
 
     avalanche     ContinualAI/avalanche, avalanche/training/plugins/ewc.py, EWCPlugin.compute_importances (0.6.0)
     capymoa       adaptive-machine-learning/CapyMOA, src/capymoa/ocl/strategy/_ewc.py, fd_compute (0.15.1)

@@ -49,7 +49,7 @@ RUNS: Table = {
     "model": Column(TEXT, "name of the network"),
     "method": Column(TEXT, "name of the method"),
     "fisher": Column(TEXT, "name of the estimator; empty where the method uses none, or its own"),
-    "lambda": Column(FLOAT, "strength of the penalty; empty for methods without one"),
+    "lambda": Column(FLOAT, "of the penalty; empty for methods without one"),
     "seed": SEED,
     "batch_size": Column(INT, "of training", "examples"),
     "iterations": Column(INT, "of a task, the longest", "steps"),
@@ -146,7 +146,7 @@ ANATOMY: dict[str, Table] = {
         **ORIGIN,
     },
 }
-_KEY = {"run": Column(TEXT, "strength of the penalty and re-initialisation, e.g. c0.2_reinit"), "seed": SEED}
+_KEY = {"run": Column(TEXT, "lambda of the penalty and re-initialisation, e.g. c0.2_reinit"), "seed": SEED}
 _PAIR = {
     **_KEY,
     "task": TASK,
@@ -191,7 +191,7 @@ UNIFYING: dict[str, Table] = {
         "config_id": CONFIG_ID,
         "benchmark": Column(TEXT, "name of the benchmark"),
         "model": Column(TEXT, "name of the network"),
-        "lam": Column(FLOAT, "strength of the penalty"),
+        "lam": Column(FLOAT, "lambda of the penalty"),
         "reinit": Column(BOOL, "whether every task begins with new weights"),
         "weights": Column(INT, "of the network"),
         "examples": Column(FLOAT, "that importances were estimated on; empty: all of a task", "examples"),
@@ -213,7 +213,7 @@ _SOLVED = {
 IDEA: dict[str, Table] = {
     "paths.csv": {
         "arm": Column(TEXT, "what the study calls the method"),
-        "lambda": Column(FLOAT, "strength of the penalty; empty for methods without one"),
+        "lambda": Column(FLOAT, "of the penalty; empty for methods without one"),
         "step": Column(INT, "of training on the second task", "steps"),
         **_PLACE,
         "off_plane": Column(FLOAT, "distance of the weights from the plane", "Euclidean distance"),
@@ -226,10 +226,10 @@ SEARCH: dict[str, Table] = {
     "attempts.csv": {
         **_SEARCH,
         "task": TASK,
-        "phase": Column(INT, "1: the learning rate is searched; 2: the strength"),
+        "phase": Column(INT, "1: the learning rate is searched; 2: lambda"),
         "attempt": Column(INT, "from 1 on, in its phase"),
         "lr": Column(FLOAT, "learning rate"),
-        "strength": Column(FLOAT, "of the penalty; empty for fine-tuning"),
+        "strength": Column(FLOAT, "lambda of the penalty; empty for fine-tuning"),
         "epochs": Column(INT, "trained", "epochs"),
         "accuracy": Column(FLOAT, "on the task's validation rows", FRACTION),
         "kept": Column(BOOL, "its learning rate (phase 1) or its weights (phase 2)"),
@@ -330,7 +330,7 @@ GROUPS: dict[str, Mapping[str, Table]] = {  # title -> file -> columns
     "The anatomy of the Fisher, results/anatomy_<benchmark>/": ANATOMY,
     "The unifying study's figures, results/unifying_figures_<benchmark>/": UNIFYING,
     "The idea of EWC in a plane, results/idea/": IDEA,
-    "A search of the strength, results/strength_search_<benchmark>/": SEARCH,
+    "A search of lambda, results/strength_search_<benchmark>/": SEARCH,
     "Speed and memory, results/bench/": {"<group>.csv": BENCH},
     "Published numbers, results/published/": {"published.csv": PUBLISHED, "unifying_reference.csv": REFERENCE},
     "The ledger, results/": {"ledger.csv": LEDGER},

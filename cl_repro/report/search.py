@@ -1,4 +1,4 @@
-"""The section of a search of a penalty's strength, from what scripts/strength_search.py has written."""
+"""The section of a search of a penalty's lambda, from what scripts/strength_search.py has written."""
 
 import pandas as pd
 
@@ -43,7 +43,7 @@ def section(name: str, place: Place) -> Section:
         commits=commits(searches),
         links=place.files(name),
         pictures=place.pictures([name], f"{name}: {KINDS[SEARCH]}"),
-        tables=[accuracy_table(arms, final), strengths_table(arms, attempts)],
+        tables=[accuracy_table(arms, final), lambdas_table(arms, attempts)],
     )
 
 
@@ -60,13 +60,13 @@ def accuracy_table(arms: tuple[NamedArm, ...], final: pd.DataFrame) -> Table:
         "Test accuracy in % after the last task: the mean over tasks ± SEM (n seeds); then of each task, its mean.",
     )
     header = ("Method", "average", *(f"task {task}" for task in tasks[1:]))
-    return Table("accuracy", "Accuracy at the strengths found", header, tuple(body), notes)
+    return Table("accuracy", "Accuracy at the lambdas found", header, tuple(body), notes)
 
 
-def strengths_table(arms: tuple[NamedArm, ...], attempts: pd.DataFrame) -> Table:
-    """The strength each task was learned with, and how many trainings that took; `attempts` is attempts.csv."""
+def lambdas_table(arms: tuple[NamedArm, ...], attempts: pd.DataFrame) -> Table:
+    """The lambda each task was learned with, and how many trainings that took; `attempts` is attempts.csv."""
     tasks = sorted(attempts["task"].unique())
-    kept = attempts[attempts["kept"]]  # fine-tuning has no strength
+    kept = attempts[attempts["kept"]]  # fine-tuning has none
     body = []
     for arm in arms:
         own = kept[kept["config_id"] == arm.config_id]
@@ -75,7 +75,7 @@ def strengths_table(arms: tuple[NamedArm, ...], attempts: pd.DataFrame) -> Table
         n = (attempts["config_id"] == arm.config_id).sum()
         body.append((arm.label, *(" to ".join(dict.fromkeys(ends)) for ends in spread), f"{n:,}"))
     notes = (
-        "Strength of the penalty in the training that was kept; where seeds differ, from the smallest to the largest.",
+        "Lambda of the penalty in the training that was kept; where seeds differ, from the smallest to the largest.",
     )
     header = ("Method", *(f"task {task}" for task in tasks), "trainings")
-    return Table("strengths", "Strengths found, task by task", header, tuple(body), notes)
+    return Table("lambdas", "Lambdas found, task by task", header, tuple(body), notes)

@@ -20,7 +20,7 @@ ANATOMY, FIGURES, SEARCH, IDEA, SURVIVAL, BENCH = "anatomy", "figures", "search"
 KINDS = {
     CURVES: "accuracy against λ",
     ARMS: "one λ an arm",
-    SEARCH: "the strength of a penalty searched task by task",
+    SEARCH: "lambda searched task by task",
     COMPARISON: "methods side by side",
     TIMING: "training time",
     ANATOMY: "how the estimates of the Fisher differ",

@@ -124,7 +124,7 @@ def quadratic_penalty(
         model: its parameters are theta.
         importance: F by parameter name; parameters that it does not name are free. Empty: no penalty yet.
         anchor: theta* by parameter name, at least those of F.
-        lam: the strength.
+        lam: lambda.
 
     Returns:
         [], on the device of the first parameter.

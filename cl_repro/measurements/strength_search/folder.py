@@ -1,6 +1,6 @@
 """The search as a program: one CSV of all attempts, one of the accuracies at the end.
 
-A cell is one arm and seed; `lam` is the strength at first. The results folder is <results_dir>/<name>; the name is the
+A cell is one arm and seed; `lam` is lambda at first. The results folder is <results_dir>/<name>; the name is the
 study's, or strength_search_<benchmark>.
 """
 
@@ -24,7 +24,7 @@ RUNS = ("init", "penalty_grad", "end_task", "start_task", "observe", "gradients"
 
 
 def arms_of(overrides: Sequence[str]) -> list[Arm]:
-    """The arms of a command line, with a config_id that also names the strength at first and the settings."""
+    """The arms of a command line, with a config_id that also names lambda at first and the settings."""
     # The name as an override of its own: it counts less than one that is typed, and more than a study's.
     name = [] if "study" in compose.keys(overrides) else ["name=strength_search_${benchmark.name}"]
     return [searched(cfg) for cfg in compose.from_command_line([*name, *overrides])]
@@ -45,7 +45,7 @@ def check(bench: Bench, arms: list[Arm], device: str) -> None:
         method, name = bench.method(arm.cfg), arm.cfg["method"]["name"]
         check_runs(method, name)
         if arm.uses_lambda and method.penalty_grad is None:
-            raise UserError(f"method={name}: its lambda is no penalty's strength, which is what is searched")
+            raise UserError(f"method={name}: its lambda is not that of a penalty, which is what is searched")
         if "val" not in bench.benchmark(arm.cfg, device).splits:
             raise UserError(
                 f"benchmark={arm.cfg['benchmark']['name']}: the search needs validation rows; set val_fraction=0.2, or "
@@ -103,7 +103,7 @@ def check_runs(method: Method, name: str) -> None:
 
 
 def settings_of(cfg: dict[str, Any]) -> dict[str, Any]:
-    """How a strength is searched: rules and patience, as plain containers. Raises as `settings`."""
+    """How lambda is searched: rules and patience, as plain containers. Raises as `settings`."""
     found = settings(cfg, "search", {**Rules()._asdict(), **Patience()._asdict()}, RULES)
     return {key: list(value) if isinstance(value, Sequence) else value for key, value in found.items()}
 

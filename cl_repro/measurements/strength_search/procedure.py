@@ -3,11 +3,11 @@ r"""The two-phase search, over whatever trains a network (De Lange et al. 2021, 
 For each task, from the weights theta that the task before left:
 
     1. plasticity: fine-tune from theta with each learning rate of a grid; A* = max accuracy, at learning rate eta*
-    2. stability:  train with the method from theta at eta* with strength c; while A < (1 - margin) A*:  c <- factor c,
+    2. stability:  train with the method from theta at eta* with lambda c; while A < (1 - margin) A*:  c <- factor c,
                    and again from theta, at most `attempts` times
 
-Accuracies are on the task's own validation rows. The strength that phase 2 ends with is where the next task begins. The
-last attempt is kept, enough or not; one that is not enough lowers the strength for the next task all the same.
+Accuracies are on the task's own validation rows. The lambda that phase 2 ends with is where the next task begins. The
+last attempt is kept, enough or not; one that is not enough lowers lambda for the next task all the same.
 """
 
 import math
@@ -50,7 +50,7 @@ class Attempt(NamedTuple):
     phase: int  # 1 or 2
     attempt: int  # from 1 on, in its phase
     lr: float
-    strength: float | None  # None: fine-tuning
+    strength: float | None  # lambda; None: fine-tuning
     epochs: int
     accuracy: float
     kept: bool  # its learning rate (phase 1), its weights (phase 2)
@@ -76,7 +76,7 @@ def search(
 
     Args:
         start: what every training starts from; none may change it.
-        strength: of the penalty, at first.
+        strength: lambda of the penalty, at first.
         rates: learning rates to try, at least one.
         finetune: (start, lr) -> trial, without a penalty.
         train: (start, lr, strength) -> trial, with the method.

@@ -53,16 +53,16 @@ def search_all_tasks(
     patience: Patience,
     report: Report = lambda *_: None,
 ) -> Outcome:
-    """All tasks of one seed, each searched with the strength that the one before ended with.
+    """All tasks of one seed, each searched with the lambda that the one before ended with.
 
     The first task is searched as the others are: no penalty pulls there yet, so its first attempt is the fine-tuning.
 
     Args:
         experiment: what trains; its iterations do not count.
-        method: whose strength is searched.
+        method: whose lambda is searched.
         estimator: of its importance, if it needs one.
         seed: of the run.
-        strength: at first.
+        strength: lambda, at first.
         rules: of the search. A method without a penalty has one attempt.
         patience: of every training.
         report: told that a task is done.
@@ -100,7 +100,7 @@ def search_all_tasks(
 
 
 def scaled(method: Method, strength: float) -> Method:
-    """The method whose state was made with lam = 1, at another strength: every penalty here is linear in it."""
+    """The method whose state was made with lam = 1, at another lambda: every penalty here is linear in it."""
     penalty_grad = method.penalty_grad
     if penalty_grad is None:
         return method

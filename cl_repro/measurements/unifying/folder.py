@@ -1,6 +1,6 @@
 """The figures as a program: one run of SI through all tasks, and everything that is measured beside it.
 
-A cell is a run, named after the strength of the penalty and the re-initialisation, and a seed; runs of one folder share
+A cell is a run, named after the lambda of the penalty and the re-initialisation, and a seed; runs of one folder share
 everything else. The first cell of a folder is looked at in detail: it alone has the full gradient of task 1, and the
 weights of scatter plots. The folder is <results_dir>/unifying_figures_<benchmark>, if nothing says another name.
 """

@@ -63,7 +63,7 @@ def watch(
         si: the method that acts.
         xi: its damping, for the others of its kind, too.
         seed: of the run.
-        lam: strength of its penalty.
+        lam: lambda of its penalty.
         settings: what to look at.
         in_detail: also along the full gradient of task 1, and for scatter plots.
         report: told about progress.
