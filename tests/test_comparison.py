@@ -8,13 +8,10 @@ import pytest
 from made_results import row, write, write_provenance
 from scipy import stats
 
-from cl_repro.analysis.comparisons import replay_curves
 from cl_repro.analysis.comparisons.comparison import bytes_text, compared, comparison_tables, scenarios_of
 from cl_repro.analysis.comparisons.comparison_figure import draw
-from cl_repro.analysis.comparisons.replay_claims import claims_table
+from cl_repro.analysis.comparisons.numbered import WINDOWS, draw_sizes, draw_windows, numbered, sizes_table
 from cl_repro.analysis.data.study import open_study
-from cl_repro.analysis.lambdas import window_curves
-from cl_repro.analysis.lambdas.window_curves import with_windows
 from cl_repro.measurements.survival import left, survival
 
 SEEDS, T = (1, 2, 3), 5
@@ -195,7 +192,7 @@ def sizes(tmp_path_factory):
 
 
 def test_gains_are_over_the_size_before_and_differences_are_to_ewc_of_the_same_seed(sizes):
-    table = claims_table(sizes.settings, compared(sizes))
+    table = sizes_table(sizes.settings, compared(sizes))
     found = {(("inserted" in cells[0]), int(cells[1])): cells[2:] for cells in table.rows}
     assert [key for key in found if not key[0]] == [(False, 1), (False, 10), (False, 100)]
     assert found[False, 1][0] == ""
@@ -210,7 +207,7 @@ def test_gains_are_over_the_size_before_and_differences_are_to_ewc_of_the_same_s
 
 
 def test_the_figure_of_sizes_has_one_point_a_size_and_a_line_for_what_stores_nothing(sizes):
-    figure = replay_curves.draw(compared(sizes), "title")
+    figure = draw_sizes(compared(sizes), "title")
     (axes,) = figure.axes
     curves = {tuple(line.get_xdata()): line.get_ydata() for line in axes.lines if len(line.get_xdata()) == 3}
     assert np.allclose(curves[1, 10, 100], [64, 84, 89])
@@ -230,9 +227,9 @@ def test_the_figure_of_windows_has_accuracy_and_cost_against_length_and_marks_wh
     write(tmp_path / "context_window", rows)
     study = open_study("context_window", tmp_path)
     found = compared(study)
-    assert with_windows(found)
+    assert numbered(found, WINDOWS)
     assert [table.name for table in comparison_tables(study, found)] == ["comparison", "class"]  # no penalty to compare
-    above, below = window_curves.draw(found, "title", 600).axes
+    above, below = draw_windows(found, "title", 600).axes
     [curve] = [line for line in above.lines if len(line.get_xdata()) == 3]
     assert list(curve.get_xdata()) == [10, 300, 1200]
     assert np.allclose(curve.get_ydata(), [24, 54, 64])
@@ -240,7 +237,7 @@ def test_the_figure_of_windows_has_accuracy_and_cost_against_length_and_marks_wh
     marks = [line.get_xdata()[0] for line in above.lines if list(line.get_ydata()) == [0, 1]]
     assert marks == [600, 1200]
     write(tmp_path / "context_window", rows[len(SEEDS) :])  # no finetuning, so no ratio to it
-    above, below = window_curves.draw(compared(open_study("context_window", tmp_path)), "title", None).axes
+    above, below = draw_windows(compared(open_study("context_window", tmp_path)), "title", None).axes
     [curve] = [line for line in above.lines if len(line.get_xdata()) == 3]
     assert np.allclose(curve.get_ydata(), [24, 54, 64])
     assert np.isnan(below.lines[0].get_ydata()).all()

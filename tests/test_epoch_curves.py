@@ -5,7 +5,7 @@ import pytest
 from made_results import row
 
 from cl_repro.analysis.comparisons.comparison import compared
-from cl_repro.analysis.comparisons.epoch_curves import draw, with_epochs
+from cl_repro.analysis.comparisons.numbered import EPOCHS, draw_epochs, numbered
 from cl_repro.analysis.data.study import open_study
 from cl_repro.analysis.lambdas.tables import tables_of
 from cl_repro.analysis.output.markup import MINUS
@@ -40,7 +40,7 @@ def study(tmp_path_factory):
 
 def test_seeds_that_choose_are_not_reported_and_do_choose(study):
     found = compared(study)
-    assert with_epochs(found) and {entry.lam for entry in found} == {10.0}
+    assert numbered(found, EPOCHS) and {entry.lam for entry in found} == {10.0}
     for entry in found:
         assert entry.accuracy.shape == (5,)
     l2 = next(entry for entry in found if entry.arm.method == "l2")
@@ -59,7 +59,7 @@ def test_differences_are_paired_and_hold_together(study):
 
 
 def test_the_figure_has_a_line_for_each_method(study):
-    (axes,) = draw(compared(study), "title").axes
+    (axes,) = draw_epochs(compared(study), "title").axes
     lines = {container.get_label(): container.lines[0].get_xydata().tolist() for container in axes.containers}
     assert [x for x, _ in lines["SI"]] == [1, 4, 16]
     assert lines["L2"][0][1] == pytest.approx(58.0)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cl_repro.analysis.comparisons import beside, epoch_curves, replay_curves
+from cl_repro.analysis.comparisons import beside, numbered
 from cl_repro.analysis.comparisons.comparison import (
     BOUND,
     DISTILLATION,
@@ -20,14 +20,10 @@ from cl_repro.analysis.comparisons.comparison import (
     compared,
     scenarios_of,
 )
-from cl_repro.analysis.comparisons.epoch_curves import with_epochs
-from cl_repro.analysis.comparisons.replay_claims import with_sizes
 from cl_repro.analysis.data.arms import setting
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.data.study import SCENARIOS, Study, benchmark_name, commits, describe
-from cl_repro.analysis.lambdas import window_curves
 from cl_repro.analysis.lambdas.curve_names import inked
-from cl_repro.analysis.lambdas.window_curves import with_windows
 from cl_repro.analysis.output.figures import PADDED, headed, lettered, literal, save, styled
 from cl_repro.common.stats import estimate
 
@@ -54,15 +50,15 @@ def plot_comparison(study: Study, out: Path) -> list[Path]:
         if published := beside.pairs_of(study, found):
             theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))
             figure = beside.draw(study, published, f"{benchmark}: ours beside {theirs}")
-        elif with_epochs(found):
-            figure = epoch_curves.draw(found, f"{benchmark}: longer training")
-        elif with_sizes(found):
-            figure = replay_curves.draw(found, f"{benchmark}: stored examples beside EWC")
-        elif with_windows(found):
+        elif numbered.numbered(found, numbered.EPOCHS):
+            figure = numbered.draw_epochs(found, f"{benchmark}: longer training")
+        elif numbered.numbered(found, numbered.SIZES):
+            figure = numbered.draw_sizes(found, f"{benchmark}: stored examples beside EWC")
+        elif numbered.numbered(found, numbered.WINDOWS):
             per_task = next(
                 setting(study.folder, e.arm.config_id, "method.n") for e in found if e.arm.method == "context"
             )
-            figure = window_curves.draw(found, f"{benchmark}: a window of examples that is looked at", per_task)
+            figure = numbered.draw_windows(found, f"{benchmark}: a window of examples that is looked at", per_task)
         else:
             figure = draw(found, f"{benchmark}: what accuracy costs")
         title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cl_repro.analysis.comparisons import epoch_curves
 from cl_repro.analysis.comparisons.beside import beside_table, pairs_of
 from cl_repro.analysis.comparisons.comparison import compared, comparison_tables
-from cl_repro.analysis.comparisons.replay_claims import claims_table, with_sizes
+from cl_repro.analysis.comparisons.numbered import epochs_table, sizes_table
 from cl_repro.analysis.data.arms import Grid, NamedArm, grid_of
 from cl_repro.analysis.data.read import read_importance
 from cl_repro.analysis.data.settings import COMPARISON
@@ -167,11 +166,9 @@ def tables_of(study: Study) -> list[Table]:
         return [listing_table(study)]
     if study.kind == COMPARISON:
         entries = compared(study)
-        claims = [claims_table(study.settings, entries)] if with_sizes(entries) else []
-        claims += [epoch_curves.claims_table(study.settings, entries)] if epoch_curves.with_epochs(entries) else []
-        published = pairs_of(study, entries)
-        beside = [beside_table(study, published)] if published else []
-        return beside + comparison_tables(study, entries) + claims
+        claims = [sizes_table(study.settings, entries), epochs_table(study.settings, entries)]
+        tables = [beside_table(study, pairs_of(study, entries)), *comparison_tables(study, entries), *claims]
+        return [table for table in tables if table.rows]
     grid = grid_of(study.runs, study.folder)
     accuracies = accuracy_table(study, grid, accuracy_rows(study, grid))
     if study.kind == ARMS:
