@@ -141,12 +141,13 @@ class Needs(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A continual-learning method, for one replica; state is a NamedTuple of tensors and Trees of fixed shape.
+    """A continual-learning method, for one replica; state is a tensor, or a NamedTuple of tensors and Trees.
 
     A hook that is left out does nothing. From task 2 on a step of training is, in this order: the gradient of `loss`,
     made as `project_input` and `descend` say; `penalty_grad` is added; `project`; the optimiser. `observe` looks at
     every step of every task. The state is made when the first task has ended, or before it if something is to be
-    observed, stored or done in it. Parameters, gradients and importances are those of `protected` parameters.
+    observed, stored or done in it; its shapes are fixed. Parameters, gradients and importances are those of `protected`
+    parameters.
     """
 
     init: Callable[[Tree, Tensor], Any] | None = None  # (params, lam) -> state

@@ -422,8 +422,14 @@ def test_out_of_memory_with_nothing_to_halve_is_one_line(batch_size, tried):
             lambda: slim_resnet18(4, input_shape=(64,), n_outputs=2),
             "model=slim_resnet18: needs images [colours, height, width], not [64]",
         ),
-        (lambda: convnet([], [3], input_shape=IMAGES, n_outputs=2), "model.channels=[]: must list sizes of at least 1"),
-        (lambda: convnet([4], [0], input_shape=IMAGES, n_outputs=2), "model.hidden=[0]: must list sizes of at least 1"),
+        (
+            lambda: convnet([], [3], input_shape=IMAGES, n_outputs=2),
+            "model.channels=[]: must list layer sizes of at least 1",
+        ),
+        (
+            lambda: convnet([4], [0], input_shape=IMAGES, n_outputs=2),
+            "model.hidden=[0]: must list layer sizes of at least 1",
+        ),
         (
             lambda: convnet([4], [3], input_shape=(8, 8), n_outputs=2),
             "model=convnet: needs images [colours, height, width], not [8, 8]",

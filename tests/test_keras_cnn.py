@@ -368,8 +368,8 @@ def test_importances_are_the_loop_over_examples_without_dropout_of_every_layer_b
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"channels": []}, "model.channels=[]: must list sizes of at least 1"),
-        ({"channels": [3, 0]}, "model.channels=[3, 0]: must list sizes of at least 1"),
+        ({"channels": []}, "model.channels=[]: must list layer sizes of at least 1"),
+        ({"channels": [3, 0]}, "model.channels=[3, 0]: must list layer sizes of at least 1"),
         ({"units": 0}, "model.units=0: must be at least 1"),
         ({"head_fan_out": 0}, "model.head_fan_out=0: must be at least 1"),
         ({"padding": "full"}, "model.padding=full: must be one of same, valid"),

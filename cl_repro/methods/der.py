@@ -11,7 +11,6 @@ replayed from task 2 on.
 """
 
 import math
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -19,12 +18,6 @@ from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
 from cl_repro.memory import Memory
 from cl_repro.types import Method, Needs, Step
-
-
-class State(NamedTuple):
-    """State of dark experience replay."""
-
-    lam: Tensor  # []
 
 
 def der(memory: Memory, beta: float = 0.0) -> Method:
@@ -45,12 +38,12 @@ def der(memory: Memory, beta: float = 0.0) -> Method:
     if memory.settle is not None:
         raise UserError("method.memory: der stores the logits of training, so the memory must be filled in training")
 
-    def loss(state: State, step: Step) -> Tensor:
+    def loss(lam: Tensor, step: Step) -> Tensor:
         batch, recalled = step.batch, step.recalled
         new = cross_entropy(batch.z, batch.label, batch.active)
         if recalled is None or recalled.target is None:
             return new
-        total = new + state.lam * (recalled.z - recalled.target).square().mean()
+        total = new + lam * (recalled.z - recalled.target).square().mean()
         return total + beta * cross_entropy(recalled.z, recalled.label, recalled.active) if beta else total
 
-    return Method(lambda params, lam: State(lam), loss=loss, needs=Needs(memory=memory, keeps_logits=True))
+    return Method(lambda params, lam: lam, loss=loss, needs=Needs(memory=memory, keeps_logits=True))

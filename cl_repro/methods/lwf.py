@@ -8,20 +8,13 @@ all classes seen before (class-incremental). Prefactor: lam; lam T^2 = 4 with th
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
-from cl_repro.types import Method, Needs, Step, Tree
-
-
-class State(NamedTuple):
-    """State of distillation."""
-
-    lam: Tensor  # []
+from cl_repro.types import Method, Needs, Step
 
 
 def lwf(temperature: float = 2.0, teacher: str = "task", warm_up: int = 0) -> Method:
@@ -47,16 +40,13 @@ def lwf(temperature: float = 2.0, teacher: str = "task", warm_up: int = 0) -> Me
     if warm_up < 0:
         raise UserError(f"method.warm_up={warm_up}: must be at least 0, in steps")
 
-    def init(params: Tree, lam: Tensor) -> State:
-        return State(lam)
-
-    def loss(state: State, step: Step) -> Tensor:
+    def loss(lam: Tensor, step: Step) -> Tensor:
         batch = step.batch
         assert batch.target is not None  # the engine's, as there is a teacher
         distance = distillation(batch.z, batch.target, step.old, temperature)
-        return cross_entropy(batch.z, batch.label, batch.active) + state.lam * (temperature**2 * distance)
+        return cross_entropy(batch.z, batch.label, batch.active) + lam * (temperature**2 * distance)
 
-    return Method(init, loss=loss, needs=Needs(teacher=teacher, warm_up=warm_up))
+    return Method(lambda params, lam: lam, loss=loss, needs=Needs(teacher=teacher, warm_up=warm_up))
 
 
 def distillation(z: Tensor, target: Tensor, heads: Tensor, temperature: float) -> Tensor:

@@ -12,20 +12,13 @@ there are.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
-from cl_repro.types import Method, Needs, Step, Tree
-
-
-class State(NamedTuple):
-    """State of sharpening."""
-
-    lam: Tensor  # []
+from cl_repro.types import Method, Needs, Step
 
 
 def sharpening(sharpness: float = 5.0) -> Method:
@@ -43,16 +36,13 @@ def sharpening(sharpness: float = 5.0) -> Method:
     if not 0 <= sharpness < math.inf:
         raise UserError(f"method.sharpness={sharpness}: must be a finite number of at least 0")
 
-    def init(params: Tree, lam: Tensor) -> State:
-        return State(lam)
-
-    def loss(state: State, step: Step) -> Tensor:
+    def loss(lam: Tensor, step: Step) -> Tensor:
         batch = step.batch
         assert batch.hidden is not None  # asked for
         distance = (batch.hidden - sharpened(batch.hidden.detach(), sharpness)).square().sum(1).mean()
-        return cross_entropy(batch.z, batch.label, batch.active) + state.lam * distance
+        return cross_entropy(batch.z, batch.label, batch.active) + lam * distance
 
-    return Method(init, loss=loss, needs=Needs(from_start=True, hidden=True))
+    return Method(lambda params, lam: lam, loss=loss, needs=Needs(from_start=True, hidden=True))
 
 
 def sharpened(h: Tensor, sharpness: float) -> Tensor:

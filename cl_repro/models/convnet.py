@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from torch import Generator, Tensor
 
 from cl_repro.common import tree
-from cl_repro.common.errors import UserError
 from cl_repro.models.layers import (
     batch_norm,
     channels_last,
     check_images,
+    check_sizes,
     convolution,
     init_batch_norm,
     init_convolution,
-    init_linear,
-    linear,
+    init_perceptron,
     no_tap,
+    perceptron,
 )
 from cl_repro.types import Net, Tap, Tree
 
@@ -39,9 +39,8 @@ def convnet(channels: Sequence[int], hidden: Sequence[int], *, input_shape: Sequ
     Raises:
         UserError: if a layer is empty, or the examples are not images.
     """
-    for key, sizes in (("channels", channels), ("hidden", hidden)):
-        if not all(isinstance(size, int) and size >= 1 for size in sizes) or (key == "channels" and not sizes):
-            raise UserError(f"model.{key}={list(sizes)}: must list sizes of at least 1")
+    check_sizes("channels", channels)
+    check_sizes("hidden", hidden, some=False)
     check_images("convnet", input_shape)
     height, width = (halved(size, len(channels) - 1) for size in input_shape[1:])
     convolutions = [f"conv{i}" for i in range(1, len(channels) + 1)]
@@ -56,9 +55,7 @@ def convnet(channels: Sequence[int], hidden: Sequence[int], *, input_shape: Sequ
                 more = init_batch_norm(f"{name}.norm", n_out)
                 params, buffers = params | more[0], buffers | more[1]
         sizes = [channels[-1] * height * width, *hidden, n_outputs]
-        for name, n_in, n_out in zip(layers, sizes, sizes[1:], strict=False):
-            params |= init_linear(name, n_in, n_out, generator)
-        return params, buffers
+        return params | init_perceptron(layers, sizes, generator), buffers
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
         a, after = channels_last(x), tree.copied(buffers) if train else buffers  # the caller's stay as they are
@@ -66,10 +63,7 @@ def convnet(channels: Sequence[int], hidden: Sequence[int], *, input_shape: Sequ
             a = convolution(params, name, a, tap, stride=1 if name == convolutions[0] else 2, padding=1)
             if name != convolutions[-1]:
                 a = batch_norm(params, after, f"{name}.norm", a, tap, train=train).relu()
-        a = a.flatten(1)  # [N, channels * height * width]
-        for name in layers[:-1]:
-            a = linear(params, name, a, tap).relu()
-        return linear(params, "head", a, tap), after
+        return perceptron(params, layers, a.flatten(1), tap), after  # of [N, channels * height * width]
 
     return Net(init, apply)
 

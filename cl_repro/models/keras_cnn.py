@@ -14,6 +14,7 @@ from cl_repro.common.errors import UserError
 from cl_repro.models.layers import (
     channels_last,
     check_images,
+    check_sizes,
     convolution,
     glorot_convolution,
     glorot_linear,
@@ -57,7 +58,7 @@ def keras_cnn(
         UserError: if a size or a rate is impossible, or the examples are not images, or too small.
     """
     check_images("keras_cnn", input_shape)
-    check_sizes(channels, units, dropout, padding, head_fan_out)
+    check_options(channels, units, dropout, padding, head_fan_out)
     shapes = pooled(channels, padding, input_shape)
     dropped = [
         shape.numel() if rate else 0 for shape, rate in zip([*shapes, torch.Size([units])], dropout, strict=True)
@@ -110,12 +111,11 @@ def pooled(channels: Sequence[int], padding: str, input_shape: Sequence[int]) ->
     return result
 
 
-def check_sizes(
+def check_options(
     channels: Sequence[int], units: int, dropout: Sequence[float], padding: str, head_fan_out: int | None
 ) -> None:
     """Refuse empty layers, impossible rates and unknown paddings."""
-    if not channels or not all(isinstance(n, int) and n >= 1 for n in channels):
-        raise UserError(f"model.channels={list(channels)}: must list sizes of at least 1")
+    check_sizes("channels", channels)
     for key, size in (("units", units), ("head_fan_out", 1 if head_fan_out is None else head_fan_out)):
         if size < 1:
             raise UserError(f"model.{key}={size}: must be at least 1")

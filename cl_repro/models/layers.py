@@ -56,6 +56,12 @@ def check_images(model: str, input_shape: Sequence[int]) -> None:
         raise UserError(f"model={model}: needs images [colours, height, width], not {list(input_shape)}")
 
 
+def check_sizes(key: str, sizes: Sequence[int], *, some: bool = True) -> None:
+    """Refuse layers without a unit or a channel, and, where there must be `some`, no layers."""
+    if (some and not sizes) or not all(isinstance(size, int) and size >= 1 for size in sizes):
+        raise UserError(f"model.{key}={list(sizes)}: must list layer sizes of at least 1")
+
+
 def sum_of(f: Elementwise, deltas: Sequence[Tensor]) -> Tensor:
     """sum_j f(D_j), elementwise."""
     return torch.stack([f(d) for d in deltas]).sum(0) if len(deltas) > 1 else f(deltas[0])
@@ -92,6 +98,25 @@ def glorot_linear(name: str, n_in: int, n_out: int, generator: Generator, *, fan
         f"{name}.weight": glorot_uniform(generator, n_in, fan_out or n_out, n_out, n_in),
         f"{name}.bias": torch.zeros(n_out),
     }
+
+
+def init_perceptron(
+    names: Sequence[str], sizes: Sequence[int], generator: Generator, law: Callable[..., Tree] = init_linear
+) -> Tree:
+    """Linear layers one after the other, the first from sizes[0] to sizes[1] units, drawn in this order."""
+    params: Tree = {}
+    for name, n_in, n_out in zip(names, sizes, sizes[1:], strict=False):
+        params |= law(name, n_in, n_out, generator)
+    return params
+
+
+def perceptron(
+    params: Tree, names: Sequence[str], a: Tensor, tap: Tap, activation: Callable[[Tensor], Tensor] = Tensor.relu
+) -> Tensor:
+    """What these linear layers make of a [N, in], with the activation after each but the last; z [N, out]."""
+    for name in names[:-1]:
+        a = activation(linear(params, name, a, tap))
+    return linear(params, names[-1], a, tap)
 
 
 # --- convolution -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from cl_repro.common.errors import UserError
-from cl_repro.models.layers import glorot_linear, init_linear, linear, no_tap
+from cl_repro.models.layers import check_sizes, glorot_linear, init_linear, init_perceptron, no_tap, perceptron
 from cl_repro.types import Net, Tap, Tree
 
 LAWS = {"torch": init_linear, "glorot_uniform": glorot_linear}
@@ -35,8 +35,7 @@ def mlp(
     Raises:
         UserError: if a layer has no unit, or the law is unknown.
     """
-    if not all(isinstance(units, int) and units >= 1 for units in hidden):
-        raise UserError(f"model.hidden={list(hidden)}: must list layer sizes of at least 1")
+    check_sizes("hidden", hidden, some=False)
     law = "torch" if init is None else init
     if law not in LAWS:
         raise UserError(f"model.init={init}: must be one of {', '.join(LAWS)}")
@@ -44,18 +43,13 @@ def mlp(
     names = [f"fc{i}" for i in range(1, len(hidden) + 1)] + ["head"]
 
     def draw(generator: Generator) -> tuple[Tree, Tree]:
-        params: Tree = {}
-        for name, n_in, n_out in zip(names, sizes, sizes[1:], strict=False):
-            params |= LAWS[law](name, n_in, n_out, generator)
-            if bias is not None:
-                params[f"{name}.bias"].fill_(bias)
+        params = init_perceptron(names, sizes, generator, LAWS[law])
+        for name in names if bias is not None else ():
+            params[f"{name}.bias"].fill_(bias)
         return params, {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
         del train  # nothing here behaves differently in training
-        a = x.flatten(1)  # [N, in]
-        for name in names[:-1]:
-            a = linear(params, name, a, tap).relu()
-        return linear(params, "head", a, tap), buffers
+        return perceptron(params, names, x.flatten(1), tap), buffers
 
     return Net(draw, apply)

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
-from cl_repro.models.layers import init_linear, linear, no_tap, uniform
+from cl_repro.models.layers import check_sizes, init_perceptron, linear, no_tap, uniform
 from cl_repro.types import Net, Tap, Tree
 
 
@@ -47,8 +47,7 @@ def progressive(
     """
     if columns < 1 or n_outputs % columns:
         raise UserError(f"model.columns={columns}: must divide the {n_outputs} logits; it is the number of tasks")
-    if not hidden or not all(isinstance(units, int) and units >= 1 for units in hidden):
-        raise UserError(f"model.hidden={list(hidden)}: must list layer sizes of at least 1")
+    check_sizes("hidden", hidden)
     sizes = [int(torch.Size(input_shape).numel()), *hidden, n_outputs // columns]
     layers = [*(f"fc{i}" for i in range(1, len(hidden) + 1)), "head"]
 
@@ -61,8 +60,7 @@ def progressive(
     def init(generator: Generator) -> tuple[Tree, Tree]:
         params: Tree = {}
         for k in range(columns):
-            for layer, n_in, n_out in zip(layers, sizes, sizes[1:], strict=False):
-                params |= init_linear(f"c{k + 1}.{layer}", n_in, n_out, generator)
+            params |= init_perceptron([f"c{k + 1}.{layer}" for layer in layers], sizes, generator)
         for name, k, n_in, n_out in adapters():
             params[f"{name}.alpha"] = torch.full((k,), alpha)
             params[f"{name}.V"] = uniform(generator, k * n_in, n_in, k * n_in)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
-from cl_repro.models.layers import channels_last, check_images, convolution, init_linear, linear, no_tap
+from cl_repro.models.layers import channels_last, check_images, convolution, init_linear, no_tap, perceptron
 from cl_repro.types import Net, Tap, Tree
 
 # Channels of the convolutions, block by block, and units of the hidden layers.
@@ -76,9 +76,7 @@ def vgg(variant: str, shrink: int = 1, *, input_shape: Sequence[int], n_outputs:
                 # the ReLU of a maximum is the maximum of the ReLUs, and has a quarter of the work
                 a = (functional.max_pool2d(z, 2) if place == len(block) else z).relu()
         a = a.permute(0, 2, 3, 1).flatten(1)  # [N, H W channels]
-        for i in range(1, len(units)):
-            a = linear(params, f"fc{i}", a, tap).relu()
-        return linear(params, "head", a, tap), buffers
+        return perceptron(params, [*(f"fc{i}" for i in range(1, len(units))), "head"], a, tap), buffers
 
     return Net(init, apply, unprotected=frozenset({"head.weight", "head.bias"}))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from cl_repro.common.errors import UserError
-from cl_repro.models.layers import init_linear, linear, no_tap
+from cl_repro.models.layers import check_sizes, init_perceptron, no_tap, perceptron
 from cl_repro.types import Net, Tap, Tree
 
 
@@ -34,23 +34,16 @@ def winners(hidden: Sequence[int], fraction: float = 0.1, *, input_shape: Sequen
     """
     if not 0 < fraction <= 1:
         raise UserError(f"model.fraction={fraction}: must be above 0 and at most 1")
-    if not hidden or not all(isinstance(units, int) and units >= 1 for units in hidden):
-        raise UserError(f"model.hidden={list(hidden)}: must list layer sizes of at least 1")
+    check_sizes("hidden", hidden)
     sizes = [int(torch.Size(input_shape).numel()), *hidden, n_outputs]
     names = [*(f"fc{i}" for i in range(1, len(hidden) + 1)), "head"]
 
     def init(generator: Generator) -> tuple[Tree, Tree]:
-        params: Tree = {}
-        for name, n_in, n_out in zip(names, sizes, sizes[1:], strict=False):
-            params |= init_linear(name, n_in, n_out, generator)
-        return params, {}
+        return init_perceptron(names, sizes, generator), {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
         del train  # nothing here behaves differently in training
-        a = x.flatten(1)
-        for name in names[:-1]:
-            a = compete(linear(params, name, a, tap), fraction)
-        return linear(params, "head", a, tap), buffers
+        return perceptron(params, names, x.flatten(1), tap, lambda a: compete(a, fraction)), buffers
 
     return Net(init, apply)
 
