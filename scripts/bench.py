@@ -3,51 +3,21 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from benches import (
-    checkpoints,
-    convolution,
-    cuda,
-    data,
-    fisher,
-    importance_sampling,
-    memory,
-    palliatives,
-    peers,
-    projection,
-    report,
-    stacked,
-    steps,
-    store,
-    sweep,
-    unifying,
-    whole_study,
-)
+from benches import report
 from benches.measure import Setting
 from cl_repro.common import runtime
 from cl_repro.common.errors import Parser, UserError, entry_point
 from cl_repro.records import check_place
 
-GROUPS = {
-    "fisher": fisher.rows,
-    "importance_sampling": importance_sampling.rows,
-    "convolution": convolution.rows,
-    "peers": peers.rows,
-    "steps": steps.rows,
-    "data": data.rows,
-    "unifying": unifying.rows,
-    "palliatives": palliatives.rows,
-    "projection": projection.rows,
-    "stacked": stacked.rows,
-    "whole_study": whole_study.rows,
-    "sweep": sweep.rows,
-    "store": store.rows,
-    "checkpoint": checkpoints.rows,
-    "cuda": cuda.rows,
-    "cuda_study": cuda.study_rows,
-    "memory": memory.rows,
-}
+GROUPS = (
+    "fisher", "importance_sampling", "convolution", "peers", "steps", "data", "unifying", "palliatives", "projection",
+    "stacked", "whole_study", "sweep", "store", "checkpoint", "cuda", "cuda_study", "memory",
+)  # fmt: skip
+"""Modules of `benches`, each with its `rows`."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -76,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{options.out}: cannot be made: {error.strerror}") from error
-        measure(options.only or list(GROUPS), setting, options.out)
+        measure(options.only or GROUPS, setting, options.out)
 
 
 def positive(text: str) -> int:
@@ -85,12 +55,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def measure(groups: list[str], setting: Setting, out: Path) -> None:
+def measure(groups: Sequence[str], setting: Setting, out: Path) -> None:
     """Measure each group, write its CSV, print all rows at the end."""
     speed, memory_rows = [], []
     for group in groups:
         print(f"{group} ...", file=sys.stderr, flush=True)
-        rows = GROUPS[group](setting)
+        rows = import_module(f"benches.{group}").rows(setting)
         report.write(group, rows, setting, out)
         (memory_rows if group == "memory" else speed).extend(rows)
     about = f"medians of {setting.rounds} interleaved rounds; {runtime.hardware('cpu')}"

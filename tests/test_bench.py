@@ -1,6 +1,7 @@
 """The arithmetic of the benchmark, and that what it compares computes the same; never how long anything takes."""
 
 import csv
+import math
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,11 @@ from made_experiments import digits, made_experiment, thinned
 from made_trees import error, random_tree
 
 from benches import (
-    checkpoints,
+    checkpoint,
     cuda,
+    cuda_study,
     memory,
+    modules,
     reference,
     report,
     store,
@@ -22,11 +25,12 @@ from benches import (
     whole_study,
     workloads,
 )
-from benches.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, verdict
+from benches.measure import AT_MOST, NO_CUDA, Row, Setting, cost, figure, interleave, speedup, verdict
 from cl_repro.common import tree
 from cl_repro.engine import stack
 from cl_repro.engine.lifecycle import begin
 from cl_repro.engine.training import follow
+from cl_repro.importance import quadratic_penalty
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import State, ewc
@@ -60,30 +64,31 @@ def test_interleaves_and_takes_medians_without_the_first_round() -> None:
 
 
 def test_ratios_say_how_many_times_as_long_the_other_takes() -> None:
-    row = speedup("step", ours=2.0, other=5.0, unit="s", target=2.5)
+    row = speedup("step", ours=2.0, other=5.0, target=2.5)
     assert row.value == 2.5 and verdict(row) == "met"
     assert verdict(row._replace(target=2.6)) == "not met"
 
 
 def test_costs_are_in_units_of_the_other() -> None:
-    row = cost("pass", ours=3.0, other=120.0, unit="s", target=2.5, of="%", scale=100)
+    row = cost("pass", ours=3.0, other=120.0, target=2.5, of="%")
     assert row.value == 2.5 and verdict(row) == "met"
     assert verdict(row._replace(target=2.4)) == "not met"
 
 
 def test_verdicts_without_value_target_or_sense() -> None:
-    absent = missing("row", "s", "x", 20.0, AT_MOST, "no device")
-    assert verdict(absent) == "not measured"
-    assert verdict(speedup("row", 1.0, 2.0, "s", None)) == "-"
-    assert verdict(cost("row", float("nan"), 1.0, "s", 1.0)) == "not met"
-    assert verdict(speedup("row", float("nan"), 1.0, "s", 1.0)) == "not met"
+    seconds, note = NO_CUDA
+    for row in (speedup("row", seconds["ours"], 1.0, 20.0, note), cost("row", 1.0, seconds["other"], 20.0, note=note)):
+        assert verdict(row) == "not measured"
+        assert (row.ours, row.other, row.value, row.target, row.note) == (None, None, None, 20.0, note)
+    assert verdict(speedup("row", 1.0, 2.0, None)) == "-"
+    assert verdict(figure("row", float("nan"), "s", 1.0, "")) == "not met"
 
 
 def test_the_table_shows_units_targets_and_verdicts() -> None:
     rows = [
-        speedup("step", 0.0033, 0.0055, "s", 1.6, "of a made machine"),
-        cost("pass", 0.25, 0.2, "s", 1.0, "epochs", note="of a made machine"),
-        missing("stack", "s", "x", 20.0, "at least", "no device"),
+        speedup("step", 0.0033, 0.0055, 1.6, "of a made machine"),
+        cost("pass", 0.25, 0.2, 1.0, "epochs", note="of a made machine"),
+        speedup("stack", math.nan, 1.0, 20.0, "no device"),
     ]
     lines = [" ".join(line.split()) for line in report.table("Speed", rows).splitlines()]
     assert "step [1] 3.30 ms 5.50 ms 1.67 x >= 1.6 x met" in lines
@@ -93,7 +98,7 @@ def test_the_table_shows_units_targets_and_verdicts() -> None:
 
 
 def test_a_csv_carries_its_origin_and_survives_a_machine_that_cannot_measure_it(tmp_path: Path) -> None:
-    measured, absent = [speedup("step", 1.0, 2.0, "s", 1.6)], [missing("step", "s", "x", 1.6, "at least", "no device")]
+    measured, absent = [speedup("step", 1.0, 2.0, 1.6)], [speedup("step", math.nan, 2.0, 1.6, "no device")]
     path = report.write("steps", measured, SETTING, tmp_path)
     assert path == tmp_path / "steps.csv"
     with path.open(encoding="utf-8") as file:
@@ -105,9 +110,9 @@ def test_a_csv_carries_its_origin_and_survives_a_machine_that_cannot_measure_it(
 
 
 def test_without_cuda_its_rows_are_not_measured() -> None:
-    rows = [*cuda.rows(SETTING), *cuda.study_rows(SETTING)]
-    assert [verdict(row) for row in rows] == ["not measured"] * 5
-    assert [row.target for row in rows] == [20.0, None, None, None, 300.0]
+    rows = [*cuda.rows(SETTING), *cuda_study.rows(SETTING)]
+    assert {verdict(row) for row in rows} == {"not measured"}
+    assert [row.target for row in rows if row.target] == [20.0, 100.0, 300.0]
 
 
 def test_the_code_of_the_cuda_rows_runs_on_any_device() -> None:
@@ -117,7 +122,7 @@ def test_the_code_of_the_cuda_rows_runs_on_any_device() -> None:
     assert cuda.fisher_pass(experiment)() > 0
     assert stacked > 0 and single > 0
     # 2 seeds x 3 replicas in stacks of at most 4: one seed each
-    assert cuda.study_seconds(experiment, [1, 2], [1.0, 10.0, 100.0], [exact()], limit=4) > 0
+    assert cuda_study.study_seconds(experiment, [1, 2], [1.0, 10.0, 100.0], [exact()], limit=4) > 0
 
 
 def test_the_rows_of_convolutions_compare_with_one_replica_as_the_studies_train_it(
@@ -131,7 +136,7 @@ def test_the_rows_of_convolutions_compare_with_one_replica_as_the_studies_train_
     monkeypatch.setattr(cuda, "random_data", lambda *_: workloads.random_data(2, 20, 10, (3, 8, 8)))
     made, before = workloads.experiment, torch.backends.cudnn.deterministic
     monkeypatch.setattr(cuda, "experiment", lambda *a, **given: made(a[0], (), 4, *a[3:], **given))
-    rows = cuda.convolutions(Setting(1, Path(), "cpu"))
+    rows = cuda.convolutions(*cuda.of_convolutions(Setting(1, Path(), "cpu")))
     fisher_row, *steps = rows
     assert fisher_row.value == pytest.approx(100 * fisher_row.ours / fisher_row.other) and fisher_row.target == 100
     assert [row.name.split(", ")[3] for row in steps] == [
@@ -164,9 +169,9 @@ def test_the_usual_style_computes_the_engine_s_gradient(penalised: bool) -> None
     follow(course, course.steps)
     after = tree.at(of_seed.params, 0)
 
-    model = reference.MLP((64, 9, 7, 10)).double()
+    model = modules.mlp((64, 9, 7, 10)).double()
     model.load_state_dict(before)
-    penalty = reference.Penalty(lam, importance, anchor) if penalised else None
+    penalty = partial(quadratic_penalty, importance=importance, anchor=anchor, lam=lam) if penalised else None
     x = experiment.benchmark.to_input(experiment.benchmark.x[drawn.rows[0, 0]])
     classes = digits().curriculum(1).tasks[1].classes
     reference.loss(model, x, drawn.label[0, 0], classes, penalty).backward()
@@ -183,12 +188,12 @@ def test_items_one_at_a_time_are_the_resident_examples() -> None:
     benchmark = digits(dtype=torch.float32)
     task = benchmark.curriculum(1).tasks[0]
     label = benchmark.curriculum(1).y[task.rows]
-    items = reference.Items(benchmark.x[task.rows].numpy(), label.numpy())
+    items = reference.Items(benchmark.x[task.rows], label)
     assert len(items) == len(task.rows)
     image, y = items[3]
     # the digits are scaled by 16, items by 255
-    assert torch.allclose(image[0] * 255 / 16, benchmark.to_input(benchmark.x[task.rows[3]])) and y == label[3]
-    sizes = [len(y) for _, y in reference.loader(benchmark, task.rows, label, 32)]
+    assert torch.allclose(image * 255 / 16, benchmark.to_input(benchmark.x[task.rows[3]])) and y == label[3]
+    sizes = [len(y) for _, y in reference.loader(benchmark.x[task.rows], label, 32)]
     assert sizes == [32] * (len(task.rows) // 32)
 
 
@@ -271,10 +276,10 @@ def test_what_surrounds_training_is_measured_on_the_whole_study_without_training
 def test_jobs_beside_each_other_are_those_after_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
 
-    def command(folder: Path, *arguments: str) -> float:
+    def command(folder: Path, *arguments: str) -> store.Used:
         assert not list(folder.iterdir())
         called.append(arguments)
-        return 2.0 if "hydra/launcher=workstation" in arguments else 3.0
+        return store.Used(2.0 if "hydra/launcher=workstation" in arguments else 3.0, 0.0, "")
 
     monkeypatch.setattr(sweep, "command", command)
     row = sweep.beside_each_other(rounds=1)
@@ -283,13 +288,14 @@ def test_jobs_beside_each_other_are_those_after_each_other(monkeypatch: pytest.M
     ours, other = called[:2]
     assert called == [ours, other] * 2
     assert [word for word in ours if "launcher" not in word] == list(other)
-    assert arms(*[word.split(",")[0] for word in other[1:]])
+    assert arms(*[word.split(",")[0] for word in other[3:]])
 
 
 def test_status_is_asked_about_a_study_that_looks_finished(tmp_path: Path) -> None:
     command = [*TINY, "seeds=[1,2]"]
-    assert sweep.pretend(tmp_path, command) == 4
-    cells = grid.cells([grid.make_arm(cfg) for cfg in arms(*command)])
+    made = [grid.make_arm(cfg) for cfg in arms(*command)]
+    assert store.pretend(tmp_path, made) == 4
+    cells = grid.cells(made)
     assert set(status.progress_of(cells, Store(tmp_path / "split_digits_fisher")).state.values()) == {"done"}
     assert len(Store(tmp_path / "split_digits_fisher").read()["accuracy.csv"]) == 4 * 6 * 5
     row = sweep.answer(rounds=1, overrides=command)
@@ -316,7 +322,7 @@ def test_the_bookkeeping_of_a_chunk_is_told_of_both_ends(monkeypatch: pytest.Mon
 def test_a_checkpoint_is_measured_with_all_that_its_replicas_hold() -> None:
     """Of three networks: weights, two moments, and the anchor, importance and weight of EWC, in four bytes."""
     replicas = [stack.Replica(1, 10.0, exact(50))] * 3
-    written, size = checkpoints.of("three", workloads.digits_experiment(2), replicas, rounds=1)
+    written, size = checkpoint.of("three", workloads.digits_experiment(2), replicas, rounds=1)
     n = 64 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10
     assert size.other == pytest.approx(3 * 6 * 4 * n / 1e6, rel=1e-3)
     assert size.value is not None and 1 < size.value < 1.1
@@ -325,4 +331,4 @@ def test_a_checkpoint_is_measured_with_all_that_its_replicas_hold() -> None:
 
 def test_a_command_that_fails_is_no_measurement(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        sweep.command(tmp_path, "status", "study=none")
+        store.command(tmp_path, "-m", "cl_repro", "status", "study=none")

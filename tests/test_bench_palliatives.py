@@ -8,7 +8,6 @@ from made_experiments import made_experiment
 from benches import palliatives
 from benches.measure import Setting
 from benches.workloads import all_steps
-from cl_repro.methods.baselines import finetune
 
 NAMES = list(palliatives.METHODS)
 
@@ -17,9 +16,7 @@ def test_every_candidate_takes_the_steps_of_its_method() -> None:
     """Both teachers give the same steps, and all but they differ from each other and from finetuning."""
     experiment = made_experiment(dtype=torch.float32)
     ended = {}
-    methods = {"finetune": finetune()} | {name: method for name, (method, *_) in palliatives.METHODS.items()}
-    for name, method in methods.items():
-        work = palliatives.second_task(experiment, method)
+    for name, work in palliatives.courses(experiment).items():
         all_steps(work)
         ended[name] = torch.cat([p.flatten() for p in work.stack.params.values()])
     per_step, per_task, *others = (ended[name] for name in NAMES)
@@ -41,4 +38,4 @@ def test_a_replayed_step_recalls_as_many_examples_as_it_is_given() -> None:
 
 def test_without_cuda_its_rows_say_so() -> None:
     setting = Setting(1, Path("nowhere"), "cpu")
-    assert [row.value for row in palliatives.on_cuda(setting)] == [None] * 4
+    assert [row.value for row in palliatives.on(setting, "cuda")] == [None] * 4

@@ -9,10 +9,11 @@ import torch
 
 from benches import peers
 from benches.measure import Setting, verdict
+from benches.modules import VisionTransformer, mlp
 
 SMALL = {
-    "small MLP": peers.Network(partial(peers.mlp, [6, 5, peers.CLASSES]), (6,), 9),
-    "small ViT": peers.Network(partial(peers.VisionTransformer, 4, 2, 8, 4), (3, 8, 8), 9),
+    "small MLP": peers.Network(partial(mlp, [6, 5, peers.CLASSES]), (6,), 9),
+    "small ViT": peers.Network(partial(VisionTransformer, 4, 2, 8, 4, peers.CLASSES), (3, 8, 8), 9),
 }
 COME_WITH = {"BackPACK": "backpack", "nngeometry": "nngeometry", "laplace-torch": "laplace", "curvlinops": "curvlinops"}
 
@@ -20,7 +21,7 @@ COME_WITH = {"BackPACK": "backpack", "nngeometry": "nngeometry", "laplace-torch"
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "NETWORKS", SMALL)
-    monkeypatch.setattr(peers, "added", lambda name, who: 1e6)
+    monkeypatch.setattr(peers, "alone", lambda run, name, who: 1e6)
 
 
 def test_every_library_is_measured_or_says_why_not(small: None) -> None:

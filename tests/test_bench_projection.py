@@ -17,8 +17,8 @@ def test_candidates_take_steps_across_bases_of_their_rank(monkeypatch) -> None:
     monkeypatch.setattr(projection, "COLUMNS", (3,))
     monkeypatch.setattr(projection, "TASKS", (1, 2))
     experiment = made_experiment(dtype=torch.float32, optimiser=partial(torch.optim.SGD, lr=0.05))
-    works, ended = projection.candidates(experiment), {}
-    assert set(works) == {"finetune", *projection.names()}
+    works, ended = projection.courses(experiment), {}
+    assert set(works) == {"finetune", *projection.targets()}
     for name, work in works.items():
         before = {n: p.clone() for n, p in work.stack.params.items()}
         all_steps(work)
@@ -38,4 +38,4 @@ def test_candidates_take_steps_across_bases_of_their_rank(monkeypatch) -> None:
 
 
 def test_without_cuda_its_rows_say_so() -> None:
-    assert [row.value for row in projection.on_cuda(Setting(1, Path("nowhere"), "cpu"))] == [None] * 2
+    assert [row.value for row in projection.on(Setting(1, Path("nowhere"), "cpu"), "cuda")] == [None] * 2

@@ -1,31 +1,19 @@
 """The exact Fisher of convolutional networks: against training, against BackPACK, and the memory it takes."""
 
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 
-from benches.measure import (
-    AT_LEAST,
-    AT_MOST,
-    Row,
-    Setting,
-    cost,
-    interleave,
-    missing,
-    speedup,
-    timed,
-)
+from benches import reference
+from benches.measure import MB, NO_CUDA, Row, Setting, alone, cost, figure, interleave, speedup, timed
 from benches.modules import ConvNet, SlimResNet18
-from benches.workloads import SEED, all_steps, experiment, first_task, random_data
+from benches.workloads import SEED, experiment, first_task, one_pass, random_data, training
 from cl_repro.common import runtime
-from cl_repro.engine.boundary import estimate
 from cl_repro.engine.course import Course
 from cl_repro.importance.fisher import exact
 from cl_repro.models.convnet import convnet
@@ -36,9 +24,6 @@ SHAPE, BATCH, ROWS_PER_PASS = (3, 32, 32), 256, 64
 TASK = 2000  # iterations, of the study
 CHANNELS = [16, 32, 64, 128, 256]
 SMALL, LARGE = 32, 96  # examples per pass whose memory is compared
-NO_BACKPACK = "backpack-for-pytorch is not installed: pip install 'cl_repro[dev]'"
-TRAINING = "CUDA: slim ResNet-18, training step of 256 / eager loop with a DataLoader"
-PASS = "CUDA: slim ResNet-18, exact Fisher of 10,000 examples / 2000-iteration task"
 
 
 class Subject(NamedTuple):
@@ -63,181 +48,90 @@ SUBJECTS = (
 
 def rows(setting: Setting) -> list[Row]:
     """Costs and memory on the CPU, and two rows that need CUDA."""
-    result = []
-    for subject in SUBJECTS:
-        result += on_cpu(subject, BATCH, min(setting.rounds, 3))
-    return [*result, memory_row(), *on_cuda(setting)]
+    costs = [row for subject in SUBJECTS for row in on_cpu(subject, BATCH, min(setting.rounds, 3))]
+    return [*costs, memory_row(), *on_cuda(setting)]
 
 
-def made(net: Net, n: int, batch: int, iterations: int, device: str = "cpu") -> Course:
+def made(net: Net, n: int, batch: int, iterations: int, device: str = "cpu", rows_per_pass: int = 64) -> Course:
     """A network at its start, and two-class tasks of n random images (times do not depend on what they show)."""
     benchmark = random_data(1, n, 10, SHAPE, device)
-    return first_task(experiment(benchmark, (), batch, iterations, net=net, rows_per_pass=ROWS_PER_PASS))
+    return first_task(experiment(benchmark, (), batch, iterations, net=net, rows_per_pass=rows_per_pass))
 
 
 def on_cpu(subject: Subject, n: int, rounds: int) -> list[Row]:
     """Processor seconds per example of the exact Fisher, of an epoch of training, and of BackPACK."""
     course = made(subject.net, n, n, 1)
-    of, stack = course.experiment, course.stack
-    candidates = {
-        "fisher": timed(partial(estimate, of, stack.params, stack.buffers, exact(), SEED, 0), n),
-        "epoch": timed(partial(all_steps, course), n),
-    }
-    other = diagonal_ggn(subject.module(), of.benchmark.to_input(of.benchmark.x), of.benchmark.curriculum(SEED).y)
-    if other:
-        candidates["backpack"] = timed(other, n)
-    seconds = interleave(candidates, rounds)
-    note = f"{n} random images of 3 x 32 x 32, C = 2, {ROWS_PER_PASS} at a time"
-    first, second = f"{subject.name}, exact Fisher / training epoch", f"{subject.name}, exact Fisher / BackPACK"
-    result = [
-        cost(first, seconds["fisher"], seconds["epoch"], "s", subject.epochs, "epochs", note=f"{note}; batch {n}")
-    ]
-    if not other:
-        return [*result, missing(second, "s", "x", 1.5, AT_LEAST, NO_BACKPACK)]
-    return [*result, speedup(second, seconds["fisher"], seconds["backpack"], "s", 1.5, f"{note}; DiagGGNExact")]
-
-
-def diagonal_ggn(module: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None] | None:
-    """BackPACK's exact diagonal of the generalised Gauss-Newton, which is the exact Fisher; as `backpack_pass`."""
-    return backpack_pass(module, x, y, "DiagGGNExact", use_converter=True)
-
-
-def backpack_pass(
-    module: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    extension: str,
-    size: int = ROWS_PER_PASS,
-    use_converter: bool = False,
-    **settings: int,
-) -> Callable[[], None] | None:
-    """An extension of BackPACK; None if that is not installed.
-
-    Args:
-        module: in evaluation; BackPACK changes it.
-        x: [N, ...].
-        y: [N] int64.
-        extension: its name.
-        size: examples at a time.
-        use_converter: whether BackPACK takes the module apart itself.
-        settings: of the extension.
-
-    Returns:
-        One pass over all examples.
-    """
+    candidates = {"fisher": one_pass(course, exact(), n), "epoch": training(course, n)}
+    benchmark, known = (
+        course.experiment.benchmark,
+        f"{n} random images of 3 x 32 x 32, C = 2, {ROWS_PER_PASS} at a time",
+    )
+    x, y = benchmark.to_input(benchmark.x), benchmark.curriculum(SEED).y
     try:
-        from backpack import backpack, extend, extensions  # noqa: PLC0415 - an extra
+        candidates["backpack"] = timed(reference.backpack(subject.module().eval(), x, y, ROWS_PER_PASS), n)
+        note = f"{known}; DiagGGNExact"
     except ImportError:
-        return None
-    model = extend(module.eval(), use_converter=use_converter)
-    loss = extend(nn.CrossEntropyLoss(reduction="sum"))
-
-    def once() -> None:
-        for part, label in zip(x.split(size), y.split(size), strict=True):
-            with backpack(getattr(extensions, extension)(**settings)):
-                loss(model(part), label).backward()
-
-    return once
-
-
-# --- memory ----------------------------------------------------------------------------------------------------------
+        note = reference.NO_BACKPACK
+    seconds = interleave(candidates, rounds)
+    name, ours = f"{subject.name}, exact Fisher", seconds["fisher"]
+    epochs = cost(
+        f"{name} / training epoch", ours, seconds["epoch"], subject.epochs, "epochs", note=f"{known}; batch {n}"
+    )
+    return [epochs, speedup(f"{name} / BackPACK", ours, seconds.get("backpack", math.nan), 1.5, note)]
 
 
 def memory_row() -> Row:
     """What each example of a pass adds to the peak of a process that does nothing else."""
-    few, many = (peak_of_pass(n) for n in (SMALL, LARGE))
-    per_example = (many - few) / (LARGE - SMALL) / 1e6
-    return Row(
-        "slim ResNet-18, exact Fisher: memory per example",
-        many / 1e6,
-        few / 1e6,
-        "MB",
-        per_example,
-        "MB",
-        8.0,
-        AT_MOST,
-        f"peak of a process with rows_per_pass={LARGE}, and with {SMALL}; their difference per example",
-    )
+    few, many = (alone(peak_of_pass, n) / MB for n in (SMALL, LARGE))
+    note = f"peak of a process with rows_per_pass={LARGE}, and with {SMALL}; their difference per example"
+    name, per_example = "slim ResNet-18, exact Fisher: memory per example", (many - few) / (LARGE - SMALL)
+    return figure(name, per_example, "MB", 8.0, note, few)._replace(ours=many)
 
 
 def peak_of_pass(rows_per_pass: int) -> int:
-    """Bytes: the peak of a new process that makes one pass over 2 x `LARGE` examples."""
-    command = [sys.executable, "-m", "benches.convolution", str(rows_per_pass)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def one_pass(rows_per_pass: int) -> int:
-    """Bytes: the peak of this process after one pass."""
+    """Bytes: the peak of this process after one pass over 2 x `LARGE` examples."""
     runtime.prepare()
-    course = made(SUBJECTS[0].net, 2 * LARGE, 1, 1)
-    of, stack = course.experiment, course.stack
-    estimate(of._replace(rows_per_pass=rows_per_pass), stack.params, stack.buffers, exact(), SEED, 0)
+    one_pass(made(SUBJECTS[0].net, 2 * LARGE, 1, 1, rows_per_pass=rows_per_pass), exact())()
     return runtime.peak_memory("cpu")
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
 
-class Items(Dataset[tuple[Tensor, int]]):
-    """Images one at a time, scaled when they are asked for."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        """`images` [N, 3, 32, 32] uint8, `labels` [N]."""
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """Image `i` as floats in [0, 1], and its label."""
-        return self.images[i].to(torch.float32).div(255), int(self.labels[i])
-
-
 def on_cuda(setting: Setting) -> list[Row]:
     """Training against the usual loop, and the Fisher against training; `not measured` without CUDA."""
-    if not setting.device.startswith("cuda"):
-        absent = "torch sees no CUDA device here"
-        return [missing(TRAINING, "s", "x", 2.0, AT_LEAST, absent), missing(PASS, "s", "%", 5.0, AT_MOST, absent)]
-    steps, others, fisher = seconds_on(SUBJECTS[0], setting.device, 10_000, 256, 39, setting.rounds)
-    note = f"{runtime.hardware(setting.device)}; an epoch of 39 steps of 256 random images; TF32 off in both"
+    seconds, note = NO_CUDA
+    if setting.cuda:
+        seconds = seconds_on(SUBJECTS[0], setting.device, 10_000, 256, 39, setting.rounds)
+        hardware = runtime.hardware(setting.device)
+        note = f"{hardware}; an epoch of 39 steps of 256 random images; TF32 off in both"
+    name, ours, of_task = (
+        "CUDA: slim ResNet-18",
+        seconds["ours"],
+        note + "; other: 2000 x the measured step" * setting.cuda,
+    )
+    loop = f"{name}, training step of 256 / eager loop with a DataLoader"
+    fisher = f"{name}, exact Fisher of 10,000 examples / 2000-iteration task"
     return [
-        speedup(TRAINING, steps, others, "s", 2.0, note),
-        cost(PASS, fisher, TASK * steps, "s", 5.0, "%", 100, f"{note}; other: 2000 x the measured step"),
+        speedup(loop, ours, seconds["usual"], 2.0, note),
+        cost(fisher, seconds["fisher"], TASK * ours, 5.0, "%", note=of_task),
     ]
 
 
-def seconds_on(
-    subject: Subject, device: str, n: int, batch: int, iterations: int, rounds: int
-) -> tuple[float, float, float]:
+def seconds_on(subject: Subject, device: str, n: int, batch: int, iterations: int, rounds: int) -> dict[str, float]:
     """Seconds of one of our training steps, of one of the usual loop, and of the exact Fisher of n examples."""
-    course = made(subject.net, n, batch, iterations, device)
-    of, stack = course.experiment._replace(rows_per_pass=500), course.stack
-    model = subject.module().to(device)
+    course = made(subject.net, n, batch, iterations, device, rows_per_pass=500)
+    benchmark, model = course.experiment.benchmark, subject.module().to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    items = Items(of.benchmark.x.cpu(), of.benchmark.curriculum(SEED).y.cpu())
-    loader = DataLoader(items, batch, shuffle=True, drop_last=True, pin_memory=device.startswith("cuda"))
+    loader = reference.loader(benchmark.x, benchmark.curriculum(SEED).y, batch, pin_memory=device.startswith("cuda"))
 
     def usual() -> None:
         for (x, y), _ in zip(loader, range(iterations), strict=False):
-            total = functional.cross_entropy(model(x.to(device)), y.to(device))
-            optimiser.zero_grad()
-            total.backward()
-            optimiser.step()
+            reference.step(optimiser, functional.cross_entropy(model(x.to(device)), y.to(device)))
 
     candidates = {
-        "ours": timed(partial(all_steps, course), iterations, device),
+        "ours": training(course),
         "usual": timed(usual, iterations, device),
-        "fisher": timed(partial(estimate, of, stack.params, stack.buffers, exact(), SEED, 0), 1, device),
+        "fisher": one_pass(course, exact()),
     }
-    seconds = interleave(candidates, rounds)
-    return seconds["ours"], seconds["usual"], seconds["fisher"]
-
-
-def main(arguments: Sequence[str]) -> None:
-    """`python -m benches.convolution ROWS`: the peak of one pass, for `peak_of_pass`."""
-    print(one_pass(int(arguments[0])))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return interleave(candidates, rounds)

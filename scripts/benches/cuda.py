@@ -1,91 +1,75 @@
-"""What only a CUDA device can do: hundreds of replicas in one process, the published networks, a study in minutes."""
+"""What only a CUDA device can do: hundreds of replicas in one process, and the published networks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 
-from benches.measure import (
-    AT_LEAST,
-    AT_MOST,
-    Row,
-    Setting,
-    cost,
-    interleave,
-    missing,
-    speedup,
-    timed,
-)
+from benches.measure import NO_CUDA, Row, Setting, cost, interleave, speedup
 from benches.workloads import (
     LAMBDAS,
     SEED,
-    all_steps,
     experiment,
     mnist,
     mnist_experiment,
+    one_pass,
     random_data,
     second_task,
+    training,
 )
 from cl_repro.common import runtime
-from cl_repro.common.runtime import clock, hardware, tf32
-from cl_repro.engine import Experiment, Replica, Trunk, train
-from cl_repro.engine.boundary import estimate
-from cl_repro.importance.batched import batched
-from cl_repro.importance.fisher import empirical, exact, sample
+from cl_repro.common.runtime import hardware
+from cl_repro.engine import Experiment, Replica
+from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.ewc import ewc
 from cl_repro.models.slim_resnet18 import slim_resnet18
-from cl_repro.types import Estimator
 
 K, ITERATIONS = 256, 20  # of the stack; a round
 RECORDED = 500  # iterations of a round where steps are recorded, which is done once for a task
 STACKS = (2, 4, 8)  # of convolutions
 N, N_MEASURED, STEPS = 10_000, 2000, 2000  # Split CIFAR-10: examples of a task, those of a round, steps of a task
-REPLICAS = 350  # of the whole study in one stack: five seeds
-SEEDS = tuple(range(1, 11))
-STEP = "CUDA: EWC step, K = 256, per model-iteration / K = 1"
-FISHER = "CUDA: exact Fisher of all 10,000 examples, slim ResNet-18 / training on the task"
-CONVOLUTIONS = "CUDA: EWC step, slim ResNet-18, batches of 256"
-CONVOLUTIONS_GRAPH = f"{CONVOLUTIONS}, cuda_graph=true / without"
-DETERMINISTIC = f"{CONVOLUTIONS}, deterministic=true / without"
-GRAPH = "CUDA: EWC step, K = 1, MLP 784-400-400-10, cuda_graph=true / without"
-STUDY = "CUDA: Split MNIST study, 14 lambdas x 5 estimators x 10 seeds"
-ABSENT = "torch sees no CUDA device here"
+BY_GRAPH = "cuda_graph=true / without"
 
 
 def rows(setting: Setting) -> list[Row]:
     """Steps and Fisher passes; `not measured` without a CUDA device."""
-    if not setting.device.startswith("cuda"):
-        return [
-            missing(STEP, "s", "x", 20.0, AT_LEAST, ABSENT),
-            missing(GRAPH, "s", "x", None, AT_LEAST, ABSENT),
-            missing(CONVOLUTIONS_GRAPH, "s", "x", None, AT_LEAST, ABSENT),
-            missing(DETERMINISTIC, "s", "x", None, AT_MOST, ABSENT),
-        ]
+    if not setting.cuda:
+        return [*small(*NO_CUDA), *convolutions(*NO_CUDA)]
+    return [*small(*of_mlp(setting)), *convolutions(*of_convolutions(setting))]
+
+
+def of_mlp(setting: Setting) -> tuple[Mapping[str, float], str]:
+    """Seconds of steps of Split MNIST's network, and a note about them."""
     benchmark, data = mnist(setting.data_dir, setting.device)
-    note = f"{data}; {hardware(setting.device)}"
     of = mnist_experiment(benchmark, ITERATIONS)
     long = of._replace(iterations=RECORDED)
     graph = {"graph": step(long._replace(cuda_graph=True), 1), "eager": step(long, 1)}
     seconds = interleave({"stacked": step(of, K), "single": step(of, 1), **graph}, setting.rounds)
+    return seconds, f"{data}; {hardware(setting.device)}"
+
+
+def small(seconds: Mapping[str, float], note: str) -> list[Row]:
+    """The rows of `of_mlp`."""
+    graph = f"CUDA: EWC step, K = 1, MLP 784-400-400-10, {BY_GRAPH}"
+    stacked = "CUDA: EWC step, K = 256, per model-iteration / K = 1"
     return [
-        speedup(STEP, seconds["stacked"], seconds["single"], "s", 20.0, note),
-        speedup(GRAPH, seconds["graph"], seconds["eager"], "s", None, f"{note}; {RECORDED} steps and the recording"),
-        *convolutions(setting),
+        speedup(stacked, seconds["stacked"], seconds["single"], 20.0, note),
+        speedup(graph, seconds["graph"], seconds["eager"], None, f"{note}; {RECORDED} steps and the recording"),
     ]
 
 
-def convolutions(setting: Setting) -> list[Row]:
+def of_convolutions(setting: Setting) -> tuple[Mapping[str, float], str]:
     """Slim ResNet-18 with 20 channels and mini-batches of 256, as published, on random images of the size of CIFAR."""
     net = slim_resnet18(20, input_shape=(3, 32, 32), n_outputs=4)
     data = random_data(2, N_MEASURED, 200, (3, 32, 32), setting.device)
     of = experiment(data, (), 256, ITERATIONS, net=net, rows_per_pass=500)
-
+    any_order = partial(torch.backends.cudnn.flags, enabled=True, deterministic=False, allow_tf32=False)
     candidates = {
         "single": step(of, 1),
-        "tf32": step(of, 1, partial(tf32, True)),
+        "tf32": step(of, 1, partial(runtime.tf32, True)),
         "channels last": step(of._replace(channels_last=True), 1),
         "any order": step(of, 1, any_order),
         "graph": step(of._replace(iterations=RECORDED, cuda_graph=True), 1),
@@ -93,32 +77,24 @@ def convolutions(setting: Setting) -> list[Row]:
         "Fisher": fisher_pass(of),
         **{f"K = {k}": step(of, k) for k in STACKS},
     }
-    seconds = interleave(candidates, setting.rounds)
-    single, note = seconds["single"], f"random images; {hardware(setting.device)}"
-    name = CONVOLUTIONS
+    return interleave(candidates, setting.rounds), f"random images; {hardware(setting.device)}"
+
+
+def convolutions(seconds: Mapping[str, float], note: str) -> list[Row]:
+    """The rows of `of_convolutions`."""
+    fisher = "CUDA: exact Fisher of all 10,000 examples, slim ResNet-18 / training on the task"
+    name, single = "CUDA: EWC step, slim ResNet-18, batches of 256", seconds["single"]
+    recording = f"{note}; {RECORDED} steps and the recording"
+    stacks = [f"K = {k}" for k in STACKS]
     return [
-        cost(FISHER, N * seconds["Fisher"], STEPS * single, "s", 100.0, "%", 100, note),
-        speedup(f"{name}, TF32 / float32", seconds["tf32"], single, "s", None, note),
-        speedup(f"{name}, channels last / first", seconds["channels last"], single, "s", None, note),
-        cost(f"{name}, repeatable / in any order", single, seconds["any order"], "s", None, note=note),
-        speedup(CONVOLUTIONS_GRAPH, seconds["graph"], single, "s", None, f"{note}; {RECORDED} steps and the recording"),
-        cost(DETERMINISTIC, seconds["deterministic"], single, "s", None, note=note),
-        *(
-            speedup(f"{name}, K = {k}, per model-iteration / K = 1", seconds[f"K = {k}"], single, "s", None, note)
-            for k in STACKS
-        ),
+        cost(fisher, N * seconds["Fisher"], STEPS * single, 100.0, "%", note=note),
+        speedup(f"{name}, TF32 / float32", seconds["tf32"], single, None, note),
+        speedup(f"{name}, channels last / first", seconds["channels last"], single, None, note),
+        cost(f"{name}, repeatable / in any order", single, seconds["any order"], None, note=note),
+        speedup(f"{name}, {BY_GRAPH}", seconds["graph"], single, None, recording),
+        cost(f"{name}, deterministic=true / without", seconds["deterministic"], single, None, note=note),
+        *(speedup(f"{name}, {k}, per model-iteration / K = 1", seconds[k], single, None, note) for k in stacks),
     ]
-
-
-@contextmanager
-def any_order() -> Iterator[None]:
-    """Let convolutions add in any order meanwhile, so that two runs differ in their last bits."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
 
 
 @contextmanager
@@ -137,60 +113,16 @@ def step(
     """Seconds of an EWC step per model-iteration, in a stack of `k`."""
     estimator = exact()
     course = second_task(of, ewc(), [Replica(SEED, LAMBDAS[i % len(LAMBDAS)], estimator) for i in range(k)])
+    once = training(course, k * course.steps)
 
-    def steps() -> None:
+    def steps() -> float:
         with within():
-            all_steps(course)
+            return once()
 
-    return timed(steps, k * of.steps(1), of.device)
+    return steps
 
 
 def fisher_pass(of: Experiment) -> Callable[[], float]:
     """Seconds of the exact Fisher, per example."""
-    stack, n = (
-        second_task(of, finetune(), [Replica(SEED, 0.0, None)]).stack,
-        len(of.benchmark.curriculum(SEED).tasks[0].rows),
-    )
-    return timed(partial(estimate, of, stack.params, stack.buffers, exact(), SEED, 0), n, of.device)
-
-
-def study_rows(setting: Setting) -> list[Row]:
-    """The study as a whole, once: minutes."""
-    if not setting.device.startswith("cuda"):
-        return [missing(STUDY, "s", "s", 300.0, AT_MOST, ABSENT)]
-    benchmark, data = mnist(setting.data_dir, setting.device)
-    estimators = [exact(), exact(500), sample(), empirical(), batched(128)]
-    of = mnist_experiment(benchmark, 2000)._replace(share_first_task=True)
-    seconds = study_seconds(of, SEEDS, LAMBDAS, estimators, REPLICAS)
-    note = f"{data}; {hardware(setting.device)}; with None; one full run, in stacks of {REPLICAS}"
-    return [Row(STUDY, seconds, None, "s", seconds, "s", 300.0, AT_MOST, note)]
-
-
-def study_seconds(
-    of: Experiment,
-    seeds: Sequence[int],
-    lambdas: Sequence[float],
-    estimators: Sequence[Estimator],
-    limit: int,
-) -> float:
-    """Seconds of a full study: stacks of at most `limit` replicas, whole seeds where they fit, and None.
-
-    Args:
-        of: what all share.
-        seeds: of the study.
-        lambdas: likewise.
-        estimators: likewise.
-        limit: K at most.
-
-    Returns:
-        Seconds (`runtime.clock`).
-    """
-    of_seed = len(lambdas) * len(estimators)
-    size = limit // of_seed * of_seed or limit
-    replicas = [Replica(seed, lam, estimator) for seed in seeds for estimator in estimators for lam in lambdas]
-    trunks: dict[str, Trunk] = {}
-    began = clock(of.device)
-    for i in range(0, len(replicas), size):
-        train(of, ewc(), replicas[i : i + size], trunks)
-    train(of, finetune(), [Replica(seed, 0.0, None) for seed in seeds], trunks)
-    return clock(of.device) - began
+    course = second_task(of, finetune(), [Replica(SEED, 0.0, None)])
+    return one_pass(course, exact(), len(of.benchmark.curriculum(SEED).tasks[0].rows))

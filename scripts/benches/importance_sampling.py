@@ -1,16 +1,17 @@
 """Importance-sampled labels and examples chosen by score: against EMPIRICAL, training, BackPACK's Monte Carlo."""
 
+import math
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from benches.convolution import NO_BACKPACK, backpack_pass
-from benches.measure import AT_LEAST, Row, Setting, cost, interleave, missing, speedup, timed
-from benches.reference import MLP
-from benches.workloads import SEED, all_steps, first_task, mnist, mnist_experiment
-from cl_repro.engine.boundary import estimate
+from benches.measure import Row, Setting, cost, interleave, speedup, timed
+from benches.modules import mlp
+from benches.reference import NO_BACKPACK, backpack
+from benches.workloads import SEED, SIZES, first_task, mnist, mnist_experiment, one_pass, training
 from cl_repro.importance import diagonal_fisher, fisher
 from cl_repro.importance.by_score import by_score
 from cl_repro.importance.importance_sample import importance_sample
@@ -29,41 +30,33 @@ def rows(setting: Setting) -> list[Row]:
 def ten_classes(setting: Setting) -> list[Row]:
     """Seconds of passes over `N` images of ten classes, of an epoch of training, and of BackPACK."""
     benchmark, data = in_one_task(setting.data_dir)
-    of = mnist_experiment(benchmark, iterations=N // 128)
-    course = first_task(of)
-    stack = course.stack
-    estimators = {
-        "exact": fisher.exact(),
-        "empirical": fisher.empirical(),
-        "label": importance_sample(),
-        "chosen": by_score(CHOSEN),
-    }
+    course = first_task(mnist_experiment(benchmark, iterations=N // 128))
     candidates = {
-        name: timed(partial(estimate, of, stack.params, stack.buffers, made, SEED, 0), 1)
-        for name, made in estimators.items()
+        "exact": one_pass(course, fisher.exact()),
+        "empirical": one_pass(course, fisher.empirical()),
+        "label": one_pass(course, importance_sample()),
+        "chosen": one_pass(course, by_score(CHOSEN)),
+        "epoch": training(course, 1),
     }
-    candidates["epoch"] = timed(partial(all_steps, course), 1)
-    [task] = benchmark.curriculum(SEED).tasks
-    x, y = benchmark.to_input(benchmark.x[task.rows]).flatten(1), benchmark.curriculum(SEED).y[task.rows]
-    layers = list(MLP([784, 400, 400, 10]).children())
-    module = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
-    if chance := backpack_pass(module, x, y, "DiagGGNMC", of.rows_per_pass, mc_samples=1):
-        candidates["chance"] = timed(chance, 1)
-    seconds = interleave(candidates, setting.rounds)
+    curriculum, note = benchmark.curriculum(SEED), NO_BACKPACK
+    [task] = curriculum.tasks
     size = f"{N} examples of {data}, ten classes, 784-400-400-10"
-    label = seconds["label"]
-    result = [
-        cost("importance-sampled label / EMPIRICAL", label, seconds["empirical"], "s", 1.1, note=size),
-        speedup("importance-sampled label / exact Fisher", label, seconds["exact"], "s", None, size),
+    with suppress(ImportError):
+        x, y = benchmark.to_input(benchmark.x[task.rows]).flatten(1), curriculum.y[task.rows]
+        chance = backpack(mlp(SIZES), x, y, course.experiment.rows_per_pass, "DiagGGNMC", mc_samples=1)
+        candidates["chance"], note = timed(chance), f"{size}; DiagGGNMC"
+    seconds = interleave(candidates, setting.rounds)
+    label, by = seconds["label"], "importance-sampled label"
+    forward = f"{size}; a forward pass of all included"
+    return [
+        cost(f"{by} / EMPIRICAL", label, seconds["empirical"], 1.1, note=size),
+        speedup(f"{by} / exact Fisher", label, seconds["exact"], None, size),
         cost(
-            f"{CHOSEN} examples by score / training epoch", seconds["chosen"], seconds["epoch"], "s", 0.45, "epochs",
-            note=f"{size}; a forward pass of all included",
+            f"{CHOSEN} examples by score / training epoch", seconds["chosen"], seconds["epoch"], 0.45, "epochs",
+            note=forward,
         ),
+        speedup(f"{by} / {CHANCE}", label, seconds.get("chance", math.nan), 1.0, note),
     ]  # fmt: skip
-    name = f"importance-sampled label / {CHANCE}"
-    if not chance:
-        return [*result, missing(name, "s", "x", 1.0, AT_LEAST, NO_BACKPACK)]
-    return [*result, speedup(name, label, seconds["chance"], "s", 1.0, f"{size}; DiagGGNMC")]
 
 
 def in_one_task(data_dir: Path) -> tuple[Benchmark, str]:
@@ -83,12 +76,9 @@ def thousand_classes(rounds: int) -> list[Row]:
     model, x = nn.Linear(n_in, classes), torch.randn(n, n_in, generator=generator)
     y = torch.randint(0, classes, (n,), generator=generator)
     candidates = {
-        name: timed(partial(diagonal_fisher, model, (x, y), name), 1) for name in ("empirical", "importance_sample")
+        name: timed(partial(diagonal_fisher, model, (x, y), name)) for name in ("empirical", "importance_sample")
     }
     seconds = interleave(candidates, rounds)
-    return [
-        cost(
-            "1,000 classes: importance-sampled label / EMPIRICAL", seconds["importance_sample"], seconds["empirical"],
-            "s", 2.0, note=f"diagonal_fisher, {n} examples, Linear({n_in}, {classes})",
-        )
-    ]  # fmt: skip
+    name = "1,000 classes: importance-sampled label / EMPIRICAL"
+    note = f"diagonal_fisher, {n} examples, Linear({n_in}, {classes})"
+    return [cost(name, seconds["importance_sample"], seconds["empirical"], 2.0, note=note)]

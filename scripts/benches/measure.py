@@ -6,13 +6,17 @@ each is told by the median of its rounds.
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cl_repro.common.runtime import clock
 
 AT_LEAST, AT_MOST = "at least", "at most"
+MB = 1e6
 
 
 class Setting(NamedTuple):
@@ -21,6 +25,11 @@ class Setting(NamedTuple):
     rounds: int
     data_dir: Path
     device: str = "cpu"  # of the CUDA rows; all others run on the CPU
+
+    @property
+    def cuda(self) -> bool:
+        """Whether there is a device for the CUDA rows."""
+        return self.device.startswith("cuda")
 
 
 class Row(NamedTuple):
@@ -37,7 +46,11 @@ class Row(NamedTuple):
     note: str = ""
 
 
-def timed(run: Callable[[], Any], units: float, device: str = "cpu") -> Callable[[], float]:
+NO_CUDA: tuple[Mapping[str, float], str] = defaultdict(lambda: math.nan), "torch sees no CUDA device here"
+"""The seconds of all candidates where there is no device for them, and a note that says so."""
+
+
+def timed(run: Callable[[], Any], units: float = 1, device: str = "cpu") -> Callable[[], float]:
     """A candidate: seconds per unit of one call of `run`, which does `units` of them (`runtime.clock`)."""
 
     def once() -> float:
@@ -65,42 +78,44 @@ def interleave(candidates: Mapping[str, Callable[[], float]], rounds: int) -> di
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
-def speedup(name: str, ours: float, other: float, unit: str, target: float | None, note: str = "") -> Row:
-    """How many times as long the other takes."""
-    return Row(name, ours, other, unit, other / ours, "x", target, AT_LEAST, note)
+def speedup(name: str, ours: float, other: float, target: float | None, note: str = "") -> Row:
+    """How many times as long, in seconds, the other takes; NaN: not measured."""
+    if math.isnan(ours + other):
+        return Row(name, None, None, "s", None, "x", target, AT_LEAST, note)
+    return Row(name, ours, other, "s", other / ours, "x", target, AT_LEAST, note)
 
 
 def cost(
-    name: str,
-    ours: float,
-    other: float,
-    unit: str,
-    target: float | None,
-    of: str = "x",
-    scale: float = 1,
-    note: str = "",
+    name: str, ours: float, other: float, target: float | None, of: str = "x", unit: str = "s", note: str = ""
 ) -> Row:
     """What ours takes (or holds) in units of the other: at most the target.
 
     Args:
         name: of the row.
-        ours: figure.
-        other: the figure that is one unit.
-        unit: of both.
+        ours: figure; NaN: not measured.
+        other: the figure that is one unit; likewise.
         target: at most this.
-        of: name of the unit, e.g. epochs.
-        scale: 100 for %.
+        of: name of the unit, e.g. epochs; %: its hundredth part is one.
+        unit: of both figures.
         note: how it was measured.
 
     Returns:
         The row.
     """
-    return Row(name, ours, other, unit, scale * ours / other, of, target, AT_MOST, note)
+    if math.isnan(ours + other):
+        return Row(name, None, None, unit, None, of, target, AT_MOST, note)
+    return Row(name, ours, other, unit, (100 if of == "%" else 1) * ours / other, of, target, AT_MOST, note)
 
 
-def missing(name: str, unit: str, value_unit: str, target: float | None, better: str, note: str) -> Row:
-    """A row that could not be measured here."""
-    return Row(name, None, None, unit, None, value_unit, target, better, note)
+def figure(name: str, value: float, unit: str, target: float, note: str, other: float | None = None) -> Row:
+    """A figure with a target of its own: at most that."""
+    return Row(name, value, other, unit, value, unit, target, AT_MOST, note)
+
+
+def alone(run: Callable[..., int], *arguments: Any) -> int:
+    """What a function of a module returns in a new process that does nothing else: of memory, which has one peak."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(run, *arguments).result()
 
 
 def verdict(row: Row) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from benches.measure import Row, Setting, cost
+from benches.measure import MB, Row, Setting, cost
 from benches.workloads import LAMBDAS, SEED, experiment, random_data
 from cl_repro.engine import Replica, train
 from cl_repro.importance.fisher import exact
@@ -24,7 +24,6 @@ from cl_repro.types import Method
 METHODS = {"finetune": finetune(), "ewc": ewc(), "ewc_offline": ewc_offline()}
 TASKS = 6
 FLAT = 1.02  # a few numbers per task or example may come, never a tensor of the network's size
-MB = 1e6
 
 
 def rows(setting: Setting) -> list[Row]:
@@ -36,31 +35,24 @@ def rows(setting: Setting) -> list[Row]:
 def over_tasks() -> list[Row]:
     """In training after 3 and 5 tasks against after 1, and the peak between; K = 4."""
     result = []
+    note = "the first importance pass runs before there is any importance to keep"
     for name, method in METHODS.items():
-        held = run_probed(method, replicas=4)
+        held, known = run_probed(method, replicas=4), f"{name}, K = 4"
         result += [
-            cost(
-                f"{name}, K = 4, in training: after {k} tasks / after 1",
-                held.training[k] / MB,
-                held.training[1] / MB,
-                "MB",
-                FLAT,
-            )
+            bytes_of(f"{known}, in training: after {k} tasks / after 1", held.training[k], held.training[1], FLAT)
             for k in (3, 5)
         ]
-        note = "the first importance pass runs before there is any importance to keep"
-        peaks = held.peak[5] / MB, held.peak[2] / MB
-        result.append(cost(f"{name}, K = 4, peak: after 5 tasks / after 2", *peaks, "MB", FLAT, note=note))
+        result.append(bytes_of(f"{known}, peak: after 5 tasks / after 2", held.peak[5], held.peak[2], FLAT, note))
     return result
 
 
 def over_examples() -> list[Row]:
     """The peak with tasks of 4000 examples against 1000."""
-    note = "24 bytes an example: order, label, noise"
     result = []
     for name, method in METHODS.items():
-        many, few = (max(run_probed(method, 4, examples).peak) / MB for examples in (4000, 1000))
-        result.append(cost(f"{name}, K = 4, peak: 4000 examples a task / 1000", many, few, "MB", FLAT, note=note))
+        many, few = (max(run_probed(method, 4, examples).peak) for examples in (4000, 1000))
+        note = "24 bytes an example: order, label, noise"
+        result.append(bytes_of(f"{name}, K = 4, peak: 4000 examples a task / 1000", many, few, FLAT, note))
     return result
 
 
@@ -68,12 +60,9 @@ def over_replicas() -> list[Row]:
     """The peak per replica of 4 and 16 against that of one."""
     result = []
     for name, method in METHODS.items():
-        one, *more = (max(run_probed(method, k).peak) / MB / k for k in (1, 4, 16))
+        each = {k: max(run_probed(method, k).peak) / k for k in (1, 4, 16)}
         note = "below 1: the examples at hand are shared by all replicas"
-        result += [
-            cost(f"{name}, peak per replica: K = {k} / K = 1", each, one, "MB", 1.0, note=note)
-            for k, each in zip((4, 16), more, strict=True)
-        ]
+        result += [bytes_of(f"{name}, peak per replica: K = {k} / K = 1", each[k], each[1], 1.0, note) for k in (4, 16)]
     return result
 
 
@@ -85,7 +74,12 @@ def bounded() -> Row:
     planned = cells(arms)
     largest = max(map(len, chunks(arms, planned, {"one stack": limit})))
     name = f"{len(planned)} replicas, max_replicas = {limit}: K of the largest stack / limit"
-    return cost(name, largest, limit, "replicas", 1.0)
+    return cost(name, largest, limit, 1.0, unit="replicas")
+
+
+def bytes_of(name: str, ours: float, other: float, target: float, note: str = "") -> Row:
+    """Bytes against bytes."""
+    return cost(name, ours / MB, other / MB, target, unit="MB", note=note)
 
 
 class Held(NamedTuple):

@@ -1,8 +1,10 @@
-"""The convolutional networks as usual code writes them, with torch.nn: for comparisons of speed, and test oracles."""
+"""Networks as usual code writes them, with torch.nn: for comparisons of speed, and test oracles."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 
@@ -66,3 +68,48 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, side, side] -> [N, n_outputs]."""
         return self.head(self.body(x))
+
+
+class Attention(nn.Module):
+    """A block of a vision transformer: attention and an MLP, each behind a LayerNorm and beside a shortcut."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        """`width` features of each position, in `heads` parts."""
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, positions, width] -> the same."""
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+        x = x + self.out((weights @ v).transpose(1, 2).flatten(-2))
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(nn.Module):
+    """Patches, learned positions, two blocks, the mean over positions."""
+
+    def __init__(self, width: int, heads: int, side: int, patch: int, n_outputs: int) -> None:
+        """Images of 3 colours and `side` x `side` pixels, in patches of `patch` x `patch`."""
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.positions = nn.Parameter(0.02 * torch.randn((side // patch) ** 2, width))
+        self.blocks = nn.Sequential(Attention(width, heads), Attention(width, heads))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, side, side] -> [N, n_outputs]."""
+        x = self.patches(x).flatten(2).mT + self.positions
+        return self.head(self.norm(self.blocks(x)).mean(1))
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear, ReLU, ..., linear; the parameters have the names that `models.mlp` gives them."""
+    *hidden, (n_in, n_out) = pairwise(sizes)
+    layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+    for i, units in enumerate(hidden, 1):
+        layers += [(f"fc{i}", nn.Linear(*units)), (f"relu{i}", nn.ReLU())]
+    return nn.Sequential(OrderedDict([*layers, ("head", nn.Linear(n_in, n_out))]))

@@ -5,29 +5,18 @@ generalised Gauss-Newton of the mean cross-entropy, which is the exact Fisher. W
 a number that says so in its words.
 """
 
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benches.measure import (
-    AT_LEAST,
-    AT_MOST,
-    Row,
-    Setting,
-    cost,
-    interleave,
-    missing,
-    speedup,
-    timed,
-)
-from benches.modules import ConvNet, SlimResNet18
+from benches.measure import AT_MOST, MB, Row, Setting, alone, cost, interleave, speedup, timed
+from benches.modules import ConvNet, SlimResNet18, VisionTransformer, mlp
+from benches.reference import backpack
 from benches.workloads import SEED
 from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
 from cl_repro.common import runtime
@@ -37,49 +26,6 @@ CLASSES = 10
 AT_A_TIME = 64  # examples of a pass of another library; ours chooses itself
 JACOBIANS = 8  # examples of laplace-torch, which holds [examples, CLASSES, parameters]
 UNITS = 3  # products with unit vectors that are timed, of one for each parameter
-MB = 1e6
-
-
-class Attention(nn.Module):
-    """A block of a vision transformer: attention and an MLP, each behind a LayerNorm and beside a shortcut."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        """`width` features of each position, in `heads` parts."""
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, positions, width] -> the same."""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
-        x = x + self.out((weights @ v).transpose(1, 2).flatten(-2))
-        return x + self.mlp(self.norm2(x))
-
-
-class VisionTransformer(nn.Module):
-    """Patches, learned positions, two blocks, the mean over positions."""
-
-    def __init__(self, width: int, heads: int, side: int, patch: int) -> None:
-        """Images of 3 colours and `side` x `side` pixels, in patches of `patch` x `patch`."""
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, patch, patch)
-        self.positions = nn.Parameter(0.02 * torch.randn((side // patch) ** 2, width))
-        self.blocks = nn.Sequential(Attention(width, heads), Attention(width, heads))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, side, side] -> [N, CLASSES]."""
-        x = self.patches(x).flatten(2).mT + self.positions
-        return self.head(self.norm(self.blocks(x)).mean(1))
-
-
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear, ReLU, ..., Linear."""
-    layers = [layer for n_in, n_out in pairwise(sizes) for layer in (nn.Linear(n_in, n_out), nn.ReLU())]
-    return nn.Sequential(*layers[:-1])
 
 
 class Network(NamedTuple):
@@ -94,7 +40,7 @@ NETWORKS = {
     "MLP 784-400-400-10": Network(partial(mlp, [784, 400, 400, CLASSES]), (784,), 512),
     "convnet 16-32-64": Network(partial(ConvNet, [16, 32, 64], [], 32, CLASSES), (3, 32, 32), 128),
     "slim ResNet-18": Network(partial(SlimResNet18, 20, CLASSES), (3, 32, 32), 64),
-    "ViT of two blocks": Network(partial(VisionTransformer, 96, 4, 32, 4), (3, 32, 32), 64),
+    "ViT of two blocks": Network(partial(VisionTransformer, 96, 4, 32, 4, CLASSES), (3, 32, 32), 64),
 }
 
 
@@ -109,26 +55,6 @@ class Pass(NamedTuple):
 def ours(model: nn.Module, x: Tensor, y: Tensor) -> Pass:
     """`diagonal_fisher`."""
     return Pass(lambda: torch.cat([value.flatten() for value in diagonal_fisher(model, (x, y)).values()]))
-
-
-def backpack(model: nn.Module, x: Tensor, y: Tensor) -> Pass:
-    """DiagGGNExact of BackPACK."""
-    from backpack import backpack, extend, extensions  # noqa: PLC0415 - as all of these, where it is asked for
-
-    parameters: list[Any] = [*model.parameters()]
-    extended = extend(model, use_converter=not isinstance(model, nn.Sequential))
-    loss = extend(nn.CrossEntropyLoss(reduction="sum"))
-
-    def once() -> Tensor:
-        total = torch.zeros(sum(p.numel() for p in parameters))
-        for part, label in zip(x.split(AT_A_TIME), y.split(AT_A_TIME), strict=True):
-            with backpack(extensions.DiagGGNExact()):
-                loss(extended(part), label).backward()
-            total += torch.cat([p.diag_ggn_exact.flatten() for p in parameters])
-            extended.zero_grad()
-        return total / len(x)
-
-    return Pass(once)
 
 
 def nngeometry(model: nn.Module, x: Tensor, y: Tensor) -> Pass:
@@ -164,8 +90,8 @@ def curvlinops(model: nn.Module, x: Tensor, y: Tensor) -> Pass:
     return Pass(lambda: (operator @ units).gather(0, at[None])[0], at)
 
 
-PEERS = {
-    "BackPACK": (backpack, "dev"),
+PEERS: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Pass], str]] = {
+    "BackPACK": (lambda model, x, y: Pass(backpack(model, x, y, AT_A_TIME)), "dev"),
     "nngeometry": (nngeometry, "peers"),
     "laplace-torch": (laplace_torch, "peers"),
     "curvlinops": (curvlinops, "peers"),
@@ -185,47 +111,34 @@ def of_network(name: str, rounds: int) -> list[Row]:
     passes, refusals, found = {OURS: made(name, OURS)}, dict[str, str](), dict[str, Tensor]()
     for peer, (_, extra) in PEERS.items():
         try:
-            passes[peer] = made(name, peer)
-            found[peer] = passes[peer].once().detach()
+            way = made(name, peer)
+            found[peer], passes[peer] = way.once().detach(), way
         except ImportError as error:
             refusals[peer] = f"{error.name} is not installed: pip install 'cl_repro[{extra}]'"
         except Exception as error:
             refusals[peer] = f"{peer} refuses: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     exact = passes[OURS].once()
-    candidates = {
-        who: timed(way.once, share(way, len(exact), network.n)) for who, way in passes.items() if who not in refusals
-    }
-    seconds = interleave(candidates, rounds) if len(candidates) > 1 else {}
-    memory = {who: added(name, who) / MB for who in seconds}
-    note = (
-        f"{network.n} random examples of {' x '.join(map(str, network.shape))}, C = {CLASSES}, {len(exact)} parameters"
-    )
+    parts = {who: share(way, len(exact), network.n) for who, way in passes.items()}
+    seconds = interleave({who: timed(way.once, parts[who]) for who, way in passes.items()}, rounds) if found else {}
+    memory = {who: alone(added, name, who) / MB for who in seconds}
+    shape = " x ".join(map(str, network.shape))
+    note = f"{network.n} random examples of {shape}, C = {CLASSES}, {len(exact)} parameters"
     result = []
     for peer in PEERS:
         time, peak, differs = (f"{name}, {what} / {peer}" for what in ("exact Fisher", "memory", "difference"))
         if peer in refusals:
-            result.append(missing(time, "s", "x", 1.0, AT_LEAST, refusals[peer]))
+            result.append(speedup(time, math.nan, math.nan, 1.0, refusals[peer]))
             continue
-        way = passes[peer]
-        part = share(way, len(exact), network.n)
+        way, part = passes[peer], parts[peer]
         how = note if part == 1 else f"{note}; other: extrapolated from {part:.2g} of the work"
         expected = exact if way.examples is None else made(name, OURS, way.examples).once()
         at = slice(None) if way.entries is None else way.entries
         worst = (found[peer] - expected[at]).abs().max().item() / expected.max().item()
+        of_entry = "largest difference of an entry, of the largest entry"
         result += [
-            speedup(time, seconds[OURS], seconds[peer], "s", 1.0, how),
-            cost(peak, memory[OURS], memory[peer], "MB", None, note="what a pass adds to the peak of a process"),
-            Row(
-                differs,
-                None,
-                None,
-                "",
-                1e6 * worst,
-                "ppm",
-                100.0,
-                AT_MOST,
-                "largest difference of an entry, of the largest entry",
-            ),
+            speedup(time, seconds[OURS], seconds[peer], 1.0, how),
+            cost(peak, memory[OURS], memory[peer], None, unit="MB", note="what a pass adds to the peak of a process"),
+            Row(differs, None, None, "", 1e6 * worst, "ppm", 100.0, AT_MOST, of_entry),
         ]
     return result
 
@@ -245,23 +158,10 @@ def made(name: str, who: str, n: int | None = None) -> Pass:
     return (ours if who == OURS else PEERS[who][0])(model, x[:n], y[:n])
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
-
-
 def added(name: str, who: str) -> int:
-    """Bytes that one pass adds to the peak of a new process."""
-    command = [sys.executable, "-m", "benches.peers", name, who]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
-def one_pass(name: str, who: str) -> int:
-    """The same, of this process."""
+    """Bytes that one pass adds to the peak of this process."""
     runtime.prepare()
     way = made(name, who)
     before = runtime.peak_memory("cpu")
     way.once()
     return runtime.peak_memory("cpu") - before
-
-
-if __name__ == "__main__":
-    print(one_pass(*sys.argv[1:]))

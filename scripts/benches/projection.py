@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benches.measure import AT_MOST, Row, Setting, cost, interleave, missing, timed
-from benches.workloads import SEED, all_steps, mnist, mnist_experiment
+from benches.measure import Row, Setting
+from benches.workloads import SEED, against_finetuning
 from cl_repro.engine import Experiment
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import begin, learn
@@ -17,7 +17,6 @@ from cl_repro.methods.baselines import finetune
 from cl_repro.models.progressive import progressive
 from cl_repro.types import Method, Tree
 
-ITERATIONS = 50  # a round
 RANKS: dict[int, float] = {50: 1.3, 150: 1.5}  # of every layer's basis: target
 COLUMNS = (50, 200, 800)  # of OGD's basis
 TASKS = (1, 2, 5)  # columns of a progressive network
@@ -26,41 +25,23 @@ NAME = "{} / finetune step, K = 1, MLP 784-400-400-10, SGD"
 
 def rows(setting: Setting) -> list[Row]:
     """A row for each size of a basis, and for each number of columns; on CUDA, too, if there is one."""
-    return [*on(setting, "cpu"), *on_cuda(setting)]
+    return [*on(setting, "cpu"), *on(setting, "cuda")]
 
 
-def names() -> dict[str, float | None]:
+def on(setting: Setting, device: str) -> list[Row]:
+    """The rows of one device."""
+    told = {name: (target, "") for name, target in targets().items()}
+    return against_finetuning(setting, device, NAME, told, courses, optimiser=partial(torch.optim.SGD, lr=0.01))
+
+
+def targets() -> dict[str, float | None]:
     """What is timed, and its target."""
     found: dict[str, float | None] = {f"gpm, rank {rank} in every layer": target for rank, target in RANKS.items()}
     found |= {f"ogd, basis of {n}": None for n in COLUMNS}
     return found | {f"progressive, {n} columns of 784-400-400" + " with adapters" * (n > 1): None for n in TASKS}
 
 
-def on(setting: Setting, device: str, prefix: str = "") -> list[Row]:
-    """The rows of one device."""
-    benchmark, data = mnist(setting.data_dir, device)
-    of = mnist_experiment(benchmark, ITERATIONS)._replace(optimiser=partial(torch.optim.SGD, lr=0.01))
-    works = {name: timed(partial(all_steps, course), ITERATIONS, device) for name, course in candidates(of).items()}
-    seconds = interleave(works, setting.rounds)
-    return [
-        cost(f"{prefix}{NAME.format(name)}", seconds[name], seconds["finetune"], "s", target, note=data)
-        for name, target in names().items()
-    ]
-
-
-def on_cuda(setting: Setting) -> list[Row]:
-    """The same on CUDA; `not measured` without it."""
-    if setting.device.startswith("cuda"):
-        return on(setting, setting.device, "CUDA: ")
-    absent = "torch sees no CUDA device here"
-    return [
-        missing(f"CUDA: {NAME.format(name)}", "s", "x", target, AT_MOST, absent)
-        for name, target in names().items()
-        if target
-    ]
-
-
-def candidates(of: Experiment) -> dict[str, Course]:
+def courses(of: Experiment) -> dict[str, Course]:
     """The second task of every method, by its name here."""
     shape, n_outputs = tuple(of.benchmark.x.shape[1:]), of.benchmark.n_classes
     found = {"finetune": second_task(of, finetune(), None)}
@@ -72,7 +53,7 @@ def candidates(of: Experiment) -> dict[str, Course]:
     for n in TASKS:
         net = progressive(n, [400, 400], input_shape=shape, n_outputs=n_outputs)
         works.append(second_task(of._replace(net=net), finetune(), None))
-    return found | dict(zip(names(), works, strict=True))
+    return found | dict(zip(targets(), works, strict=True))
 
 
 def of_rank(params: Tree, rank: int) -> gpm.State:

@@ -6,7 +6,7 @@ does in each step (accuracy, `.item()`, logging): the ratios are on the safe sid
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,40 +16,16 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from cl_repro.common import tree
-from cl_repro.engine import Experiment, Stack
+from cl_repro.engine.course import Course
 from cl_repro.importance.one_sample import one_sample
-from cl_repro.types import Benchmark, Tree
+from cl_repro.types import Benchmark
 
-
-class MLP(nn.Module):
-    """Linear -> ReLU, ..., linear; the parameters have the names that `models.mlp` gives them."""
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        """`sizes`: inputs, units of each hidden layer, outputs."""
-        super().__init__()
-        names = [f"fc{i}" for i in range(1, len(sizes) - 1)] + ["head"]
-        for name, n_in, n_out in zip(names, sizes, sizes[1:], strict=False):
-            self.add_module(name, nn.Linear(n_in, n_out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, C] of x [B, ...]."""
-        *hidden, head = self.children()
-        a = x.flatten(1)
-        for layer in hidden:
-            a = torch.relu(layer(a))
-        return head(a)
-
-
-class Penalty(NamedTuple):
-    """What the penalty of online EWC depends on."""
-
-    lam: float
-    importance: Tree
-    anchor: Tree
+Penalty = Callable[[nn.Module], Tensor]
+"""What is added to the loss: `quadratic_penalty`, with an importance, an anchor and a strength."""
 
 
 def loss(model: nn.Module, x: Tensor, label: Tensor, classes: Sequence[int], penalty: Penalty | None) -> Tensor:
-    """Mean cross-entropy over the active logits + (lam/2) sum F (theta - theta*)^2, a term per named parameter.
+    """Mean cross-entropy over the active logits, and the penalty, a term per named parameter.
 
     Args:
         model: the network.
@@ -62,12 +38,7 @@ def loss(model: nn.Module, x: Tensor, label: Tensor, classes: Sequence[int], pen
         Scalar, nats.
     """
     total = functional.cross_entropy(model(x)[:, list(classes)], label - classes[0])
-    if penalty:
-        terms = []
-        for name, p in model.named_parameters():
-            terms.append((penalty.importance[name] * (p - penalty.anchor[name]) ** 2).sum())
-        total = total + penalty.lam * 0.5 * sum(terms)
-    return total
+    return total + penalty(model) if penalty else total
 
 
 def step(optimiser: Optimizer, total: Tensor) -> None:
@@ -93,9 +64,9 @@ def train(
 class Items(Dataset[tuple[Tensor, int]]):
     """Images one at a time, each made a float tensor in [0, 1] when it is asked for."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
         """`images` [N, *shape] uint8, `labels` [N]."""
-        self.images, self.labels = images, labels
+        self.images, self.labels = images.cpu().numpy(), labels.cpu().numpy()
 
     def __len__(self) -> int:
         """Number of images."""
@@ -103,19 +74,24 @@ class Items(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         """What torchvision's ToTensor makes of image `i`, without the detour by PIL, and its label."""
-        image = np.array(self.images[i], copy=True)[None]
+        image = np.array(self.images[i], copy=True)
         return torch.from_numpy(image).to(torch.float32).div(255), int(self.labels[i])
 
 
-def loader(benchmark: Benchmark, rows: Tensor, labels: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
-    """Shuffled mini-batches of these rows, incomplete ones dropped, in this process."""
-    items = Items(benchmark.x[rows].numpy(), labels.numpy())
-    return DataLoader(items, batch_size, shuffle=True, drop_last=True, num_workers=0)
+def loader(images: Tensor, labels: Tensor, batch_size: int, pin_memory: bool = False) -> DataLoader[Any]:
+    """Shuffled mini-batches, incomplete ones dropped, made in this process."""
+    return DataLoader(Items(images, labels), batch_size, shuffle=True, drop_last=True, pin_memory=pin_memory)
 
 
-def importance_loop(experiment: Experiment, stack: Stack, seed: int, labels: str, n: int) -> Callable[[], Any]:
-    """The first `n` examples of a seed's first task, one at a time (`importance.one_sample`), nothing else."""
-    curriculum = experiment.benchmark.curriculum(seed)
+def some(batches: DataLoader[Any], n: int) -> list[Any]:
+    """The first n mini-batches."""
+    return [batch for _, batch in zip(range(n), batches, strict=False)]
+
+
+def importance_loop(course: Course, labels: str, n: int) -> Callable[[], Any]:
+    """The first `n` examples of the first task, one at a time (`importance.one_sample`), nothing else."""
+    experiment, stack = course.experiment, course.stack
+    curriculum = experiment.benchmark.curriculum(stack.seeds[0])
     task = curriculum.tasks[0]
     rows, device = task.rows[:n], task.rows.device
     active = torch.tensor(task.classes, device=device)
@@ -129,3 +105,43 @@ def importance_loop(experiment: Experiment, stack: Stack, seed: int, labels: str
         torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(device),
         active,
     )
+
+
+NO_BACKPACK = "backpack-for-pytorch is not installed: pip install 'cl_repro[dev]'"
+
+
+def backpack(
+    module: nn.Module, x: Tensor, y: Tensor, at_a_time: int, extension: str = "DiagGGNExact", **settings: int
+) -> Callable[[], Tensor]:
+    """A diagonal of the generalised Gauss-Newton by BackPACK; DiagGGNExact is the exact Fisher.
+
+    Args:
+        module: in evaluation; BackPACK changes it.
+        x: [N, ...].
+        y: [N] int64.
+        at_a_time: examples of a pass.
+        extension: its name.
+        settings: of the extension.
+
+    Returns:
+        One pass over all examples -> [P], their mean, in the order of the parameters.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    from backpack import backpack, extend, extensions  # noqa: PLC0415 - an extra
+
+    parameters: list[Any] = [*module.parameters()]
+    extended = extend(module, use_converter=not isinstance(module, nn.Sequential))
+    loss, made = extend(nn.CrossEntropyLoss(reduction="sum")), getattr(extensions, extension)(**settings)
+
+    def once() -> Tensor:
+        total = torch.zeros(sum(p.numel() for p in parameters), dtype=x.dtype)
+        for part, label in zip(x.split(at_a_time), y.split(at_a_time), strict=True):
+            with backpack(made):
+                loss(extended(part), label).backward()
+            total += torch.cat([getattr(p, made.savefield).flatten() for p in parameters])
+            extended.zero_grad()
+        return total / len(x)
+
+    return once

@@ -6,10 +6,12 @@ import torch
 
 from benches import reference
 from benches.measure import Row, Setting, interleave, speedup, timed
+from benches.modules import mlp
 from benches.workloads import LAMBDAS, SEED, digits_experiment
 from cl_repro.common.tree import zeros_like
 from cl_repro.engine import Experiment, Replica, train
 from cl_repro.engine.batches import Batches, batches
+from cl_repro.importance import quadratic_penalty
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
 from cl_repro.methods.ewc import ewc
@@ -34,7 +36,7 @@ def rows(setting: Setting) -> list[Row]:
         f"{ITERATIONS} iterations a task; importances and evaluation left out; the first task without penalty in both"
     )
     name = "digits study, K = 70, per model-iteration / usual style"
-    return [speedup(name, seconds["ours"], seconds["other"], "s", 5.0, note)]
+    return [speedup(name, seconds["ours"], seconds["other"], 5.0, note)]
 
 
 def study_replicas() -> list[Replica]:
@@ -52,10 +54,11 @@ def stack_seconds(experiment: Experiment, replicas: list[Replica]) -> float:
 
 def one_at_a_time(experiment: Experiment, drawn: list[Batches]) -> None:
     """One model of the usual style through all tasks, protected from the second on."""
-    model = reference.MLP(SIZES)
+    model = mlp(SIZES)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    penalty = None
+    penalty: reference.Penalty | None = None
     for task, of_task in zip(experiment.benchmark.curriculum(SEED).tasks, drawn, strict=True):
         reference.train(model, optimiser, experiment.benchmark, of_task, task.classes, penalty)
         anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
-        penalty = reference.Penalty(1.0, zeros_like(anchor), anchor)  # the time does not depend on the importances
+        # the time does not depend on the importances
+        penalty = partial(quadratic_penalty, importance=zeros_like(anchor), anchor=anchor, lam=1.0)

@@ -5,17 +5,17 @@ The runs are made up, in the usual size.
 
 import itertools
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
-from benches.measure import AT_MOST, Row, Setting, cost, interleave
-from benches.sweep import processor_of_children
+from benches.measure import MB, Row, Setting, cost, figure, interleave
 from cl_repro.common.runtime import clock
 from cl_repro.records import Store, to_csv
 from cl_repro.records.identity import SCHEMA_VERSION
@@ -31,12 +31,12 @@ N_TASKS = 5
 CHUNKS = 1000
 CHUNK_SECONDS = 1.0  # of training, in which bookkeeping may take 2 %
 END = 100  # chunks at either end of those
-# A script or a module, and then the most memory it held (Linux), as no parent can ask: there its own counts, too.
+# A module, and then the most memory it held (Linux), as no parent can ask: there its own counts, too.
 PEAK = """
 import atexit, runpy, sys
 atexit.register(lambda: sys.stderr.write(open("/proc/self/status").read()))
 sys.argv = sys.argv[1:]
-(runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module)(sys.argv[0], run_name="__main__")
+runpy.run_module(sys.argv[0], run_name="__main__")
 """
 
 
@@ -64,21 +64,20 @@ def grown(rounds: int, seeds: int, lambdas: int) -> list[Row]:
             return clock("cpu") - began
 
         def status() -> float:
-            seconds, peak = command(Path(folder), "cl_repro", "status", *overrides)
-            peaks.append(peak)
-            return seconds
+            used = command(Path(folder), "-c", PEAK, "cl_repro", "status", *overrides)
+            peaks.append(1024 * int(used.said.rsplit("VmHWM:")[-1].split()[0]))
+            return used.processor
 
         def tables() -> float:
-            return command(Path(folder), str(PACKAGE.parent / "scripts" / "table_accuracy.py"), place.name)[0]
+            return command(Path(folder), str(PACKAGE.parent / "scripts" / "table_accuracy.py"), place.name).processor
 
         seconds = interleave({"merge": merge, "status": status, "tables": tables}, rounds)
     note = f"{n:,} runs with {sum(map(len, beside('').values()))} rows each beside runs.csv; processor time"
-    peak = max(peaks) / 1e6
     return [
-        absolute("one more run, to its spool file and to the CSVs", seconds["merge"], "s", 0.1, note),
-        absolute("status", seconds["status"], "s", 5.0, note),
-        absolute("status, memory", peak, "MB", 500.0, note),
-        absolute("tables", seconds["tables"], "s", 10.0, note),
+        figure("one more run, to its spool file and to the CSVs", seconds["merge"], "s", 0.1, note),
+        figure("status", seconds["status"], "s", 5.0, note),
+        figure("status, memory", max(peaks) / MB, "MB", 500.0, note),
+        figure("tables", seconds["tables"], "s", 10.0, note),
     ]
 
 
@@ -105,17 +104,12 @@ def bookkeeping(n: int) -> Row:
     first, last, wait = ((p[-1] - p[0]) / (len(p) - 1) for p in (begun[: END + 1], begun[-END - 1 :], wall))
     name = f"locks, marks and merges of {n:,} chunks of one run / {CHUNK_SECONDS:g} s of training each"
     note = f"the last {END} chunks, {last / first:.2f} times the first {END}; wall time {wait / CHUNK_SECONDS:.1%}"
-    return cost(name, max(first, last), CHUNK_SECONDS, "s", 2.0, "%", scale=100, note=note)
+    return cost(name, max(first, last), CHUNK_SECONDS, 2.0, "%", note=note)
 
 
 def counted(key: str, n: int) -> str:
     """The override that asks for seeds 1 to n."""
     return f"{key}=[{','.join(map(str, range(1, n + 1)))}]"
-
-
-def absolute(name: str, value: float, unit: str, target: float, note: str) -> Row:
-    """A figure with a target of its own."""
-    return Row(name, value, None, unit, value, unit, target, AT_MOST, note)
 
 
 # --- made-up runs -----------------------------------------------------------------------------------------------------
@@ -151,22 +145,31 @@ def pretend(results: Path, arms: Sequence[Arm]) -> int:
         text = to_csv(STUDY[name], of_one, header=False)
         each = (text.replace(mark.encode(), cell.run_id.encode()) for cell in planned)
         files[name] = to_csv(STUDY[name], []) + b"".join(each)
-    store = Store(results / arms[0].cfg["name"])
+    store = Store(results / (arms[0].cfg["name"] + arms[0].cfg["suffix"]))
     store.create()
     store.replace(files)
     return len(planned)
 
 
-def command(folder: Path, *arguments: str) -> tuple[float, float]:
-    """Processor seconds of `python ARGUMENTS` in a folder, and the most bytes it held."""
+class Used(NamedTuple):
+    """What a command took."""
+
+    wall: float  # seconds
+    processor: float  # likewise
+    said: str  # to its standard error
+
+
+def command(folder: Path, *arguments: str) -> Used:
+    """`python ARGUMENTS` in a folder."""
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    began = processor_of_children()
+    before, began = processor_of_children(), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, *arguments],
-        cwd=folder,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
+        [sys.executable, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True
     )
-    return processor_of_children() - began, 1024 * int(done.stderr.rsplit("VmHWM:")[-1].split()[0])
+    return Used(time.perf_counter() - began, processor_of_children() - before, done.stderr)
+
+
+def processor_of_children() -> float:
+    """Processor seconds of all processes started from here that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

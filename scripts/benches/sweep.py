@@ -5,25 +5,23 @@ The last two are the command as a user gives it: processes of their own in tempo
 
 import io
 import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 from unittest import mock
 
-from benches.measure import AT_MOST, Row, Setting, cost, interleave, speedup, timed
+from benches.measure import Row, Setting, cost, figure, interleave, speedup, timed
+from benches.store import command, pretend
 from cl_repro import engine
 from cl_repro.records import Store
-from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, TEXT
 from cl_repro.study import pool, provenance, study, worker
 from cl_repro.study.compose import from_command_line
-from cl_repro.study.config import PACKAGE, register
-from cl_repro.study.grid import cells, chunk_id, make_arm
+from cl_repro.study.config import register
+from cl_repro.study.grid import chunk_id, make_arm
 from cl_repro.study.jobs import Job
 
 DIGITS = ("study=split_digits_fisher", "scale=cpu", "device=cpu", "workers=1")
@@ -84,7 +82,7 @@ def overhead(rounds: int, overrides: Sequence[str] = DIGITS) -> Row:
     seconds = interleave({"records": timed(record, 1)}, rounds)
     name = f"records, locks and progress of a study of {sum(map(len, planned.chunks))} runs / its training"
     note = f"split_digits_fisher in {len(jobs)} chunks, trained once, recorded {rounds} times, bar drawn"
-    return cost(name, seconds["records"], training, "s", 2.0, "%", scale=100, note=note)
+    return cost(name, seconds["records"], training, 2.0, "%", note=note)
 
 
 def train(jobs: Sequence[Job]) -> dict[str, Trained]:
@@ -101,92 +99,32 @@ def train(jobs: Sequence[Job]) -> dict[str, Trained]:
 
 def beside_each_other(rounds: int, overrides: Sequence[str] = JOBS) -> Row:
     """Equal jobs of a sweep, two at a time with joblib, against one after the other with Hydra's basic launcher."""
+
+    def in_new_folder(*arguments: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return command(Path(folder), "-m", "cl_repro", "-m", *arguments).wall
+
     load = os.getloadavg()[0]
     joblib = ("hydra/launcher=workstation", "hydra.launcher.n_jobs=2")
-    seconds = interleave(
-        {
-            "ours": in_new_folder("-m", *joblib, *overrides),
-            "other": in_new_folder("-m", *overrides),
-        },
-        rounds,
-    )
+    candidates = {"ours": partial(in_new_folder, *joblib, *overrides), "other": partial(in_new_folder, *overrides)}
+    seconds = interleave(candidates, rounds)
     n = next(value for value in overrides if value.startswith("lam=")).count(",") + 1
     note = f"wall time of {n} digits jobs, {rounds} rounds; needs 2 idle cores: load average before it {load:.1f}"
-    return speedup(
-        "joblib, 2 jobs at a time / Hydra's basic launcher", seconds["ours"], seconds["other"], "s", 1.4, note
-    )
+    return speedup("joblib, 2 jobs at a time / Hydra's basic launcher", seconds["ours"], seconds["other"], 1.4, note)
 
 
 def answer(rounds: int, overrides: Sequence[str] = MNIST) -> Row:
     """`status` of a study whose runs are all there."""
     register()
     with tempfile.TemporaryDirectory() as folder:
-        n = pretend(Path(folder) / "results", overrides)
-        processor: list[float] = []
+        arms = [make_arm(cfg) for cfg in from_command_line(overrides)]
+        n, processor = pretend(Path(folder) / "results", arms), list[float]()
 
         def once() -> float:
-            before = processor_of_children()
-            seconds = command(Path(folder), "status", *overrides)
-            processor.append(processor_of_children() - before)
-            return seconds
+            used = command(Path(folder), "-m", "cl_repro", "status", *overrides)
+            processor.append(used.processor)
+            return used.wall
 
         seconds = interleave({"status": once}, rounds)["status"]
     note = "wall time from the shell, all runs done; the other: processor time of the same"
-    name = f"status of {n} runs"
-    return Row(name, seconds, sorted(processor)[len(processor) // 2], "s", seconds, "s", 2.0, AT_MOST, note)
-
-
-def pretend(results: Path, overrides: Sequence[str]) -> int:
-    """Write rows of the usual size for every run of a study; how many runs."""
-    arms = [make_arm(cfg) for cfg in from_command_line(overrides)]
-    cfg, planned = arms[0].cfg, cells(arms)
-    n_tasks = cfg["benchmark"]["n_tasks"]
-    run_ids = [cell.run_id for cell in planned]
-    usual = {TEXT: "eightlet", FLOAT: "0.991234", INT: "12345", BOOL: "True"}
-    known = {name: usual[column.type] for name, column in RUNS.items()} | {"status": "ok", "finished": provenance.now()}
-    store = Store(results / (cfg["name"] + cfg["suffix"]))
-    store.put(
-        "pretended",
-        {
-            "runs.csv": [known | {"run_id": run_id} for run_id in run_ids],
-            "accuracy.csv": [
-                {"run_id": run_id, "split": "test", "after_task": k - 1, "task": j, "accuracy": "0.991234"}
-                for run_id in run_ids
-                for k in range(n_tasks + 1)
-                for j in range(n_tasks)
-            ],
-            "importance.csv": [
-                {"run_id": run_id, "after_task": k, "trace": "0.00123456"}
-                for run_id in run_ids
-                for k in range(n_tasks - 1)
-            ],
-        },
-    )
-    store.merge()
-    return len(run_ids)
-
-
-def in_new_folder(*arguments: str) -> Callable[[], float]:
-    """A candidate: wall seconds of the command in a folder that has no results yet."""
-
-    def once() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            return command(Path(folder), *arguments)
-
-    return once
-
-
-def command(folder: Path, *arguments: str) -> float:
-    """Wall seconds of `python -m cl_repro ARGUMENTS` in a folder."""
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "cl_repro", *arguments], cwd=folder, env=environment, check=True, capture_output=True
-    )
-    return time.perf_counter() - began
-
-
-def processor_of_children() -> float:
-    """Processor seconds of all processes started from here that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return figure(f"status of {n} runs", seconds, "s", 2.0, note, median(processor))

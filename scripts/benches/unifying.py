@@ -1,18 +1,18 @@
 """Importances of an MLP 784-2000-2000-10 after training and during it, against one Fisher pass and plain steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benches.measure import AT_MOST, Row, Setting, cost, interleave, missing, speedup, timed
-from benches.workloads import SEED, all_steps, experiment, mnist
+from benches import workloads
+from benches.measure import NO_CUDA, Row, Setting, cost, interleave, speedup, timed
+from benches.workloads import SEED, experiment, mnist, one_pass
 from cl_repro.benchmarks import scenarios
 from cl_repro.common import runtime, tree
 from cl_repro.engine import Experiment
-from cl_repro.engine.boundary import estimate
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import begin, initial
 from cl_repro.engine.stack import lower, start
@@ -25,7 +25,8 @@ from cl_repro.types import Estimator, Method, Net, Tree
 
 HIDDEN, BATCH = (2000, 2000), 256
 TASK = 4  # the last of five: in the class scenario all ten logits are active
-EXAMPLES, LOOPED, ITERATIONS = 1000, 5, 4  # of a pass; of the loop, per round; of training, per round
+EXAMPLES, LOOPED = 1000, 5  # of a pass; of the loop, per round
+ITERATIONS = {"cpu": 4, "cuda": 50}  # of training, per round
 ESTIMATORS: dict[str, Callable[[int], Estimator]] = {
     "exact": exact, "af": af, "mas": mas, "masx": masx, "mas_logits": mas_logits,
 }  # fmt: skip
@@ -40,55 +41,46 @@ def rows(setting: Setting) -> list[Row]:
     """Three ratios on the CPU, and two of them on CUDA."""
     of, data = workload(setting.data_dir)
     loop = {"loop": timed(partial(one_at_a_time, *loop_data(of, LOOPED)), LOOPED)}
-    seconds = interleave(passes(of, EXAMPLES) | loop, setting.rounds)
-    steps = interleave(training(of), setting.rounds)
+    seconds = interleave(passes(of, EXAMPLES) | loop, setting.rounds) | interleave(training(of), setting.rounds)
     note = f"MLP 784-2000-2000-10, {data}, ten classes"
+    from_loop = f"per example, the loop from {LOOPED} a round; it takes Fisher and AF from the same gradients"
     return [
-        cost(PASSES, seconds["all"], seconds["exact"], "s", 5.0, note=f"{note}; per example, {EXAMPLES} at a time"),
-        speedup(
-            LOOP, seconds["all"], seconds["loop"], "s", 50.0,
-            f"{note}; per example, the loop from {LOOPED} a round; it takes Fisher and AF from the same gradients",
-        ),
-        cost(TRACKING, steps["observed"], steps["plain"], "s", 2.2, note=f"{note}; batches of {BATCH}, no penalty"),
+        *both("", seconds, f"{note}; per example, {EXAMPLES} at a time", f"{note}; batches of {BATCH}, no penalty"),
+        speedup(LOOP, seconds["all"], seconds["loop"], 50.0, f"{note}; {from_loop}"),
         *on_cuda(setting),
-    ]  # fmt: skip
+    ]
 
 
 def on_cuda(setting: Setting) -> list[Row]:
     """The rows of passes and training; `not measured` without CUDA."""
-    names = [f"CUDA: {name}" for name in (PASSES, TRACKING)]
-    if not setting.device.startswith("cuda"):
-        absent = "torch sees no CUDA device here"
-        return [
-            missing(name, "s", "x", target, AT_MOST, absent) for name, target in zip(names, (5.0, 2.2), strict=True)
-        ]
-    of, data = workload(setting.data_dir, setting.device)
-    seconds = interleave(passes(of, EXAMPLES) | training(of._replace(iterations=50)), setting.rounds)
-    note = f"MLP 784-2000-2000-10, {data}, ten classes; {runtime.hardware(setting.device)}; TF32 off"
+    seconds, note = NO_CUDA
+    if setting.cuda:
+        of, data = workload(setting.data_dir, setting.device)
+        seconds = interleave(passes(of, EXAMPLES) | training(of), setting.rounds)
+        note = f"MLP 784-2000-2000-10, {data}, ten classes; {runtime.hardware(setting.device)}; TF32 off"
+    return both("CUDA: ", seconds, note, note)
+
+
+def both(prefix: str, seconds: Mapping[str, float], of_passes: str, of_training: str) -> list[Row]:
+    """The rows of passes and of training, with their notes."""
     return [
-        cost(names[0], seconds["all"], seconds["exact"], "s", 5.0, note=note),
-        cost(names[1], seconds["observed"], seconds["plain"], "s", 2.2, note=note),
+        cost(f"{prefix}{PASSES}", seconds["all"], seconds["exact"], 5.0, note=of_passes),
+        cost(f"{prefix}{TRACKING}", seconds["observed"], seconds["plain"], 2.2, note=of_training),
     ]
 
 
 def workload(data_dir: Path, device: str = "cpu") -> tuple[Experiment, str]:
     """The network of Permuted MNIST on images of MNIST, and where they are from."""
     benchmark, data = mnist(data_dir, device)
-    return experiment(benchmark, HIDDEN, BATCH, ITERATIONS, scenario=scenarios.class_()), data
+    iterations = ITERATIONS[torch.device(device).type]
+    return experiment(benchmark, HIDDEN, BATCH, iterations, scenario=scenarios.class_()), data
 
 
 def passes(of: Experiment, n: int) -> dict[str, Callable[[], float]]:
     """Candidates `all` and `exact`: seconds per example of importances of n examples, of all estimators and of one."""
-    stack = start(of, [SEED])
-
-    def estimate_all(names: Sequence[str]) -> None:
-        for name in names:
-            estimate(of, stack.params, stack.buffers, ESTIMATORS[name](n), SEED, TASK)
-
-    return {
-        "all": timed(partial(estimate_all, list(ESTIMATORS)), n, of.device),
-        "exact": timed(partial(estimate_all, ["exact"]), n, of.device),
-    }
+    course = plain_training(of)
+    each = {name: one_pass(course, make(n), n, TASK) for name, make in ESTIMATORS.items()}
+    return {"all": lambda: sum(once() for once in each.values()), "exact": each["exact"]}
 
 
 def loop_data(of: Experiment, n: int) -> tuple[Net, Tree, Tensor, Tensor]:
@@ -132,10 +124,7 @@ def one_at_a_time(net: Net, params: Tree, x: Tensor, active: Tensor) -> dict[str
 
 def training(of: Experiment) -> dict[str, Callable[[], float]]:
     """Candidates `observed` and `plain`: seconds per step of training that `OBSERVERS` observe, and of finetuning."""
-    return {
-        "observed": timed(partial(all_steps, observed_training(of)), of.steps(TASK), of.device),
-        "plain": timed(partial(all_steps, plain_training(of)), of.steps(TASK), of.device),
-    }
+    return {"observed": workloads.training(observed_training(of)), "plain": workloads.training(plain_training(of))}
 
 
 def plain_training(of: Experiment) -> Course:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from benches import reference
-from benches.measure import Row, Setting, interleave, timed
-from benches.steps import METHODS, candidates, replica
-from benches.workloads import SEED, mnist, mnist_experiment, second_task
+from benches.measure import Row, Setting, figure, interleave, timed
+from benches.steps import candidates, courses
+from benches.workloads import SEED, mnist, mnist_experiment, one_pass
 from cl_repro.engine.batches import batches
-from cl_repro.engine.boundary import estimate, evaluate
+from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.course import Course
 from cl_repro.importance.batched import batched
 from cl_repro.importance.fisher import empirical, exact, sample
@@ -32,33 +32,29 @@ LOOPS = {"exact": "all", "sample": "sample", "empirical": "true"}  # exact_500 i
 def rows(setting: Setting) -> list[Row]:
     """Ours beside the usual style."""
     benchmark, data = mnist(setting.data_dir)
-    experiment = mnist_experiment(benchmark, iterations=30)
-    works = {name: second_task(experiment, method, [replica(name)]) for name, method in METHODS.items()}
-    costs = candidates(works, sizes=(784, 400, 400, 10)) | others(works["ewc"])
-    seconds = interleave(costs, setting.rounds)
+    works = courses(mnist_experiment(benchmark, iterations=30))
+    seconds = interleave(candidates(works) | others(works["ewc"]), setting.rounds)
     ours, other = our_minutes(seconds), usual_minutes(seconds)
     note = f"{data}; computed from costs measured here; the usual style takes {other / ours:.1f}x"
-    name = "Split MNIST study, one seed, 71 configurations, CPU"
-    return [Row(name, ours, other, "core-min", ours, "core-min", 45.0, "at most", note)]
+    return [figure("Split MNIST study, one seed, 71 configurations, CPU", ours, "core-min", 45.0, note, other)]
 
 
 def others(work: Course) -> dict[str, Callable[[], float]]:
     """Costs besides the steps: importances of a task, evaluation, drawing a task's batches, loading one."""
-    experiment, stack = work.experiment, work.stack
-    one_pass = partial(estimate, experiment, stack.params, stack.buffers)
+    experiment = work.experiment
     curriculum = experiment.benchmark.curriculum(SEED)
     task = curriculum.tasks[0]
-    items = reference.loader(experiment.benchmark, task.rows, curriculum.y[task.rows], 128)
+    items = reference.loader(experiment.benchmark.x[task.rows], curriculum.y[task.rows], 128)
     whole_task = experiment._replace(iterations=ITERATIONS)
     return {
-        **{f"pass {name}": timed(partial(one_pass, e, SEED, 0), len(task.rows) / N) for name, e in PASSES.items()},
+        **{f"pass {name}": one_pass(work, estimator, len(task.rows) / N) for name, estimator in PASSES.items()},
         **{
-            f"example {name}": timed(reference.importance_loop(experiment, stack, SEED, labels, EXAMPLES), EXAMPLES)
+            f"example {name}": timed(reference.importance_loop(work, labels, EXAMPLES), EXAMPLES)
             for name, labels in LOOPS.items()
         },
-        "evaluate": timed(partial(evaluate, experiment, stack, 1), 1),
-        "draw": timed(partial(batches, whole_task, [SEED], 1, [1]), 1),
-        "load": timed(lambda: [batch for _, batch in zip(range(20), items, strict=False)], 20),
+        "evaluate": timed(partial(evaluate, experiment, work.stack, 1)),
+        "draw": timed(partial(batches, whole_task, [SEED], 1, [1])),
+        "load": timed(partial(reference.some, items, 20), 20),
     }
 
 

@@ -1,26 +1,30 @@
 """What is measured: the study's networks and settings, on real data or on random data of the same size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benches.measure import NO_CUDA, Row, Setting, cost, interleave, timed
 from cl_repro.benchmarks import scenarios
 from cl_repro.benchmarks.data.files import MissingDataError
 from cl_repro.benchmarks.split import split
 from cl_repro.engine import Experiment, Replica
+from cl_repro.engine.boundary import estimate
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import begin
 from cl_repro.engine.replicas import rebuilt
 from cl_repro.engine.stack import fork, start
 from cl_repro.engine.training import follow
 from cl_repro.models.mlp import mlp
-from cl_repro.types import Benchmark, Curriculum, Method, Task
+from cl_repro.types import Benchmark, Curriculum, Estimator, Method, Task
 
 LAMBDAS = tuple(10.0**i for i in range(14))  # of the published study
 SEED = 1
+STEPS = 50  # of a round, against finetuning and the usual style
+SIZES = (784, 400, 400, 10)  # of the network of Split MNIST
 
 
 def mnist(data_dir: Path, device: str = "cpu") -> tuple[Benchmark, str]:
@@ -95,9 +99,9 @@ def experiment(
     )._replace(**changes)
 
 
-def mnist_experiment(benchmark: Benchmark, iterations: int) -> Experiment:
+def mnist_experiment(benchmark: Benchmark, iterations: int, **changes: Any) -> Experiment:
     """MLP 784-400-400-10 with mini-batches of 128."""
-    return experiment(benchmark, (400, 400), 128, iterations)
+    return experiment(benchmark, (400, 400), 128, iterations, **changes)
 
 
 def digits_experiment(iterations: int) -> Experiment:
@@ -120,3 +124,46 @@ def all_steps(course: Course) -> None:
     """Take the steps of a task, from the first on; a second time they are the same mini-batches."""
     course.taken = 0
     follow(course, course.steps)
+
+
+def training(course: Course, units: float | None = None) -> Callable[[], float]:
+    """A candidate: seconds of all steps of a task, in so many units; None: of a step."""
+    return timed(partial(all_steps, course), units or course.steps, course.experiment.device)
+
+
+def one_pass(course: Course, estimator: Estimator, units: float = 1, task: int = 0) -> Callable[[], float]:
+    """A candidate: seconds of the importance that an estimator gives of a task, in so many units."""
+    of, stack = course.experiment, course.stack
+    return timed(partial(estimate, of, stack.params, stack.buffers, estimator, SEED, task), units, of.device)
+
+
+def against_finetuning(
+    setting: Setting,
+    device: str,
+    name: str,
+    rows: dict[str, tuple[float | None, str]],
+    courses: Callable[[Experiment], dict[str, Course]],
+    **changes: Any,
+) -> list[Row]:
+    """Steps of one replica of Split MNIST's network against those of finetuning.
+
+    Args:
+        setting: how to measure.
+        device: cpu, or cuda, which need not be there: rows that have a target say so then.
+        name: of a row, around that of its steps.
+        rows: by name of the steps, target and note.
+        courses: the steps to take, by name; those of `finetune`, too.
+        changes: to the experiment.
+    """
+    prefix = "" if device == "cpu" else "CUDA: "
+    if prefix and not setting.cuda:
+        seconds, data = NO_CUDA
+        rows = {steps: (target, "") for steps, (target, _) in rows.items() if target}
+    else:
+        benchmark, data = mnist(setting.data_dir, setting.device if prefix else device)
+        works = courses(mnist_experiment(benchmark, STEPS, **changes))
+        seconds = interleave({steps: training(course) for steps, course in works.items()}, setting.rounds)
+    return [
+        cost(f"{prefix}{name.format(steps)}", seconds[steps], seconds["finetune"], target, note=f"{data}{note}")
+        for steps, (target, note) in rows.items()
+    ]

@@ -7,12 +7,11 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-from benches.measure import Row, Setting, cost
+from benches.measure import MB, Row, Setting, cost, interleave
 from benches.stacked import study_replicas
 from benches.workloads import SEED, digits_experiment, experiment, random_data
 from cl_repro import engine
@@ -23,8 +22,6 @@ from cl_repro.methods.ewc import ewc
 from cl_repro.models.slim_resnet18 import slim_resnet18
 from cl_repro.records import write_atomically
 from cl_repro.study.config import Schema
-
-MB = 1e6
 
 
 def rows(setting: Setting) -> list[Row]:
@@ -50,19 +47,21 @@ def of(name: str, experiment: engine.Experiment, replicas: list[engine.Replica],
     )
     make = partial(checkpoint.dump, at, experiment, {})
     with tempfile.TemporaryDirectory() as folder:
-        seconds = []
-        for _ in range(rounds):
+
+        def write() -> float:
             began = time.perf_counter()
             write_atomically(Path(folder) / "checkpoint", make())
-            seconds.append(time.perf_counter() - began)
+            return time.perf_counter() - began
+
+        seconds = interleave({"write": write}, rounds)["write"]
     every = Schema.checkpoint_every
     return [
         cost(
-            f"checkpoint, {name}: written / the {every:g} s between two",
-            median(seconds), every, "s", 1.0, "%", scale=100, note="wall time, on the disk of temporary files",
+            f"checkpoint, {name}: written / the {every:g} s between two", seconds, every, 1.0, "%",
+            note="wall time, on the disk of temporary files",
         ),
         cost(
-            f"checkpoint, {name}: bytes / those of its replicas",
-            len(make()) / MB, held / MB, "MB", 2.0, note="the other: weights, moments and the state of EWC",
+            f"checkpoint, {name}: bytes / those of its replicas", len(make()) / MB, held / MB, 2.0, unit="MB",
+            note="the other: weights, moments and the state of EWC",
         ),
     ]  # fmt: skip
