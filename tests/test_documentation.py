@@ -3,9 +3,11 @@
 # ruff: noqa: RUF001 - minus signs and dashes as the pages have them
 
 import inspect
+import json
 import re
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import made_pages
@@ -18,6 +20,7 @@ from cl_repro.study.config import CONF
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 README = ROOT / "README.md"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -102,13 +105,52 @@ def test_the_menu_has_every_page() -> None:
     assert set(listed) - {"index.md", "CHANGELOG.md"} == {page.relative_to(DOCS).as_posix() for page in PAGES}
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
-def test_what_a_page_points_to_is_there(page: Path) -> None:
+def text_of(page: Path) -> str:
+    """What a page says; of a notebook what is written by hand."""
     text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+
+
+def named_in(text: str) -> set[str]:
+    """All names of the package with their dots, those that are imported from a module, too."""
+    found = set(re.findall(r"\bcl_repro(?:\.\w+)+", text))
+    for module, names in re.findall(r"^\s*from (cl_repro[\w.]*) import (\([^)]*\)|[^\n#]*)", text, re.MULTILINE):
+        found |= {f"{module}.{one.split(' as ')[0].strip()}" for one in names.strip("()").split(",") if one.strip()}
+    return found
+
+
+def is_there(name: str) -> bool:
+    try:
+        resolve_name(name)
+    except (AttributeError, ImportError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "CONTRIBUTING.md", *PAGES, *NOTEBOOKS], ids=name)
+def test_what_a_page_points_to_is_there(page: Path) -> None:
+    """Links, files and folders, and names of the code, but for those of files that a reader is told to write."""
+    text = text_of(page)
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
     assert [link for link in links if not (page.parent / link).exists()] == []
-    files = re.findall(r"`((?:cl_repro|conf|scripts|tests)/[\w/.]+\.(?:py|yaml))`", text)
-    assert [file for file in files if not (ROOT / file).is_file()] == []
+    told = r"(?:^# |(?:goes| YAML) to `)((?:cl_repro|conf)/[\w/]+\.(?:py|yaml))"
+    own = set(re.findall(told, text, re.MULTILINE))
+    files = re.findall(r"`((?:cl_repro|conf|docs|notebooks|scripts|tests)/[\w/.]+)`", text)
+    assert [file for file in files if not (ROOT / file).exists() and file not in own] == []
+    to_come = tuple(path.removesuffix(".py").replace("/", ".") for path in own)
+    assert [one for one in sorted(named_in(text)) if not one.startswith(to_come) and not is_there(one)] == []
+
+
+def test_names_are_found_wherever_a_page_has_them() -> None:
+    text = "`cl_repro.nothing.at_all`\n    from cl_repro.common import (\n        tree as t,\n        nowhere,\n    )\n"
+    assert {one: is_there(one) for one in named_in(text)} == {
+        "cl_repro.nothing.at_all": False,
+        "cl_repro.common": True,
+        "cl_repro.common.tree": True,
+        "cl_repro.common.nowhere": False,
+    }
 
 
 NUMBER = r"[+−]?\d+\.\d+"

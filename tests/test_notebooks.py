@@ -21,7 +21,6 @@ LIMIT = 500_000  # bytes of one notebook
 OF_A_MACHINE = re.compile(
     r"(?<![\w.])/(?:home|root|tmp|usr|opt|var|work|Users|mnt|srv|private)\b|[A-Z]:\\|0x[0-9a-f]{6}"
 )
-TO_BE_WRITTEN = {"4": ["cl_repro/importance/tempered.py"]}  # by the reader of the fourth
 SHOWING = {"show", "print", "display"}
 KEPT = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 KEPT["language_info"] = {"name": "python"}
@@ -105,13 +104,6 @@ def test_nothing_of_the_machine_is_left_in_it(path: Path) -> None:
     words = "\n".join([cell.source for cell in notebook.cells] + [str(outputs) for _, outputs in said(notebook)])
     assert not OF_A_MACHINE.search(words)
     assert path.stat().st_size < LIMIT
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_it_points_to_is_there(path: Path) -> None:
-    prose = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
-    names = re.findall(r"\]\(\.\./([^)]+)\)", prose) + re.findall(r"`(cl_repro/[\w/]+\.py)`", prose)
-    assert [name for name in names if not (FOLDER.parent / name).exists()] == TO_BE_WRITTEN.get(path.name[0], [])
 
 
 @pytest.mark.slow
