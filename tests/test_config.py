@@ -249,16 +249,16 @@ def test_a_plan_counts_the_iterations_of_each_task(monkeypatch: pytest.MonkeyPat
     """On a clock that only training moves: a thousandth of a second an iteration."""
     seconds = 0.0
 
-    def run(experiment: plan.engine.Experiment, *_: object) -> None:
+    def train(experiment: plan.engine.Experiment, *_: object) -> None:
         nonlocal seconds
         seconds += 0.001 * sum(map(experiment.steps, range(5)))
 
-    monkeypatch.setattr(plan.engine, "run", run)
+    monkeypatch.setattr(plan.engine, "train", train)
     monkeypatch.setattr(runtime, "clock", lambda device: seconds)
     for iterations in ("[200,30,20,10,40]", "60"):
         planned = study.plan(cli.arms("method=si", f"iterations={iterations}", "seeds=[1,2]"))
-        workshop, (arm,), (chunk,) = worker.Workshop(lambda *_: None), planned.arms, planned.chunks
-        assert plan.seconds_per_run(workshop, arm, chunk, planned.device) == pytest.approx(0.3 / 2)
+        workshop, (chunk,) = worker.Workshop(lambda *_: None), planned.chunks
+        assert plan.seconds_per_run(workshop, planned, chunk) == pytest.approx(0.3 / 2)
 
 
 def test_a_label_names_the_arm_and_not_the_run(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from cl_repro.analysis.data import read
 from cl_repro.common.errors import UserError
 from cl_repro.records import LAUNCH, Store
 from cl_repro.records.schema import STUDY as FILES
-from cl_repro.study import grid, pool, study
+from cl_repro.study import child, grid, pool, study
 from cl_repro.study.compose import TYPED, note_typed, written
 from cl_repro.study.config import CONF
 from cl_repro.study.sweep import NOTES, Noted
@@ -234,13 +234,12 @@ def test_workers_auto_are_the_cores_of_the_job(monkeypatch: pytest.MonkeyPatch) 
 
 def test_processes_of_a_pool_take_one_cuda_device_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     counter, taken = multiprocessing.get_context("spawn").Value("i", 0), []
-    monkeypatch.setattr(pool.child, "start", lambda progress, jobs: None)
     monkeypatch.setattr(study.runtime, "cuda_devices", lambda: 2)
     monkeypatch.setattr(study.torch.cuda, "set_device", taken.append)
     for _ in range(3):
-        pool.start_worker(None, None, counter, "cuda")
-    pool.start_worker(None, None, counter, "cuda:1")
-    pool.start_worker(None, None, counter, "cpu")
+        child.start(None, None, counter, "cuda")
+    child.start(None, None, counter, "cuda:1")
+    child.start(None, None, counter, "cpu")
     assert taken == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 

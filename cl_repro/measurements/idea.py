@@ -100,7 +100,7 @@ def check(bench: Bench, arms: list[Arm], device: str) -> None:
             f"model={arms[0].cfg['model']['name']}: a point of the plane is made of parameters alone, and this network "
             "has running statistics, too"
         )
-    folder = study.folder_of(arms[0].cfg)
+    folder = grid.folder_of(arms[0].cfg)
     if (folder / "plane.csv").exists() and recorded(folder) != {arm.config_id for arm in arms}:
         raise UserError(f"{folder}: holds another picture; set name= to another")
 

@@ -65,7 +65,7 @@ class Bench(Workshop):
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
         """Measure a cell. Numbers are written in six digits, and left empty where there is none."""
-        arm, began = job.arms[job.chunk[0].arm], runtime.clock(job.device)
+        arm, began = job.arm, runtime.clock(job.device)
         self.store(job.folder).merge()  # cells are recorded in the order in which they were measured
         found = self.program.measure(self, job)
         known = named(arm, job.chunk[0].seed) | {"seconds": runtime.clock(job.device) - began} | origin(job, arm.cfg)
@@ -132,7 +132,7 @@ def opened(program: Program, arms: list[Arm]) -> Store:
     Raises:
         UserError: it is of something else, or as `Store`.
     """
-    store = Bench(program).store(study.folder_of(arms[0].cfg))
+    store = Bench(program).store(grid.folder_of(arms[0].cfg))
     if program.one_configuration:
         there = {row["config_id"] for row in store.read([store.last]).get(store.last, [])}
         if there - {arm.config_id for arm in arms}:

@@ -218,6 +218,10 @@ class Store(Folder):
                 found[path.stem] = from_json(path)
         return found
 
+    def failed_runs(self) -> set[str]:
+        """run_ids of the chunks that failed."""
+        return {run_id for failure in self.failed().values() for run_id in failure["run_ids"]}
+
     def put(self, chunk: str, rows: dict[str, list[Row]]) -> None:
         """Spool the rows of a finished chunk; files that are not named get none."""
         complete = self.checked({name: rows.get(name, []) for name in self.tables})

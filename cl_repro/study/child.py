@@ -7,6 +7,8 @@ from functools import cache
 from multiprocessing import parent_process
 from typing import Any
 
+import torch
+
 from cl_repro.common import runtime
 from cl_repro.study.jobs import Job
 from cl_repro.study.worker import Workshop
@@ -14,12 +16,14 @@ from cl_repro.study.worker import Workshop
 POOL: dict[str, Any] = {}
 
 
-def start(progress: Any, taken: Any) -> None:
+def start(progress: Any, taken: Any, counter: Any, device: str) -> None:
     """Prepare a process of the pool; it ends when its parent does.
 
     Args:
         progress: shared array [replica iterations done, task, loss].
         taken: shared array, of each job the id of the process that took it last.
+        counter: shared, of the processes that have started: they are dealt over the CUDA devices.
+        device: of the study's chunks; `cuda` is then the one taken here.
     """
     runtime.prepare()
 
@@ -30,6 +34,11 @@ def start(progress: Any, taken: Any) -> None:
 
     POOL.update(workshop=Workshop(report), taken=taken)
     end_with_parent()
+    with counter.get_lock():
+        index, counter.value = counter.value, counter.value + 1
+    own = runtime.resolve_device(device, index)
+    if own.startswith("cuda:"):
+        torch.cuda.set_device(own)
 
 
 @cache

@@ -6,6 +6,7 @@ the unit of locking, failure, resume and progress.
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cl_repro.common.errors import UserError
@@ -43,6 +44,11 @@ def make_arm(cfg: dict[str, Any]) -> Arm:
     label = cfg["label"] or cfg["method"]["name"] + (f"-{fisher}" if fisher else "")
     shared = {key: value for key, value in decides.items() if key != "fisher"}
     return Arm(label, cfg, digest(decides, 4), digest(shared, 4), cfg["method"]["uses_lambda"])
+
+
+def folder_of(cfg: Mapping[str, Any]) -> Path:
+    """Where an arm's results go."""
+    return Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"])
 
 
 def cells(arms: Sequence[Arm]) -> list[Cell]:

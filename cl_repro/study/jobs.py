@@ -20,3 +20,8 @@ class Job(NamedTuple):
     device: str
     source: provenance.Source
     deadline: float | None = None  # `time.monotonic`: nothing begins that would end later
+
+    @property
+    def arm(self) -> Arm:
+        """The first cell's; those of others in the chunk differ from it in the estimator only."""
+        return self.arms[self.chunk[0].arm]

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any, NamedTuple
 
 from cl_repro import engine
@@ -45,23 +46,21 @@ def plan(arms_cfg: list[dict[str, Any]]) -> None:
     """
     runtime.prepare()
     planned = study.plan(arms_cfg)
-    finished = Store(planned.folder).finished()
+    runs, finished = planned.run_ids, Store(planned.folder).finished()
     pending = study.left(planned, finished)
-    runs = {cell.run_id for chunk in planned.chunks for cell in chunk}
-    n_pending = sum(map(len, pending))
     print(f"{planned.folder}: {len(runs)} runs in {len(planned.chunks)} chunks, {len(runs & finished)} finished")
     if not pending:
         return
     workshop = worker.Workshop(lambda *_: None)
-    per_arm: dict[str, float] = {}
+    per_arm: dict[int, float] = {}
     for chunk in pending:
-        for cell in chunk:
-            arm = planned.arms[cell.arm]
-            if arm.label not in per_arm:
-                same = [c for c in chunk if c.arm == cell.arm]
-                per_arm[arm.label] = seconds_per_run(workshop, arm, same, planned.device)
-                print(f"  {visible(arm.label)}: {per_arm[arm.label]:.2f} s a run, in stacks of {len(chunk)}")
-    total = sum(per_arm[planned.arms[cell.arm].label] for chunk in pending for cell in chunk)
+        for i in dict.fromkeys(cell.arm for cell in chunk):
+            if i not in per_arm:
+                per_arm[i] = seconds_per_run(workshop, planned, [cell for cell in chunk if cell.arm == i])
+                label = visible(planned.arms[i].label)
+                print(f"  {label}: {per_arm[i]:.2f} s a run, in stacks of {len(chunk)}")
+    total = sum(per_arm[cell.arm] for chunk in pending for cell in chunk)
+    n_pending = sum(map(len, pending))
     n_processes = pool.processes(arms_cfg[0]["workers"], planned.device, len(pending), each=planned.processes)
     unit = "GPU" if planned.device.startswith("cuda") else "core"
     print(
@@ -71,21 +70,19 @@ def plan(arms_cfg: list[dict[str, Any]]) -> None:
     )
 
 
-def seconds_per_run(workshop: worker.Workshop, arm: grid.Arm, cells: list[grid.Cell], device: str) -> float:
-    """Seconds of one of these runs, from two short ones in the same stack."""
-    experiment = workshop.experiment(arm, device)
-    replicas = [engine.Replica(c.seed, c.lam or 0.0, workshop.estimator(arm.cfg)) for c in cells]
+def seconds_per_run(workshop: worker.Workshop, planned: study.Plan, cells: Sequence[grid.Cell]) -> float:
+    """Seconds of one of these runs of one arm, from two short ones in the same stack."""
+    arm, device = planned.arms[cells[0].arm], planned.device
+    experiment, method = workshop.experiment(arm, device), workshop.method(arm.cfg)
     walls = []
     for iterations in (SHORT, LONG):
         began = runtime.clock(device)
         short = experiment._replace(iterations=iterations, share_first_task=False)
-        engine.train(short, workshop.method(arm.cfg), replicas, {})
+        engine.train(short, method, workshop.replicas(planned.arms, cells), {})
         walls.append(runtime.clock(device) - began)
     per_iteration = max(0.0, walls[1] - walls[0]) / (LONG - SHORT)
     fixed = max(0.0, walls[0] - SHORT * per_iteration)
-    steps = engine.lengths(experiment, workshop.method(arm.cfg), cells[0].seed)
-    mean = sum(steps) / len(steps)
-    return (fixed + per_iteration * mean) / len(cells)
+    return (fixed + per_iteration * mean(engine.lengths(experiment, method, cells[0].seed))) / len(cells)
 
 
 def needs(jobs: Sequence[list[dict[str, Any]]], cpus: int | None = None, gpus: int = 0) -> Resources:
@@ -148,9 +145,9 @@ def rehearse(workshop: worker.Workshop, planned: study.Plan, chunk: Sequence[gri
     """Hold at some moment what a chunk holds: all its tasks, short, its checkpoints, and the draws of a whole task."""
     arm = planned.arms[chunk[0].arm]
     experiment, method = workshop.experiment(arm, planned.device), workshop.method(arm.cfg)
-    estimators = [workshop.estimator(planned.arms[cell.arm].cfg) for cell in chunk]
-    replicas = [engine.Replica(c.seed, c.lam or 0.0, e) for c, e in zip(chunk, estimators, strict=True)]
-    for at in engine.stages(stacking.shortened(experiment, method, estimators), method, replicas, {}):
+    replicas = workshop.replicas(planned.arms, chunk)
+    short = stacking.shortened(experiment, method, [replica.estimator for replica in replicas])
+    for at in engine.stages(short, method, replicas, {}):
         checkpoint.dump(at, experiment, {})
     next(engine.stages(experiment._replace(share_first_task=False), method, replicas, {}, every=1))
 

@@ -11,8 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import torch
-
 from cl_repro import engine
 from cl_repro.common import runtime
 from cl_repro.common.errors import UserError
@@ -128,7 +126,7 @@ def compute_in_pool(
     waiting: dict[Future[str], tuple[int, float]] = {}
     workers: set[BaseProcess] = set()
     try:
-        with ProcessPoolExecutor(n_processes, context, start_worker, started) as pool:
+        with ProcessPoolExecutor(n_processes, context, child.start, started) as pool:
             try:
                 while True:
                     while queue and len(waiting) < n_processes and budget.allows():
@@ -191,20 +189,3 @@ def death(codes: dict[int | None, int | None], jobs: dict[int, Job]) -> str:
     first += "" if chunk[0].lam is None else f", lambda {chunk[0].lam:g}"
     others = f" and {len(chunk) - 1} more" if len(chunk) > 1 else ""
     return f"a worker process died ({how}) in chunk {grid.chunk_id(chunk)} ({first}{others}); {advice}"
-
-
-def start_worker(progress: Any, taken: Any, counter: Any, device: str) -> None:
-    """Prepare a process of the pool; where there are several CUDA devices, its number decides which one it takes.
-
-    Args:
-        progress: as for `child.start`.
-        taken: as for `child.start`.
-        counter: shared, of the processes that have started.
-        device: of the study's chunks; `cuda` is then the one taken here.
-    """
-    child.start(progress, taken)
-    with counter.get_lock():
-        index, counter.value = counter.value, counter.value + 1
-    own = runtime.resolve_device(device, index)
-    if own.startswith("cuda:"):
-        torch.cuda.set_device(own)

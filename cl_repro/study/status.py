@@ -54,7 +54,7 @@ def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> No
     """
     for cfg in arms_cfg:
         check(cfg)
-    folder = Path(arms_cfg[0]["results_dir"]) / (arms_cfg[0]["name"] + arms_cfg[0]["suffix"])
+    folder = grid.folder_of(arms_cfg[0])
     store = Store(folder)  # refused, if it is not ours, before it is asked for windows
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, kept(folder, window.FILE))]
     show(arms, grid.cells(arms), store, console or Console())
@@ -88,9 +88,8 @@ def progress_of(cells: Sequence[grid.Cell], store: Store) -> Progress:
     state = {cell.run_id: "missing" for cell in cells}
     finished = store.finished()
     rows = {run_id: run for run_id, run in store.runs.items() if run_id in state}
-    found = dict.fromkeys(run_id for failure in store.failed().values() for run_id in failure["run_ids"])
     running, stopped = begun(store)
-    marks = [(set(found), "failed"), (stopped, "stopped"), (running, "running"), (finished, "done")]
+    marks = [(store.failed_runs(), "failed"), (stopped, "stopped"), (running, "running"), (finished, "done")]
     marks.append(({run_id for run_id, run in rows.items() if run.status == "diverged"}, "diverged"))
     for run_ids, name in marks:
         state |= dict.fromkeys(state.keys() & run_ids, name)

@@ -41,6 +41,11 @@ class Plan(NamedTuple):
     processes: int  # on one CUDA device, where workers=auto
     stacks: dict[str, float]  # what was measured of stacks, by names of `stacking.limits`
 
+    @property
+    def run_ids(self) -> set[str]:
+        """Those of all cells."""
+        return {cell.run_id for chunk in self.chunks for cell in chunk}
+
 
 def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     """Check everything a study needs, before any training.
@@ -63,7 +68,7 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     device = runtime.resolve_device(common["device"], index)
     workshop = worker.Workshop(lambda *_: None)
     check_arms(workshop, [grid.make_arm(cfg) for cfg in arms_cfg], device)
-    folder = folder_of(common)
+    folder = grid.folder_of(common)
     Store(folder)  # refused, if it is not ours, before anything is measured
     traces = kept(folder, window.FILE)
     traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
@@ -82,11 +87,6 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
         1 if index is not None else limits.processes,  # other jobs share the devices with this one
         limits.measured,
     )
-
-
-def folder_of(cfg: dict[str, Any]) -> Path:
-    """Where results go."""
-    return Path(cfg["results_dir"]) / (cfg["name"] + cfg["suffix"])
 
 
 def checksums(workshop: worker.Workshop, arms: list[Arm], device: str) -> dict[str, str]:
@@ -126,8 +126,7 @@ def compute_missing(arms_cfg: list[dict[str, Any]], command: str, cores: int, in
     measured = {window.FILE: planned.traces, stacking.FILE: planned.stacks}
     if any(values and store.keep(file, values) != values for file, values in measured.items()):
         planned = plan(arms_cfg, index)  # another launch was first to measure: what it found holds for all
-    run_ids = store.finished() & {cell.run_id for chunk in planned.chunks for cell in chunk}
-    if text := weights.lacking(store.folder, run_ids, arms_cfg[0]["save"]):
+    if text := weights.lacking(store.folder, store.finished() & planned.run_ids, arms_cfg[0]["save"]):
         print(text, file=sys.stderr)
     at_once = processes(arms_cfg[0]["workers"], planned.device, len(planned.chunks), cores, planned.processes)
     return launch(planned, store, command, at_once, began)
@@ -157,7 +156,7 @@ def launch(
     common = planned.arms[0].cfg
     pending = left(planned, store.finished())
     if common["retry"] == "failed":
-        failed = {run_id for failure in store.failed().values() for run_id in failure["run_ids"]}
+        failed = store.failed_runs()
         pending = [chunk for chunk in pending if any(cell.run_id in failed for cell in chunk)]
     if pending:
         source = provenance.source()
@@ -175,10 +174,11 @@ def launch(
         jobs = [Job(chunk, *here) for chunk in pending]
         compute(store, jobs, min(at_once, len(jobs)), budget, workshop)
     store.merge()
-    missing = unfinished(planned, store)
+    missing = store.missing(planned.run_ids)
     if not missing:
         store.tidy()
-    return Ended(store.folder, missing, bool(missing) and stopped(planned, store, common["time_budget"]))
+    stopped = common["time_budget"] is not None and not missing <= store.failed_runs()
+    return Ended(store.folder, unfinished(missing, planned, store), stopped)
 
 
 def left(planned: Plan, finished: Collection[str]) -> list[list[Cell]]:
@@ -187,24 +187,16 @@ def left(planned: Plan, finished: Collection[str]) -> list[list[Cell]]:
     return [part for part in parts if part]
 
 
-def unfinished(planned: Plan, store: Store) -> str:
-    """Why a study is not complete, in one line; empty if it is."""
-    missing = store.missing(cell.run_id for chunk in planned.chunks for cell in chunk)
+def unfinished(missing: Collection[str], planned: Plan, store: Store) -> str:
+    """Why a study of which these runs are missing is not complete, in one line; empty if it is."""
     if not missing:
         return ""
-    text = f"{len(missing)} of {sum(map(len, planned.chunks))} runs are missing"
+    text = f"{len(missing)} of {len(planned.run_ids)} runs are missing"
     if failed := store.failed():
         name, failure = next(iter(failed.items()))
         last = failure["traceback"].strip().splitlines()[-1]
         text += f"; {len(failed)} chunks failed, e.g. {store.failures / name}.json: {last}"
     return text + "; the same command computes them, retry=failed only those that failed"
-
-
-def stopped(planned: Plan, store: Store, time_budget: float | None) -> bool:
-    """Whether runs are missing that have not failed: those for which no time was left."""
-    failed = {run_id for failure in store.failed().values() for run_id in failure["run_ids"]}
-    missing = store.missing(cell.run_id for chunk in planned.chunks for cell in chunk)
-    return time_budget is not None and not set(missing) <= failed
 
 
 def public(cfg: dict[str, Any]) -> dict[str, Any]:

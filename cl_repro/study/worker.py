@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from cl_repro.records.store import DAMAGED
 from cl_repro.study import weights
 from cl_repro.study.config import per_task
 from cl_repro.study.factories import build
-from cl_repro.study.grid import Arm, chunk_id
+from cl_repro.study.grid import Arm, Cell, chunk_id
 from cl_repro.study.jobs import Job, Stopped
 from cl_repro.study.rows import accuracy_rows, run_row
 from cl_repro.types import Benchmark, Estimator, Method
 
+DATA = ("benchmark", "val_fraction", "data_dir", "dtype")  # keys that, with the device, decide a benchmark
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
 BUSY, DONE, FAILED, STOPPED = "busy", "done", "failed", "stopped"
 FULL = (torch.OutOfMemoryError, OutOfMemoryError)  # what a stack that a device has no memory for raises
@@ -44,28 +45,30 @@ class Workshop:
     def __init__(self, report: engine.Report) -> None:
         """`report` is told about progress."""
         self.report = report
-        self.benchmarks: dict[str, Benchmark] = {}
-        self.estimators: dict[str, Estimator] = {}
+        self.made: dict[Any, Any] = {}  # benchmarks, estimators and stores, by what they were made of
         self.trunks: dict[str, engine.Trunk] = {}
-        self.stores: dict[Path, Store] = {}
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` has made for this key, in this process once."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     def benchmark(self, cfg: dict[str, Any], device: str) -> Benchmark:
         """The benchmark of a configuration, read once per process."""
-        key = digest([cfg["benchmark"], cfg["val_fraction"], cfg["data_dir"], cfg["dtype"], device], 8)
-        if key not in self.benchmarks:
+
+        def make() -> Benchmark:
             given = {"data_dir": Path(cfg["data_dir"]), "device": device, "dtype": getattr(torch, cfg["dtype"])}
             whole = build("benchmark", cfg["benchmark"], **given)
-            self.benchmarks[key] = hold_out(whole, cfg["val_fraction"]) if cfg["val_fraction"] else whole
-        return self.benchmarks[key]
+            return hold_out(whole, cfg["val_fraction"]) if cfg["val_fraction"] else whole
+
+        return self.once(digest([cfg[key] for key in DATA] + [device], 8), make)
 
     def estimator(self, cfg: dict[str, Any]) -> Estimator | None:
         """The estimator of a configuration; equal configurations give the same object."""
         if cfg["fisher"] is None:
             return None
-        key = digest(cfg["fisher"], 8)
-        if key not in self.estimators:
-            self.estimators[key] = build("fisher", cfg["fisher"])
-        return self.estimators[key]
+        return self.once(digest(cfg["fisher"], 8), lambda: build("fisher", cfg["fisher"]))
 
     def method(self, cfg: dict[str, Any]) -> Method:
         """The method of a configuration."""
@@ -99,6 +102,10 @@ class Workshop:
             pause=min(5.0, cfg["checkpoint_every"] / 4),
         )
 
+    def replicas(self, arms: Sequence[Arm], chunk: Sequence[Cell]) -> list[engine.Replica]:
+        """Those of a chunk's cells."""
+        return [engine.Replica(cell.seed, cell.lam or 0.0, self.estimator(arms[cell.arm].cfg)) for cell in chunk]
+
     def compute(self, job: Job, wait: bool = False) -> str:
         """Train what is missing of a chunk and spool its rows, unless another process is at it or has done it.
 
@@ -130,9 +137,7 @@ class Workshop:
 
     def store(self, folder: Path) -> Store:
         """That of a folder, opened once per process."""
-        if folder not in self.stores:
-            self.stores[folder] = self.opened(folder)
-        return self.stores[folder]
+        return self.once(folder, lambda: self.opened(folder))
 
     def opened(self, folder: Path) -> Store:
         """The store that the rows of a folder go to."""
@@ -141,17 +146,16 @@ class Workshop:
     @staticmethod
     def parts(job: Job) -> int:
         """Of a chunk, between which it can stop for want of time: its tasks."""
-        return job.arms[job.chunk[0].arm].cfg["benchmark"]["n_tasks"]
+        return job.arm.cfg["benchmark"]["n_tasks"]
 
     def size(self, job: Job) -> int:
         """Replica iterations that a chunk reports; a shared first task is not counted."""
-        arm = job.arms[job.chunk[0].arm]
-        method = self.method(arm.cfg)
-        shares = arm.cfg["share_first_task"] and not engine.in_first_task(method)
-        if isinstance(arm.cfg["iterations"], dict):
-            steps = engine.lengths(self.experiment(arm, job.device), method, job.chunk[0].seed)
+        cfg, method = job.arm.cfg, self.method(job.arm.cfg)
+        shares = cfg["share_first_task"] and not engine.in_first_task(method)
+        if isinstance(cfg["iterations"], dict):
+            steps = engine.lengths(self.experiment(job.arm, job.device), method, job.chunk[0].seed)
         else:
-            steps = per_task(arm.cfg["iterations"], arm.cfg["benchmark"]["n_tasks"])
+            steps = per_task(cfg["iterations"], cfg["benchmark"]["n_tasks"])
         return len(job.chunk) * sum(steps[shares:])
 
     def attempt(self, job: Job, store: Store, name: str) -> str:
@@ -193,16 +197,11 @@ class Workshop:
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
         """Train a chunk; its rows of the CSVs. Raises `Stopped` where the time is over."""
-        arm = job.arms[job.chunk[0].arm]
-        experiment = self.experiment(arm, job.device)
-        replicas = [
-            engine.Replica(cell.seed, cell.lam or 0.0, self.estimator(job.arms[cell.arm].cfg)) for cell in job.chunk
-        ]
-        method = self.method(arm.cfg)
-        outcomes = self.outcomes(job, experiment, method, replicas)
+        experiment, method = self.experiment(job.arm, job.device), self.method(job.arm.cfg)
+        outcomes = self.outcomes(job, experiment, method, self.replicas(job.arms, job.chunk))
+        shared = experiment.share_first_task and not engine.in_first_task(method)
         rows: dict[str, list[Row]] = {name: [] for name in STUDY}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
-            shared = experiment.share_first_task and not engine.in_first_task(method)
             rows["runs.csv"].append(run_row(job, cell, experiment, outcome, shared))
             rows["accuracy.csv"] += accuracy_rows(cell.run_id, "test", outcome.accuracy)
             if outcome.validation is not None:
@@ -245,7 +244,7 @@ class Workshop:
             "hardware": runtime.hardware(job.device),
             "data": experiment.benchmark.checksum,
         }
-        every = job.arms[job.chunk[0].arm].cfg["checkpoint_every"]
+        every = job.arm.cfg["checkpoint_every"]
         begun, longest, since = continued(path, experiment, replicas, origin), 0.0, time.monotonic()
         written = since
         for at in engine.stages(experiment, method, replicas, self.trunks, self.report, begun):
@@ -296,6 +295,3 @@ def rows_per_pass(cfg: dict[str, Any], device: str) -> int:
 def make_optimiser(node: dict[str, Any], params: list[torch.Tensor]) -> torch.optim.Optimizer:
     """The optimiser of a configuration for these tensors."""
     return build("optim", node, params=params)
-
-
-# --- processes of a pool: one workshop each -------------------------------------------------------------------------
