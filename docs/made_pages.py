@@ -9,13 +9,12 @@ import csv
 import html
 import re
 from collections.abc import Callable
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cl_repro.records.schema import described
+from cl_repro.records import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -102,11 +101,11 @@ def tagged(text: str) -> list[str]:
 def columns() -> str:
     """Every column of every CSV, with its type, unit and meaning: a table for each file."""
     parts = []
-    for title, rows in groupby(described(), lambda row: row[0]):
+    for title, files in schema.GROUPS.items():
         name, _, folder = title.rpartition(", ")
         parts.append(f"### {name}: `{folder}`\n")
-        for file, own in groupby(rows, lambda row: row[1]):
-            lines = [f"| `{column}` | {kind} | {unit} | {cell(meaning)} |" for _, _, column, kind, unit, meaning in own]
+        for file, own in files.items():
+            lines = [f"| `{name}` | {one.type} | {one.unit} | {cell(one.meaning)} |" for name, one in own.items()]
             head = "| column | type | unit | meaning |\n|---|---|---|---|"
             parts.append(f"#### `{file}`\n\n{head}\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cl_repro.records.columns import BOOL, FLOAT, INT, TEXT
 from cl_repro.records.identity import SCHEMA_VERSION
-from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, STUDY, TEXT
+from cl_repro.records.schema import RUNS, STUDY
 
 LAMS = 10.0 ** np.arange(14)
 SEEDS = (1, 2, 3, 4, 5)

@@ -31,7 +31,7 @@ from cl_repro.analysis.output.figures import save
 from cl_repro.analysis.output.markup import DASH, Table
 from cl_repro.common.errors import UserError
 from cl_repro.common.stats import Estimate
-from cl_repro.records.schema import IDEA, SEARCH
+from cl_repro.records.measured import IDEA, SEARCH
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'cl_repro[report]'")
 from plotly.offline import get_plotlyjs

@@ -43,7 +43,7 @@ from cl_repro.methods.l2 import l2, magnitude
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import si, sib, siu
-from cl_repro.records.schema import SEARCH
+from cl_repro.records.measured import SEARCH
 from cl_repro.study import study
 from cl_repro.types import Method, Needs
 

@@ -35,7 +35,7 @@ from cl_repro.methods.ewc import ewc
 from cl_repro.methods.sos import sos
 from cl_repro.methods.synaptic_intelligence import omega, si, sib, siu
 from cl_repro.records import to_csv
-from cl_repro.records.schema import UNIFYING
+from cl_repro.records.measured import UNIFYING
 from cl_repro.study import study
 from cl_repro.study.config import check
 from cl_repro.types import Method, Net, Tree

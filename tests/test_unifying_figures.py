@@ -38,7 +38,7 @@ from cl_repro.measurements.unifying import measures
 from cl_repro.measurements.unifying.folder import npz
 from cl_repro.measurements.unifying.watch import SCATTER, Found
 from cl_repro.records import Store, sha256
-from cl_repro.records.schema import UNIFYING
+from cl_repro.records.measured import UNIFYING
 
 MNIST, CIFAR = "permuted_mnist", "cifar10_100"
 TASKS = {MNIST: 4, CIFAR: 3}

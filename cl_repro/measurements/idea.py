@@ -22,7 +22,7 @@ from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.stack import start
 from cl_repro.measurements.program import COUNT, Bench, Program, settings
 from cl_repro.records import Folder, Row, identity, read_bytes
-from cl_repro.records.schema import IDEA
+from cl_repro.records.measured import IDEA
 from cl_repro.study import compose, config, grid, rules, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job

@@ -18,7 +18,7 @@ from cl_repro import engine
 from cl_repro.common import runtime
 from cl_repro.common.errors import UserError
 from cl_repro.records import Row, Store
-from cl_repro.records.schema import Table
+from cl_repro.records.columns import Table
 from cl_repro.study import checks, grid, provenance, rules, status, study
 from cl_repro.study.grid import Arm, Cell
 from cl_repro.study.jobs import Job

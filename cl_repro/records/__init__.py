@@ -1,13 +1,14 @@
 """The room of results: what every CSV holds, files that survive anything, and the folder of a study. No torch.
 
 `schema` states the columns; `csvs` writes and reads rows; `files` has atomic writes, locks and checksums; `folder` is a
-results folder, `store` that of a study or of a measurement beside one, which grows chunk by chunk.
+results folder, `chunks` what it tells of the chunks of a study, `store` the folder whose tables grow chunk by chunk.
 """
 
+from cl_repro.records.chunks import checkpoint_file
 from cl_repro.records.csvs import Row, from_csv, to_csv
 from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verifiable, verified, write_atomically
 from cl_repro.records.folder import Folder, kept
-from cl_repro.records.store import Store, checkpoint_file
+from cl_repro.records.store import Store
 
 LAUNCH = "CL_REPRO_LAUNCH"  # environment variable: names a command as typed once, for all jobs of its sweep
 

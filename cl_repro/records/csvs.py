@@ -3,12 +3,12 @@
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cl_repro.common.errors import UserError
-from cl_repro.records.schema import BOOL, FLOAT, INT, TEXT, Table
+from cl_repro.records.columns import BOOL, FLOAT, INT, TEXT, Table
 
 Row = dict[str, Any]
 # Control characters and halves of surrogate pairs: no CSV holds them, so that a row is a line, in every program.
@@ -90,3 +90,42 @@ def as_text(columns: Table, row: Mapping[str, Any]) -> Row:
         if not LOOKS[column.type].fullmatch(found[name]):
             raise ValueError(f"{name}={found[name]!r} is not a {column.type}, or has control characters")
     return found
+
+
+def cell_of(key: Sequence[str], row: Row) -> str:
+    """Names the cell of a row that is text, by the columns of a key."""
+    return "_".join(row[column] for column in key)
+
+
+def chunk_as_text(
+    tables: Mapping[str, Table], key: Sequence[str], rows: Mapping[str, list[Row]]
+) -> dict[str, list[Row]]:
+    """The rows of a chunk as text, by file.
+
+    Args:
+        tables: of the store; a row of the last one is a finished cell.
+        key: columns that name a row's cell.
+        rows: by file.
+
+    Raises:
+        ValueError: a file too many or too few, a row that is not as its table says, or of no cell of the chunk.
+    """
+    if rows.keys() != tables.keys():
+        raise ValueError(f"must have the rows of {', '.join(tables)}")
+    result: dict[str, list[Row]] = {name: [] for name in tables}
+    for name, columns in tables.items():
+        for i, row in enumerate(rows[name]):
+            try:
+                result[name].append(as_text(columns, row))
+            except (ValueError, AttributeError) as error:  # AttributeError: no row at all
+                raise ValueError(f"row {i} of {name}: {error}") from None
+    last = [*tables][-1]
+    if len({tuple(row.values()) for row in result[last]}) != len(result[last]):
+        raise ValueError(f"a row occurs twice in {last}")
+    cells = {cell_of(key, row) for row in result[last]}
+    for name, of_file in result.items():
+        for i, row in enumerate(of_file):
+            if not all(row[column] for column in key) or cell_of(key, row) not in cells:
+                of = ", ".join(f"{column}={row[column]!r}" for column in key)
+                raise ValueError(f"row {i} of {name}: {of} is of no run of the chunk")
+    return result

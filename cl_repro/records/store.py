@@ -14,15 +14,17 @@ on from there. Reading takes no lock, so that a folder may be read-only, and its
 import json
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import Timeout
 
 from cl_repro.common.errors import UserError
-from cl_repro.records.csvs import Row, as_text, from_csv, to_csv
+from cl_repro.records.chunks import ASIDE, Chunks, checkpoint_file
+from cl_repro.records.columns import Table
+from cl_repro.records.csvs import Row, cell_of, chunk_as_text, from_csv, to_csv
 from cl_repro.records.files import (
     UNVERIFIED,
     Lock,
@@ -34,15 +36,12 @@ from cl_repro.records.files import (
     verified,
     write_atomically,
 )
-from cl_repro.records.folder import Folder, missing
-from cl_repro.records.schema import STUDY, Table
+from cl_repro.records.folder import missing
+from cl_repro.records.schema import STUDY
 from cl_repro.records.seen import Seen
 
-FAILURE = ("run_ids", "traceback")
 OWN = ("store.lock", "report.lock")  # locks that stay
 TEMPORARY = (".*.tmp", "configs/.*.tmp", ".spool/.stacks.*.tmp")  # of writers under the store's lock that were killed
-ASIDE = ".set_aside"  # the suffix of rows that were damaged
-DAMAGED = ".damaged"  # and that of checkpoints
 MERGE_EVERY = 100  # times as long as a merge takes
 
 
@@ -53,7 +52,7 @@ class Run(NamedTuple):
     finished: str  # UTC
 
 
-class Store(Folder):
+class Store(Chunks):
     """The results folder of one study, or of one measurement beside it."""
 
     def __init__(self, folder: Path, tables: Mapping[str, Table] = STUDY, key: tuple[str, ...] = ("run_id",)) -> None:
@@ -69,7 +68,6 @@ class Store(Folder):
         """
         super().__init__(folder)
         self.tables, self.key, self.last = tables, key, [*tables][-1]
-        self.failures = folder / "failed"
         self.seen = {name: Seen() for name in tables}
         self.runs: dict[str, Run] = {}  # those of the last table, by run_id
         self.waiting: dict[str, set[str]] = {}  # run_ids by name of their spool file
@@ -79,10 +77,6 @@ class Store(Folder):
                 whose = "a study" if (folder / "runs.csv").exists() else "another program"
                 raise UserError(f"{folder}: is the folder of {whose}; set name= to another")
             self.unedited([name])
-
-    def run_id(self, row: Row) -> str:
-        """Names the cell of a row, as text."""
-        return "_".join(row[column] for column in self.key)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -142,7 +136,7 @@ class Store(Folder):
 
     def runs_of(self, rows: Iterable[Row]) -> dict[str, Run]:
         """What is remembered of rows of the last table."""
-        return {self.run_id(row): Run(row.get("status", ""), row.get("finished", "")) for row in rows}
+        return {cell_of(self.key, row): Run(row.get("status", ""), row.get("finished", "")) for row in rows}
 
     def read(self, names: Collection[str] = ()) -> dict[str, list[Row]]:
         """All rows of these files (by default of all), by file name; {} for files that do not exist yet."""
@@ -175,34 +169,7 @@ class Store(Folder):
         self.refresh()
         return set(self.runs).union(*self.waiting.values())
 
-    def set_aside(self) -> list[Path]:
-        """Files of chunks that were damaged; nothing reads or removes them."""
-        return sorted(path for suffix in (ASIDE, DAMAGED) for path in self.spool.glob(f"*{suffix}"))
-
     # --- chunks -------------------------------------------------------------------------------------------------------
-
-    def chunk_lock(self, chunk: str) -> Lock:
-        """Held by the process that computes a chunk; the kernel frees it when that process dies."""
-        return Lock(self.spool / f"{chunk}.lock")
-
-    @contextmanager
-    def running(self, chunk: str, run_ids: list[str]) -> Iterator[None]:
-        """A context in which a file tells others which runs the holder of the chunk's lock is computing.
-
-        Afterwards it tells which of them a checkpoint has.
-        """
-        path = self.spool / f"{chunk}.running"
-        write_atomically(path, json.dumps(run_ids).encode(), lasting=False)
-        try:
-            yield
-        finally:
-            if not checkpoint_file(self.folder, chunk).exists():
-                path.unlink(missing_ok=True)
-
-    def note_failure(self, chunk: str, run_ids: list[str], text: str, launch: str | None = None) -> None:
-        """Record the traceback of a chunk that failed, and the launch (the command as typed once) that tried it."""
-        content = {"run_ids": run_ids, "traceback": text, "launch": launch}
-        write_atomically(self.failures / f"{chunk}.json", json.dumps(content).encode())
 
     def forget_failures(self) -> None:
         """Those of chunks that are done now, by whatever chunk their runs were."""
@@ -210,48 +177,10 @@ class Store(Folder):
             if not self.missing(failure["run_ids"]):
                 (self.failures / f"{chunk}.json").unlink(missing_ok=True)
 
-    def failed(self) -> dict[str, dict[str, Any]]:
-        """Chunks that failed and have not been done since, with run_ids and traceback."""
-        found = {}
-        for path in sorted(self.failures.glob("*.json")):
-            with suppress(FileNotFoundError):  # done meanwhile
-                found[path.stem] = from_json(path)
-        return found
-
-    def failed_runs(self) -> set[str]:
-        """run_ids of the chunks that failed."""
-        return {run_id for failure in self.failed().values() for run_id in failure["run_ids"]}
-
     def put(self, chunk: str, rows: dict[str, list[Row]]) -> None:
         """Spool the rows of a finished chunk; files that are not named get none."""
-        complete = self.checked({name: rows.get(name, []) for name in self.tables})
+        complete = chunk_as_text(self.tables, self.key, {name: rows.get(name, []) for name in self.tables})
         write_atomically(self.spool / f"{chunk}.json", json.dumps(complete).encode())
-
-    def checked(self, rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
-        """The rows of a chunk as text.
-
-        Raises:
-            ValueError: a file too many or too few, a row that is not as the schema says, or of no run of the chunk.
-        """
-        if rows.keys() != self.tables.keys():
-            raise ValueError(f"must have the rows of {', '.join(self.tables)}")
-        result: dict[str, list[Row]] = {}
-        for name, columns in self.tables.items():
-            result[name] = []
-            for i, row in enumerate(rows[name]):
-                try:
-                    result[name].append(as_text(columns, row))
-                except (ValueError, AttributeError) as error:  # AttributeError: no row at all
-                    raise ValueError(f"row {i} of {name}: {error}") from None
-        if len({tuple(row.values()) for row in result[self.last]}) != len(result[self.last]):
-            raise ValueError(f"a row occurs twice in {self.last}")
-        run_ids = self.runs_of(result[self.last]).keys()
-        for name, of_file in result.items():
-            for i, row in enumerate(of_file):
-                if not all(row[column] for column in self.key) or self.run_id(row) not in run_ids:
-                    of = ", ".join(f"{column}={row[column]!r}" for column in self.key)
-                    raise ValueError(f"row {i} of {name}: {of} is of no run of the chunk")
-        return result
 
     def spooled(self, path: Path) -> dict[str, list[Row]]:
         """The rows of one spool file.
@@ -261,7 +190,7 @@ class Store(Folder):
             ValueError: it is not as `put` writes it.
         """
         try:
-            return self.checked(json.loads(path.read_bytes()))
+            return chunk_as_text(self.tables, self.key, json.loads(path.read_bytes()))
         except (AttributeError, TypeError) as error:
             raise ValueError(f"is not the rows of a chunk ({error})") from None
 
@@ -292,7 +221,7 @@ class Store(Folder):
                     continue
                 fresh = self.runs_of(part[self.last]).keys() - self.runs.keys() - added
                 for name, rows in part.items():
-                    new[name] += [row for row in rows if self.run_id(row) in fresh]
+                    new[name] += [row for row in rows if cell_of(self.key, row) in fresh]
                 added |= fresh
             self.append(new, known)
             left = (path for place in TEMPORARY for path in self.folder.glob(place))
@@ -328,7 +257,9 @@ class Store(Folder):
         The tables that are ahead of the last one lose what it lacks; the spool still has it, or it is computed again.
         """
         rows = self.read()
-        kept = {name: [row for row in rows.get(name, []) if self.run_id(row) in self.runs] for name in self.tables}
+        kept = {
+            name: [row for row in rows.get(name, []) if cell_of(self.key, row) in self.runs] for name in self.tables
+        }
         self.replace({name: to_csv(self.tables[name], of_file) for name, of_file in kept.items()})
 
     def tidy(self) -> None:
@@ -351,38 +282,3 @@ class Store(Folder):
             return bool(self.missing(json.loads((self.spool / f"{chunk}.running").read_bytes())))
         except (FileNotFoundError, ValueError):  # the machine crashed
             return True
-
-    def forget(self, chunk: str) -> None:
-        """Remove what a chunk that is done has left besides its rows, under its lock, which goes last."""
-        for name in (f"{chunk}.checkpoint", f"{chunk}.running", f".{chunk}.*.tmp", f"{chunk}.lock"):
-            for path in self.spool.glob(name):
-                path.unlink(missing_ok=True)
-
-
-# --- files of a chunk -------------------------------------------------------------------------------------------------
-
-
-def checkpoint_file(folder: Path, chunk: str) -> Path:
-    """Of a chunk that was stopped between two tasks: see `checkpoint`."""
-    return folder / ".spool" / f"{chunk}.checkpoint"
-
-
-def from_json(path: Path) -> dict[str, Any]:
-    """What this program noted about a chunk that failed.
-
-    Raises:
-        FileNotFoundError: it is done.
-        UserError: truncated or edited.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        raise not_ours(path) from None
-    if not isinstance(found, dict) or not found.keys() >= set(FAILURE):
-        raise not_ours(path)
-    return found
-
-
-def not_ours(path: Path) -> UserError:
-    """The error for what this program has not written about a chunk."""
-    return UserError(f"{path}: truncated or edited; remove it, and its runs are computed again")

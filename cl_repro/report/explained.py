@@ -9,7 +9,7 @@ from cl_repro.analysis.data.study import benchmark_name
 from cl_repro.analysis.lambdas.accuracy import lambda_text
 from cl_repro.analysis.measurements.idea import NAMES
 from cl_repro.analysis.output.markup import MINUS, Table
-from cl_repro.records.schema import IDEA as FILES
+from cl_repro.records.measured import IDEA as FILES
 from cl_repro.report.section import IDEA, KINDS, SURVIVAL, Place, Section, capital, commands
 
 FILE = "paths.csv"  # of scripts/idea.py

@@ -8,7 +8,7 @@ from cl_repro.analysis.data.study import benchmark_name, commits, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text
 from cl_repro.analysis.output.markup import Table
 from cl_repro.common.stats import estimate
-from cl_repro.records.schema import SEARCH as FILES
+from cl_repro.records.measured import SEARCH as FILES
 from cl_repro.report.section import KINDS, SEARCH, Place, Section, capital, commands, one
 
 FILE = "attempts.csv"

@@ -59,7 +59,7 @@ def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine
 
 
 def origin(job: Job, cfg: dict[str, Any]) -> Row:
-    """The columns that say where a row comes from (`schema.ORIGIN`)."""
+    """The columns that say where a row comes from (`columns.ORIGIN`)."""
     return {
         "dtype": cfg["dtype"],
         "device": job.device.split(":")[0],

@@ -19,9 +19,9 @@ from cl_repro.common import runtime
 from cl_repro.common.errors import OutOfMemoryError, UserError
 from cl_repro.engine import checkpoint
 from cl_repro.records import LAUNCH, Row, Store, checkpoint_file, read_bytes, write_atomically
+from cl_repro.records.chunks import DAMAGED
 from cl_repro.records.identity import digest
 from cl_repro.records.schema import STUDY
-from cl_repro.records.store import DAMAGED
 from cl_repro.study import weights
 from cl_repro.study.config import per_task
 from cl_repro.study.factories import build

@@ -18,8 +18,9 @@ from unittest import mock
 from benches.measure import MB, Row, Setting, cost, figure, interleave
 from cl_repro.common.runtime import clock
 from cl_repro.records import Store, to_csv
+from cl_repro.records.columns import BOOL, FLOAT, INT, TEXT
 from cl_repro.records.identity import SCHEMA_VERSION
-from cl_repro.records.schema import BOOL, FLOAT, INT, RUNS, STUDY, TEXT
+from cl_repro.records.schema import RUNS, STUDY
 from cl_repro.study import pool, provenance, study, worker
 from cl_repro.study.compose import from_command_line
 from cl_repro.study.config import PACKAGE, register

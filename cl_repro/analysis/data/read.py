@@ -17,9 +17,10 @@ import pandas as pd
 
 from cl_repro.common.errors import UserError
 from cl_repro.records import read_bytes, verified
+from cl_repro.records.columns import BOOL, FLOAT, INT, TEXT, Table
 from cl_repro.records.files import begun, not_comma_separated
 from cl_repro.records.identity import SCHEMA_VERSION
-from cl_repro.records.schema import BOOL, FLOAT, INT, LEDGER, PUBLISHED, RUNS, STUDY, TEXT, Table
+from cl_repro.records.schema import LEDGER, PUBLISHED, RUNS, STUDY
 
 STATUS = ("ok", "diverged", "failed")
 

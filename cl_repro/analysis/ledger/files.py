@@ -23,7 +23,8 @@ from cl_repro.analysis.output.markup import MINUS, TIMES, Table, markdown
 from cl_repro.common.stats import AGREES, DIFFERS, TOO_FEW
 from cl_repro.records import to_csv, verifiable, write_atomically
 from cl_repro.records.files import UNVERIFIED
-from cl_repro.records.schema import ANATOMY, IDEA, IDENTITY, LEDGER, SEARCH, STUDY, UNIFYING
+from cl_repro.records.measured import ANATOMY, IDEA, SEARCH, UNIFYING
+from cl_repro.records.schema import IDENTITY, LEDGER, STUDY
 
 WRITTEN = {*STUDY, *ANATOMY, *UNIFYING, *IDEA, *SEARCH}  # CSVs of which provenance.json has the checksums
 ENOUGH = re.compile(r"(?:n = |an interval needs at least )(\d+)")  # how many seeds of ours a remark asks for

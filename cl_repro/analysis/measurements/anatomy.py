@@ -13,7 +13,7 @@ from cl_repro.analysis.data.read import read_provenance, read_table
 from cl_repro.analysis.data.study import benchmark_name, commits
 from cl_repro.analysis.lambdas.accuracy import NOTHING
 from cl_repro.common.errors import UserError
-from cl_repro.records.schema import ANATOMY
+from cl_repro.records.measured import ANATOMY
 
 
 class Anatomy(NamedTuple):

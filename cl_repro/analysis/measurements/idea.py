@@ -13,7 +13,7 @@ from cl_repro.analysis.data.looks import LOOKS, METHODS
 from cl_repro.analysis.data.read import read_provenance, read_table
 from cl_repro.analysis.output.figures import SOFT, headed, save, styled
 from cl_repro.common.errors import UserError
-from cl_repro.records.schema import IDEA
+from cl_repro.records.measured import IDEA
 
 WITHIN = (2.0, 5.0)  # points of the best accuracy on a task: dark and light region
 COLOURS = {"accuracy_a": "#7A8CA3", "accuracy_b": "#E9B44C"}

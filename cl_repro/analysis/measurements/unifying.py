@@ -17,7 +17,8 @@ from cl_repro.analysis.data.study import benchmark_name, commits
 from cl_repro.common.errors import UserError
 from cl_repro.common.stats import Estimate, estimate
 from cl_repro.records import read_bytes, verified
-from cl_repro.records.schema import REFERENCE, UNIFYING
+from cl_repro.records.measured import UNIFYING
+from cl_repro.records.schema import REFERENCE
 
 TRIMMED = "trimmed.csv"  # correlations by another rule than the largest x; folders from before it was written lack it
 BY_X = "x"  # weights that are left out of a correlation: those of the largest x

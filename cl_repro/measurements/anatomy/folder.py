@@ -17,7 +17,7 @@ from cl_repro.engine.replicas import healthy
 from cl_repro.measurements.anatomy.passes import NS, Subject, cells, measured
 from cl_repro.measurements.program import Bench, Program
 from cl_repro.records import Row, identity
-from cl_repro.records.schema import ANATOMY
+from cl_repro.records.measured import ANATOMY
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job

@@ -12,7 +12,7 @@ from cl_repro.measurements.program import COUNT, Bench, Program, Rule, settings
 from cl_repro.measurements.strength_search.procedure import Patience, Rules
 from cl_repro.measurements.strength_search.training import search_all_tasks
 from cl_repro.records import Row, identity
-from cl_repro.records.schema import SEARCH
+from cl_repro.records.measured import SEARCH
 from cl_repro.study import compose, config, grid, rules, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job

@@ -16,7 +16,7 @@ from cl_repro.common.errors import UserError
 from cl_repro.measurements.program import COUNT, Bench, Program, Rule, settings
 from cl_repro.measurements.unifying.watch import Settings, watch
 from cl_repro.records import Row, identity
-from cl_repro.records.schema import UNIFYING
+from cl_repro.records.measured import UNIFYING
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job
