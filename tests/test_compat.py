@@ -18,9 +18,10 @@ from torch.nn import functional
 from cl_repro.common.errors import UserError
 from cl_repro.engine import boundary
 from cl_repro.importance.compat import compat
+from cl_repro.study.code_bases import CODE_BASES, HALF
 from cl_repro.study.config import CONF
 from cl_repro.study.factories import build
-from cl_repro.study.translate import CODE_BASES, HALF, Sizes, here, translate
+from cl_repro.study.translate import Sizes, here, translate
 from cl_repro.types import Estimator, Tree
 
 B, EPOCHS, SAMPLES = 5, 3, 9  # mini-batch; epochs of the training that clarena counts; examples that ewc_pytorch draws

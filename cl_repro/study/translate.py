@@ -7,11 +7,11 @@ After one task every code base adds to the loss
 with g_U the gradient of an example or of the mean loss of a mini-batch, c a number (the half), and k of the task's N
 examples, the batch size b, M = ceil(N/b) or m = floor(N/b) batches and E epochs. Where two code bases sum the same
 squares, lam_to = lam_from (c k)_from / (c k)_to is exact; where they do not, it is one of scale, or there is none.
-What each of them computes, and where that was read: `cl_repro.importance.compat`.
+What each of them computes: `code_bases`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -20,81 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cl_repro.common.errors import Parser, UserError
+from cl_repro.study.code_bases import CODE_BASES, CodeBase, Powers
 from cl_repro.study.rules import is_number
 
-Powers = dict[str, int]  # of the quantities in OPTIONS
 OPTIONS = {"N": ("examples",), "N-1": ("examples",), "b": ("batch",), "E": ("epochs",)} | dict.fromkeys(
     ("M", "M-1", "m"), ("examples", "batch")
 )
 """Quantity -> options that say how much it is."""
-HALF = Fraction(1, 2)
-
-
-class CodeBase(NamedTuple):
-    """The penalty of a code base's EWC after one task."""
-
-    labels: str  # whose log-likelihood is differentiated: all | true | predicted
-    unit: str  # whose gradient is squared: example | batch
-    c: Fraction
-    k: Powers
-    tasks: str  # what becomes of it with several tasks
-    here: str  # the same with our estimators: overrides, but for lam
-    gamma: Fraction = Fraction(1)  # of `here`
-    last: str = ""  # what it does with a last, smaller batch
-    likelihood: bool = False  # examples are weighted by p(y|x), as well
-    clip: float | None = None
-
-
-FULL, SIZE, OUT = "counts it as full", "counts it by its size", "leaves it out"
-ADDED, EACH, MIXED = "one penalty, F added up, older ones times gamma", "a penalty for each", "one penalty, F averaged"
-CODE_BASES = {
-    "ours": CodeBase("all", "example", HALF, {"N": -1}, ADDED, "method=ewc fisher=exact"),
-    "ours/empirical": CodeBase("true", "example", HALF, {"N": -1}, ADDED, "method=ewc fisher=empirical"),
-    "ours/predicted": CodeBase("predicted", "example", HALF, {"N": -1}, ADDED, "method=ewc fisher=predicted"),
-    "ours/batched": CodeBase("true", "batch", HALF, {"M": -1}, ADDED, "method=ewc fisher=batched", last=FULL),
-    "reference": CodeBase("all", "example", HALF, {"N-1": -1}, ADDED, "method=ewc fisher=compat/reference"),
-    "reference/batched": CodeBase(
-        "true", "batch", HALF, {"M-1": -1}, ADDED, "method=ewc fisher=batched fisher.normalisation=reference",
-        last=FULL,
-    ),
-    "avalanche": CodeBase(
-        "true", "batch", Fraction(1), {"M": -1}, EACH, "method=ewc_offline fisher=compat/avalanche", last=FULL
-    ),
-    "capymoa": CodeBase(
-        "true", "batch", HALF, {"M": -1}, ADDED, "method=ewc fisher=compat/capymoa", last=FULL
-    ),
-    "clarena": CodeBase(
-        "true", "batch", HALF, {"b": 1, "N": -1, "E": -1}, EACH, "method=ewc_offline fisher=compat/clarena", last=SIZE
-    ),
-    "ewc_pytorch": CodeBase(
-        "predicted", "example", Fraction(1), {"N": -1}, "200 examples of all tasks, anchored anew every epoch",
-        "method=ewc fisher=compat/ewc_pytorch",
-    ),
-    "facil": CodeBase(
-        "predicted", "batch", HALF / 2, {"m": -1}, MIXED,
-        "method=ewc method.gamma=0.5 fisher=compat/facil", gamma=HALF, last=OUT,
-    ),
-    "gt_ripl": CodeBase(
-        "predicted", "batch", Fraction(1), {"b": 1, "M": -1}, EACH, "method=ewc_offline fisher=compat/gt_ripl",
-        last=SIZE,
-    ),
-    "gt_ripl/mnist": CodeBase(
-        "predicted", "example", Fraction(1), {"N": -1}, EACH, "method=ewc_offline fisher=predicted"
-    ),
-    "laplace_torch": CodeBase("all", "example", HALF, {}, ADDED, "method=ewc fisher=compat/laplace_torch"),
-    "libcontinual": CodeBase(
-        "true", "batch", HALF, {"M": -1}, MIXED, "method=ewc fisher=compat/libcontinual",
-        last=FULL, clip=1e-4,
-    ),
-    "mammoth": CodeBase(
-        "true", "example", Fraction(1), {"b": -1, "M": -1}, ADDED, "method=ewc fisher=compat/mammoth", likelihood=True
-    ),
-    "pycil": CodeBase(
-        "true", "batch", HALF, {"M": -1}, MIXED, "method=ewc fisher=compat/pycil",
-        last=FULL, clip=1e-4,
-    ),
-}  # fmt: skip
-"""facil: a half for the penalty, and another as the new F is mixed with nothing."""
 
 
 class Sizes(NamedTuple):
@@ -103,6 +35,29 @@ class Sizes(NamedTuple):
     examples: int | None = None
     batch: int | None = None
     epochs: int | None = None
+
+
+class Product(NamedTuple):
+    """What a lambda is multiplied by."""
+
+    constant: Fraction
+    powers: Powers
+
+    def times(self, lam: float, values: Mapping[str, int]) -> float:
+        """The product, with these values of the quantities."""
+        return lam * float(self.constant) * math.prod(values[name] ** power for name, power in self.powers.items())
+
+    def text(self, start: str) -> str:
+        """The product, readable: lam * M / (2 b)."""
+        numbers = {"above": self.constant.numerator, "below": self.constant.denominator}
+        parts = {place: [str(number)] * (number != 1) for place, number in numbers.items()}
+        for name, power in self.powers.items():
+            own = f"({name})" if "-" in name else name
+            parts["above" if power > 0 else "below"].append(own + (f"^{abs(power)}" if abs(power) != 1 else ""))
+        text = " * ".join([start, *parts["above"]])
+        return (
+            f"{text} / ({' '.join(parts['below'])})" if len(parts["below"]) > 1 else " / ".join([text, *parts["below"]])
+        )
 
 
 class Translation(NamedTuple):
@@ -136,11 +91,9 @@ def translate(source: str, target: str, lam: float, sizes: Sizes) -> Translation
             f"--from={source} --to={target}: no constant translates gradients of {WORDS[a.labels]} into those of "
             f"{WORDS[b.labels]}; grid=window places lambda by the trace of either"
         )
-    constant, powers = ratio(a, b)
-    given = known(source, target, powers, sizes)
-    because = reasons(source, target, sizes)
-    value = lam * float(constant) * math.prod(given[name] ** power for name, power in powers.items())
-    return Translation(value, f"lam_{target} = {written(f'lam_{source}', constant, powers)}", because)
+    factor = ratio(a, b)
+    value = factor.times(lam, known(source, target, factor.powers, sizes))
+    return Translation(value, f"lam_{target} = {factor.text(f'lam_{source}')}", reasons(source, target, sizes))
 
 
 WORDS = {"all": "all labels", "true": "the data's label", "predicted": "the predicted label"}
@@ -153,11 +106,11 @@ def of(name: str, option: str) -> CodeBase:
     return CODE_BASES[name]
 
 
-def ratio(a: CodeBase, b: CodeBase) -> tuple[Fraction, Powers]:
+def ratio(a: CodeBase, b: CodeBase) -> Product:
     """(c k) of a over that of b, with sum_B g_B^2 = b^-2 sum_n g_n^2 where only one of them has batches."""
     powers = {name: a.k.get(name, 0) - b.k.get(name, 0) for name in OPTIONS}
     powers["b"] += 2 * ((b.unit == "batch") - (a.unit == "batch"))
-    return a.c / b.c, {name: power for name, power in powers.items() if power}
+    return Product(a.c / b.c, {name: power for name, power in powers.items() if power})
 
 
 def known(source: str, target: str, powers: Powers, sizes: Sizes) -> dict[str, int]:
@@ -205,34 +158,16 @@ def reasons(source: str, target: str, sizes: Sizes) -> tuple[str, ...]:
     return () if source == target else tuple(found)
 
 
-def written(start: str, constant: Fraction, powers: Powers) -> str:
-    """The product, readable: lam * M / (2 b)."""
-    above = [bracketed(name, power) for name, power in powers.items() if power > 0]
-    below = [bracketed(name, -power) for name, power in powers.items() if power < 0]
-    above = [str(constant.numerator)] * (constant.numerator != 1) + above
-    below = [str(constant.denominator)] * (constant.denominator != 1) + below
-    text = " * ".join([start, *above])
-    return f"{text} / ({' '.join(below)})" if len(below) > 1 else " / ".join([text, *below])
-
-
-def bracketed(name: str, power: int) -> str:
-    """A quantity with its exponent."""
-    return (f"({name})" if "-" in name else name) + (f"^{power}" if power != 1 else "")
-
-
-def ours(name: str) -> tuple[Fraction, Powers]:
-    """What a code base's lambda is multiplied by to be that of its `here`, whose penalty is (lam/2) gamma F."""
-    base = CODE_BASES[name]
-    return 2 * base.c / base.gamma, {"E": base.k["E"]} if "E" in base.k else {}
-
-
 def here(name: str, lam: float | None = None, epochs: int | None = None) -> str:
-    """The overrides that give a code base's penalty with our estimators, with numbers where they are known."""
-    constant, powers = ours(name)
-    if lam is None or (powers and not epochs):
-        return f"{CODE_BASES[name].here} lam={written('lam', constant, powers).replace(' ', '')}"
-    value = lam * float(constant) * math.prod((epochs or 1) ** power for power in powers.values())
-    return f"{CODE_BASES[name].here} lam={value:.6g}"
+    """The overrides that give a code base's penalty with our estimators, with numbers where they are known.
+
+    Its lambda is multiplied to be ours, whose penalty is (lam/2) gamma F.
+    """
+    base = CODE_BASES[name]
+    factor = Product(2 * base.c / base.gamma, {"E": base.k["E"]} if "E" in base.k else {})
+    if lam is None or (factor.powers and not epochs):
+        return f"{base.here} lam={factor.text('lam').replace(' ', '')}"
+    return f"{base.here} lam={factor.times(lam, {'E': epochs or 1}):.6g}"
 
 
 def print_one(source: str, target: str, lam: float, sizes: Sizes) -> None:
@@ -258,7 +193,9 @@ def print_table(source: str | None, lam: float | None, sizes: Sizes) -> None:
         table.add_column(f"{source} lam={lam:g} is", justify="right")
     for name, base in CODE_BASES.items():
         squares = "(p(y|x) g^2)" if base.likelihood else "g^2"
-        penalty = f"{written('lam', base.c, base.k)} * sum {squares}" + (f", F <= {base.clip:g}" if base.clip else "")
+        penalty = f"{Product(base.c, base.k).text('lam')} * sum {squares}" + (
+            f", F <= {base.clip:g}" if base.clip else ""
+        )
         row = [name, base.labels, base.unit, penalty, base.tasks, here(name)]
         if source is not None and lam is not None:
             row.append(cell(source, name, lam, sizes))
