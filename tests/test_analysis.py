@@ -27,8 +27,8 @@ from cl_repro.analysis.comparisons import dots, matrices
 from cl_repro.analysis.data import settings
 from cl_repro.analysis.data.arms import grid_of, label, look, looks_of
 from cl_repro.analysis.data.looks import LOOKS
-from cl_repro.analysis.data.read import read_accuracy, read_importance, read_published, read_runs
-from cl_repro.analysis.data.study import open_study, studies
+from cl_repro.analysis.data.read import read_accuracy, read_importance, read_runs, read_table
+from cl_repro.analysis.data.study import all_published, open_study, studies
 from cl_repro.analysis.lambdas.accuracy import interval_text, lambda_text
 from cl_repro.analysis.lambdas.collapse import collapse
 from cl_repro.analysis.lambdas.collapse import table as collapse_table
@@ -96,7 +96,7 @@ def test_csvs_are_read_with_their_types(results):
 
 
 def test_published_numbers_are_read():
-    published = read_published(ROOT / "results" / "published" / "published.csv")
+    published = all_published(ROOT / "results")
     assert {"blog-draft", "blog-final"} <= set(published["source"])
 
 
@@ -165,7 +165,7 @@ def test_damaged_files_are_named_in_one_line(tmp_path, damage):
 def test_damaged_files_without_a_checksum_are_named_in_one_line(tmp_path, content, message):
     (tmp_path / "published.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=f"published.csv: {message}") as caught:
-        read_published(tmp_path / "published.csv")
+        read_table(tmp_path / "published.csv", PUBLISHED)
     assert "\n" not in str(caught.value)
 
 

@@ -31,6 +31,7 @@ from cl_repro.analysis.measurements.unifying import (
     open_figures,
     seeds,
 )
+from cl_repro.analysis.measurements.unifying_panels import covered
 from cl_repro.analysis.output.markup import DASH, MINUS, Table
 from cl_repro.common.errors import Skipping, UserError
 from cl_repro.common.stats import Interval
@@ -489,7 +490,7 @@ def test_legends_lie_on_nothing(figure: Any, mnist: Figures, cifar: Figures) -> 
     for axes, legend in legends:
         box, frame = legend.get_window_extent(), axes.get_window_extent()
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1 + 1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        assert figures.covered(axes, legend) == 0
+        assert covered(axes, legend) == 0
         labels = [one.get_text() for one in legend.get_texts()]
         assert len(set(labels)) == len(labels) and "published" not in labels[:-1]
 

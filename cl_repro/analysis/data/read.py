@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cl_repro.analysis.data.settings import PACKAGE
 from cl_repro.common.errors import UserError
 from cl_repro.records import read_bytes, verified
 from cl_repro.records.columns import BOOL, FLOAT, INT, TEXT, Table
 from cl_repro.records.files import begun, not_comma_separated
 from cl_repro.records.identity import SCHEMA_VERSION
-from cl_repro.records.schema import LEDGER, PUBLISHED, RUNS, STUDY
+from cl_repro.records.schema import LEDGER, RUNS, STUDY
 
 STATUS = ("ok", "diverged", "failed")
 
@@ -85,9 +86,11 @@ def read_optional(path: Path, columns: Table) -> pd.DataFrame:
     return read_table(path, columns, provenance)
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """published.csv: one row per published number; accuracies in percent. Raises UserError like `read_runs`."""
-    return read_table(path, PUBLISHED)
+def read_published(results_dir: Path, file: str, columns: Table) -> pd.DataFrame:
+    """Published numbers, from published/ in the results folder, else beside the package; no rows if there are none."""
+    paths = [root / "published" / file for root in (results_dir, PACKAGE.parent / "results")]
+    found = [path for path in paths if path.is_file()]
+    return read_table(found[0], columns) if found else pd.DataFrame(columns=list(columns))
 
 
 def read_ledger(path: Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from cl_repro.analysis.data.arms import NamedArm, variant
 from cl_repro.analysis.data.looks import ONE_SAMPLE
 from cl_repro.analysis.data.read import read_published, read_runs
-from cl_repro.analysis.data.settings import PACKAGE, Settings, load
+from cl_repro.analysis.data.settings import Settings, load
 from cl_repro.common.errors import Skipping, UserError
 from cl_repro.common.stats import Estimate
 from cl_repro.records.schema import PUBLISHED
@@ -63,10 +63,8 @@ def open_study(name: str, results_dir: Path) -> Study:
 
 
 def all_published(results_dir: Path) -> pd.DataFrame:
-    """published.csv, from published/ in the results folder, else beside the package; no rows if there is none."""
-    paths = [root / "published" / "published.csv" for root in (results_dir, PACKAGE.parent / "results")]
-    found = [path for path in paths if path.is_file()]
-    return read_published(found[0]) if found else pd.DataFrame(columns=list(PUBLISHED))
+    """published.csv: one row per published number; accuracies in percent."""
+    return read_published(results_dir, "published.csv", PUBLISHED)
 
 
 def kind_of_runs(name: str, runs: pd.DataFrame) -> str:

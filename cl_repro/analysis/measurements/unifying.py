@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_repro.analysis.data.arms import setting
-from cl_repro.analysis.data.read import read_optional, read_provenance, read_table
-from cl_repro.analysis.data.settings import PACKAGE
+from cl_repro.analysis.data.read import read_optional, read_provenance, read_published, read_table
 from cl_repro.analysis.data.study import benchmark_name, commits
+from cl_repro.analysis.output.markup import DASH, MINUS
 from cl_repro.common.errors import UserError
 from cl_repro.common.stats import Estimate, estimate
 from cl_repro.records import read_bytes, verified
@@ -30,6 +30,7 @@ SCALES = {
     "_first_task": "the paper's scale, first task only",
     "_first_steps": "the paper's scale, first steps of the first task only",
 }
+PUBLISHED = "published"  # of a row or a mark that is of the paper
 ORDER = ("permuted_mnist", "cifar10_100")  # of panels; others follow
 
 
@@ -109,14 +110,20 @@ class Figures(NamedTuple):
         own = c[(c["seed"] == self.scatter.seed) & (c["x"] == x) & (c["y"] == y) & (c["dropped"] == 0)]
         return float(own["r"].iloc[0]) if len(own) else np.nan
 
-    def path(self, task: int, seed: int | None = None) -> pd.DataFrame:
-        """Rows of summed.csv of the main run, of one seed: by default the first."""
-        own = self.summed[(self.summed["kind"] == MAIN) & (self.summed["task"] == task)]
-        return own[own["seed"] == (own["seed"].iloc[0] if seed is None else seed)] if len(own) else own
+    def sums(self, task: int) -> pd.DataFrame:
+        """Rows of summed.csv of the main run, seed by seed."""
+        return self.summed[(self.summed["kind"] == MAIN) & (self.summed["task"] == task)]
 
-    def reference(self, quantity: str) -> pd.DataFrame:
-        """The published rows of a quantity, e.g. r(si,sos)."""
-        return self.published[self.published["quantity"] == quantity]
+    def path(self, task: int) -> pd.DataFrame:
+        """The same of the first seed."""
+        own = self.sums(task)
+        return own[own["seed"] == own["seed"].iloc[0]] if len(own) else own
+
+    def theirs(self, quantity: str) -> dict[int, float]:
+        """The published values of a quantity, e.g. r(si,sos), by task; a row without task is of all tasks."""
+        rows = self.published[self.published["quantity"] == quantity].set_index("task")["value"]
+        of = {task: rows.get(task, rows.get(np.nan)) for task in self.tasks}
+        return {task: value for task, value in of.items() if value is not None}
 
 
 def open_figures(name: str, results_dir: Path) -> Figures:
@@ -153,7 +160,7 @@ def open_figures(name: str, results_dir: Path) -> Figures:
     suffix = setting(folder, config, "suffix")
     if suffix is None:  # not taken for the paper's scale
         raise UserError(f"{folder / 'configs' / config}.yaml: missing or unreadable, or without suffix: of what scale?")
-    published = all_published(results_dir)
+    published = read_published(results_dir, "unifying_reference.csv", REFERENCE)
     own = published[published["benchmark"] == first["benchmark"]]
     scatter = read_scatter(folder / "scatter.npz", known)
     return Figures(folder, **tables, scatter=scatter, published=own, suffix=str(suffix))
@@ -186,13 +193,6 @@ def read_scatter(path: Path, known: dict) -> Scatter | None:
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not the weights of a scatter plot ({type(error).__name__})") from error
     return Scatter(run, seed, arrays)
-
-
-def all_published(results_dir: Path) -> pd.DataFrame:
-    """unifying_reference.csv, from published/ in the results folder, else beside the package; else no rows."""
-    paths = [root / "published" / "unifying_reference.csv" for root in (results_dir, PACKAGE.parent / "results")]
-    found = [path for path in paths if path.is_file()]
-    return read_table(found[0], REFERENCE) if found else pd.DataFrame(columns=list(REFERENCE))
 
 
 def folders(results_dir: Path) -> list[str]:
@@ -229,3 +229,14 @@ def seeds(found: Sequence[Figures]) -> str:
     bad = sum(int((f.networks["status"] != "ok").sum()) for f in found)
     diverged = f" ({bad} run{'s' * (bad != 1)} diverged)" if bad else ""
     return f"{' and '.join(map(str, n))} seed{'s' * (n != [1])}{diverged}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """So many digits; a dash where there is no number."""
+    return DASH if value is None or np.isnan(value) else f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def published_row(values: Sequence[float | None], digits: int = 3) -> list[tuple[str, ...]]:
+    """What stands below ours in a table, if any of these was published."""
+    cells = tuple(number(value, digits) for value in values)
+    return [(PUBLISHED, *cells)] if set(cells) != {DASH} else []

@@ -3,23 +3,18 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.legend import Legend
 
 from cl_repro.analysis.data.looks import METHODS
-from cl_repro.analysis.lambdas.curve_names import course
 from cl_repro.analysis.measurements import unifying_panels as panels
-from cl_repro.analysis.measurements.unifying import Figures, seeds, source
-from cl_repro.analysis.measurements.unifying_panels import SI, SIB, SIU, Series
-from cl_repro.analysis.measurements.unifying_seeds import figure_steps
+from cl_repro.analysis.measurements.unifying import PUBLISHED, Figures, seeds, source
+from cl_repro.analysis.measurements.unifying_panels import GREY, SI, SIB, SIU, Series
+from cl_repro.analysis.measurements.unifying_seeds import SHOWN, by_seed
 from cl_repro.analysis.output.figures import headed, lettered, save, styled
 
-LEGEND: dict[str, Any] = {"loc": "best", "fontsize": 8.5, "labelspacing": 0.35, "handlelength": 2.6}
 WIDTH = 11.0  # inches; on a page of 7, text is 5.5 to 7 points
 MASX, AF, ROOT = (METHODS[name].colour for name in ("masx", "af", "sqrt_fisher"))
 MAS_FAMILY = (
@@ -32,7 +27,6 @@ OF_LOGITS = (
     Series("mas_logits", "af", AF, "s", (0, (4, 1.5))),
     Series("mas_logits", "sqrt_fisher", ROOT, "o"),
 )
-TRIES = 25  # at making room for a legend
 SCATTER = "task 1"  # of scatter plots
 SUMMED = "loss: its decrease"
 OWN_RANGES = "axes of x differ, as the sizes of the measures do"
@@ -62,18 +56,19 @@ def plot_all(group: Sequence[Figures], out: Path) -> list[Path]:
 def figures_of(group: Sequence[Figures]) -> dict[str, Callable[[], Figure | None]]:
     """What draws every figure, by its name in the paper; None where there is nothing to draw."""
     if all(one.on_the_way for one in group):
-        return {f"steps_{one.networks['benchmark'].iloc[0]}": partial(figure_steps, one, scale([one])) for one in group}
+        return {f"steps_{one.networks['benchmark'].iloc[0]}": partial(figure_steps, one) for one in group}
     return {
         "fig1": lambda: figure_1(group), "fig2": lambda: figure_2(group), "figH1": lambda: figure_h1(group),
         "figJ1": lambda: figure_j1(group), "figL1": lambda: figure_l1(group),
-        **{name: partial(figure_sums, one) for name, one in zip(names_of_sums(group), group, strict=True)},
+        **{name_of_sums(one)[0]: partial(figure_sums, one) for one in group},
     }  # fmt: skip
 
 
-def names_of_sums(group: Sequence[Figures]) -> list[str]:
-    """L.2 and L.3 in the paper; others are named by their benchmark."""
-    known = {"permuted_mnist": "figL2", "cifar10_100": "figL3"}
-    return [known.get(name, f"sums_{name}") for name in (f.networks["benchmark"].iloc[0] for f in group)]
+def name_of_sums(found: Figures) -> tuple[str, str]:
+    """Name and title: of L.2 and L.3 as in the paper; others are named by their benchmark."""
+    known = {"permuted_mnist": ("figL2", "figure L.2"), "cifar10_100": ("figL3", "figure L.3")}
+    benchmark = found.networks["benchmark"].iloc[0]
+    return known.get(benchmark, (f"sums_{benchmark}", "as figure L.2"))
 
 
 def scale(group: Sequence[Figures]) -> str:
@@ -81,9 +76,9 @@ def scale(group: Sequence[Figures]) -> str:
     return f"{group[0].scale}; {seeds(group)}" + ("" if group[0].on_the_way else ", error bars ± 1 SEM")
 
 
-def new(height: float, title: str, *notes: str) -> Figure:
+def new(height: float, title: str, *notes: str, width: float = WIDTH) -> Figure:
     """An empty figure, so many inches high, with its title and notes below it."""
-    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
     headed(figure, f"Benzing (2022), {title}", "; ".join(notes))
     return figure
 
@@ -122,7 +117,7 @@ def figure_1(group: Sequence[Figures]) -> Figure:
     alike(by_task)
     names = [f"{first.benchmark}, task 1, one seed", *(one.benchmark for one in group)]
     lettered(figure.axes + (below := scatters(at, first, "_raw")), names + [SCATTER] * len(below))
-    legend_within(by_task)
+    panels.legend_within(by_task)
     panels.name_sums(axes)
     return figure
 
@@ -145,40 +140,6 @@ def correlations_with_sos(axes: Axes, found: Figures, kind: str) -> None:
     panels.from_zero_to_one(axes)
 
 
-def entries(axes: Sequence[Axes]) -> dict[str, Any]:
-    """Each name of a legend once, with its mark; what is not a series of its own comes last."""
-    marks = {name: line for one in axes for line, name in zip(*one.get_legend_handles_labels(), strict=True)}
-    return marks | {name: marks.pop(name) for name in panels.LAST if name in marks}
-
-
-def legend_within(axes: Sequence[Axes]) -> None:
-    """One legend for several panels, in the one and the place where it hides the least of the data."""
-    marks = entries(axes)
-    figure: Any = axes[0].figure
-    figure.draw_without_rendering()  # places the panels
-    made = [(one, one.legend(marks.values(), marks.keys(), **LEGEND)) for one in axes]
-    hidden = [covered(one, legend) for one, legend in made]
-    kept = int(np.argmin(hidden))
-    for i, (_, legend) in enumerate(made):
-        if i != kept:
-            legend.remove()
-    for _ in range(TRIES):
-        if not covered(*made[kept]):
-            return
-        made[kept][1].set_loc("lower left")  # where room is made
-        low, high = axes[0].get_ylim()
-        for one in axes:
-            one.set_ylim(low - 0.1 * (high - low), high)
-        figure.draw_without_rendering()
-
-
-def covered(axes: Axes, legend: Legend) -> int:
-    """How many points of curves lie below a legend."""
-    box = legend.get_window_extent()
-    points = [course(line, 4.0) for line in axes.lines]
-    return sum(int(box.count_contains(xy)) for xy in points if len(xy))
-
-
 def figure_2(group: Sequence[Figures]) -> Figure:
     """MAS and its relatives by task, and two scatters, a row for each benchmark."""
     title = "figure 2: MAS beside MASX, AF and the root of the Fisher"
@@ -197,7 +158,7 @@ def figure_2(group: Sequence[Figures]) -> Figure:
                 names.append(SCATTER)
     alike(by_task)
     lettered(figure.axes, names)
-    legend_within(by_task)
+    panels.legend_within(by_task)
     return figure
 
 
@@ -224,8 +185,8 @@ def figure_h1(group: Sequence[Figures]) -> Figure:
     axes.set_xlim(0.5, max(task for one in group for task in one.tasks) + 0.5)
     alike(figure.axes)
     lettered(figure.axes, [*(one.benchmark for one in reversed(group)), "AF of more examples"])
-    legend_within(figure.axes[:-1])
-    legend_within(figure.axes[-1:])
+    panels.legend_within(figure.axes[:-1])
+    panels.legend_within(figure.axes[-1:])
     return figure
 
 
@@ -241,7 +202,7 @@ def figure_j1(group: Sequence[Figures]) -> Figure | None:
         panels.norms(at(i, 0), one)
         panels.exceedance(at(i, 1), one)
     lettered(figure.axes, [name for one in those for name in (f"{one.benchmark}, task 1", "how often it is above x")])
-    legend_within(figure.axes[:1])
+    panels.legend_within(figure.axes[:1])
     return figure
 
 
@@ -264,18 +225,16 @@ def figure_l1(group: Sequence[Figures]) -> Figure:
     alike(above)
     names = [*(one.benchmark for one in group), f"{group[-1].benchmark}, task 1"]
     lettered([*above, *(below := scatters(at, group[0], "_unclipped"))], names + [SCATTER] * len(below))
-    legend_within(above)
+    panels.legend_within(above)
     return figure
 
 
 def figure_sums(found: Figures) -> Figure:
     """Summed contributions and decrease of the loss, a panel for each task."""
-    known = {"permuted_mnist": "figure L.2", "cifar10_100": "figure L.3"}
-    which = known.get(found.networks["benchmark"].iloc[0], "as figure L.2")
     tasks = found.tasks
     columns = 5 if len(tasks) % 5 == 0 else min(3, len(tasks))
     rows = -(-len(tasks) // columns)
-    title = f"{which}: summed contributions in every task, {found.benchmark}"
+    title = f"{name_of_sums(found)[1]}: summed contributions in every task, {found.benchmark}"
     ranges = "from task 2 on one range of y, task 1 its own" if len(tasks) > 2 else ""
     note = "; ".join(filter(None, [found.scale, "one seed", SUMMED, ranges]))
     figure = new(1.0 + (2.0 if columns == 5 else 2.3) * rows, title, note)
@@ -290,4 +249,28 @@ def figure_sums(found: Figures) -> Figure:
     alike(figure.axes[1:])
     lettered(figure.axes, [f"task {task}" for task in tasks])
     panels.name_sums(figure.axes[0])
+    return figure
+
+
+def figure_steps(found: Figures) -> Figure:
+    """Sums of SI and SIU along the first steps, a line a seed, and SIU against the loss after the first step."""
+    si, siu, loss = (by_seed(found, column) for column in ("si", "siu", "loss"))
+    last = siu.columns[-1]
+    figure = new(3.6, f"figure 1 left, the first {last} steps of Permuted MNIST", scale([found]), width=8.2)
+    left, right = figure.subplots(1, 2)
+    for name, sums, colour in (("SI", si, SI), ("SIU", siu, SIU)):
+        for i, (_, row) in enumerate(sums.iterrows()):
+            shown = "_" if i else f"{name}, a seed"
+            left.plot(sums.columns, row, color=colour, linewidth=0.9, alpha=0.6, label=shown)
+        for y in found.theirs(f"sum({name.lower()}) at {SHOWN}").values():
+            shown = f"{name}, {PUBLISHED}"
+            left.plot(SHOWN, y, "D", color=colour, markeredgecolor="black", label=shown, zorder=4)
+    left.set_xlabel("Step")
+    left.set_ylabel("Summed contributions")
+    left.legend(loc="lower right", fontsize=8.5)
+    right.plot(loss[1], siu[last], "o", color=SIU, markeredgewidth=0)
+    right.plot(loss[0], siu[last], "o", color=GREY, markerfacecolor="none")
+    right.set_xlabel("Loss of the next mini-batch")
+    right.set_ylabel(f"SIU after {last} steps")
+    lettered([left, right], ["one line a seed", "before (rings), after a step (dots)"])
     return figure

@@ -3,16 +3,17 @@
 A measure has the colour that its method has in all figures; markers and dashes repeat the distinction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
 from matplotlib.ticker import FixedLocator, LogLocator
 
 from cl_repro.analysis.data.looks import METHODS
-from cl_repro.analysis.lambdas.curve_names import named_beside
-from cl_repro.analysis.measurements.unifying import MAIN, NO_INIT, NO_PENALTY, Figures
+from cl_repro.analysis.lambdas.curve_names import course, named_beside
+from cl_repro.analysis.measurements.unifying import MAIN, NO_INIT, NO_PENALTY, PUBLISHED, Figures
 from cl_repro.analysis.output.figures import decades
 from cl_repro.analysis.output.markup import DASH
 from cl_repro.common.stats import Array, Estimate
@@ -25,11 +26,14 @@ WORDS = {
     "sos_alpha1": "SOS, alpha = 1", "af_many": "AF",
 }  # fmt: skip
 NOISE = "#0072B2"
-UNCLIPPED, PUBLISHED = LAST = ("unclipped, as published", "published")  # of a legend
+UNCLIPPED = "unclipped, as published"
+LAST = (UNCLIPPED, PUBLISHED)  # of a legend
 FULL, DROP = "full gradient", "decrease of the loss"  # labels of sums
 PLUSES = 25  # marks of the full gradient
 SUMS = {"si": "sum(si)", "siu": "sum(siu)", "full": "sum(full)", "drop": "loss drop"}  # column -> published quantity
 ON_THE_WAY = (100, 1000, 2000)  # iterations at which sums of the first task are published
+LEGEND: dict[str, Any] = {"loc": "best", "fontsize": 8.5, "labelspacing": 0.35, "handlelength": 2.6}
+TRIES = 25  # at making room for a legend
 KINDS = {"_raw": " before rescaling", "_unclipped": " rescaled, unclipped", "": ""}
 
 
@@ -85,7 +89,7 @@ def correlation(axes: Axes, found: Figures, series: Sequence[Series]) -> None:
     for i, (one, r) in enumerate(there):
         x = np.array(list(r)) + 0.07 * (i - (len(there) - 1) / 2)  # error bars beside each other
         bars(axes, x, list(r.values()), one, label(one, found))
-        published(axes, one.colour, references(found, quantity(one)))
+        published(axes, one.colour, found.theirs(quantity(one)))
     axes.xaxis.set_major_locator(FixedLocator(found.tasks))
     axes.set_xlim(min(found.tasks) - 0.5, max(found.tasks) + 0.5)
     axes.set_xlabel("Task")
@@ -95,7 +99,7 @@ def correlation(axes: Axes, found: Figures, series: Sequence[Series]) -> None:
 def without_maximum(axes: Axes, found: Figures) -> None:
     """The same without the maximum, where that is what was published: thin lines."""
     for one in paths("_unclipped"):
-        r, theirs = found.r(one.x, one.y, one.kind), references(found, quantity(one))
+        r, theirs = found.r(one.x, one.y, one.kind), found.theirs(quantity(one))
         if r and theirs:
             mean = [e.mean for e in r.values()]
             text = UNCLIPPED if one.kind == MAIN else "_"
@@ -110,8 +114,8 @@ def without_the_largest(axes: Axes, found: Figures, shares: Sequence[float]) -> 
         there = {at: e for at, e in r.items() if e}
         bars(axes, np.array(list(there)) + 0.07 * (i - 1), list(there.values()), one, label(one, found))
         for at, share in enumerate(shares):
-            of_task = [(at, r) for task, r in references(found, f"{quantity(one)} without {share:.0%}") if task == 1]
-            published(axes, one.colour, of_task)
+            theirs = found.theirs(f"{quantity(one)} without {share:.0%}")
+            published(axes, one.colour, {at: theirs[1]} if 1 in theirs else {})
     axes.set_ylabel("Pearson's r")
 
 
@@ -124,9 +128,9 @@ def bars(axes: Axes, x: Array, r: Sequence[Estimate], one: Series, text: str) ->
     )  # fmt: skip
 
 
-def published(axes: Axes, colour: str, points: Sequence[tuple[int, float]]) -> None:
-    """Short lines at (x, y)."""
-    for x, y in points:
+def published(axes: Axes, colour: str, points: Mapping[int, float]) -> None:
+    """Short lines at x, y."""
+    for x, y in points.items():
         axes.plot(x, y, "_", color=colour, markersize=15, markeredgewidth=3, alpha=0.4, zorder=2)
     if points:
         axes.plot([], [], "_", color="#555555", markersize=13, markeredgewidth=3, alpha=0.4, label=PUBLISHED)
@@ -135,13 +139,6 @@ def published(axes: Axes, colour: str, points: Sequence[tuple[int, float]]) -> N
 def quantity(one: Series) -> str:
     """What the published table calls it."""
     return ("" if one.kind == MAIN else f"{one.kind} ") + f"r({one.x},{one.y})"
-
-
-def references(found: Figures, quantity: str) -> list[tuple[int, float]]:
-    """(task, value) of the published rows; a row without task is of all tasks."""
-    rows = found.reference(quantity)
-    pairs = zip(rows["task"], rows["value"], strict=True)
-    return [(int(t), v) for task, v in pairs for t in (found.tasks if np.isnan(task) else [task]) if t in found.tasks]
 
 
 def from_zero_to_one(axes: Axes) -> None:
@@ -190,9 +187,8 @@ def sums(axes: Axes, found: Figures, task: int) -> None:
     axes.plot(t, rows["drop"], color=MAGENTA, linewidth=1.2, label=DROP)
     if not found.suffix:  # a twin's sums are of another size
         for colour, quantity in zip((SI, SIU, RED, MAGENTA), SUMS.values(), strict=True):
-            values = {i: dict(references(found, f"{quantity} at {i}")).get(task) for i in ON_THE_WAY}
-            values[t.iloc[-1]] = dict(references(found, quantity)).get(task)
-            published(axes, colour, [(i, value) for i, value in values.items() if value is not None])
+            values = {i: found.theirs(f"{quantity} at {i}") for i in ON_THE_WAY} | {t.iloc[-1]: found.theirs(quantity)}
+            published(axes, colour, {i: value[task] for i, value in values.items() if task in value})
     axes.set_xlabel("Iteration")
     axes.locator_params(axis="x", nbins=4, integer=True)
     axes.margins(y=0.14)  # for names
@@ -230,3 +226,37 @@ def exceedance(axes: Axes, found: Figures) -> None:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("Ratio of noise to full gradient, x (log scale)")
     axes.set_ylabel("Fraction of iterations with a ratio ≥ x")
+
+
+def entries(axes: Sequence[Axes]) -> dict[str, Any]:
+    """Each name of a legend once, with its mark; what is not a series of its own comes last."""
+    marks = {name: line for one in axes for line, name in zip(*one.get_legend_handles_labels(), strict=True)}
+    return marks | {name: marks.pop(name) for name in LAST if name in marks}
+
+
+def legend_within(axes: Sequence[Axes]) -> None:
+    """One legend for several panels, in the one and the place where it hides the least of the data."""
+    marks = entries(axes)
+    figure: Any = axes[0].figure
+    figure.draw_without_rendering()  # places the panels
+    made = [(one, one.legend(marks.values(), marks.keys(), **LEGEND)) for one in axes]
+    hidden = [covered(one, legend) for one, legend in made]
+    kept = int(np.argmin(hidden))
+    for i, (_, legend) in enumerate(made):
+        if i != kept:
+            legend.remove()
+    for _ in range(TRIES):
+        if not covered(*made[kept]):
+            return
+        made[kept][1].set_loc("lower left")  # where room is made
+        low, high = axes[0].get_ylim()
+        for one in axes:
+            one.set_ylim(low - 0.1 * (high - low), high)
+        figure.draw_without_rendering()
+
+
+def covered(axes: Axes, legend: Legend) -> int:
+    """How many points of curves lie below a legend."""
+    box = legend.get_window_extent()
+    points = [course(line, 4.0) for line in axes.lines]
+    return sum(int(box.count_contains(xy)) for xy in points if len(xy))

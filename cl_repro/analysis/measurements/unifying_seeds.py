@@ -1,22 +1,17 @@
-"""Several seeds of the first task beside one published run: sums, correlations, and the first steps.
+"""Several seeds of the first task beside one published run, as tables: sums, correlations, and the first steps.
 
 What is published is one run of the authors: it should lie where 95 % of further runs do, which is wider than the
 interval of the mean.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cl_repro.analysis.data.study import origin
-from cl_repro.analysis.measurements.unifying import MAIN, Figures, seeds
-from cl_repro.analysis.measurements.unifying_panels import GREY, PUBLISHED, SI, SIU, references
-from cl_repro.analysis.output.figures import headed, lettered
+from cl_repro.analysis.measurements.unifying import MAIN, PUBLISHED, Figures, number, published_row, seeds
 from cl_repro.analysis.output.markup import DASH, MINUS, Table
 from cl_repro.common.stats import Array, Interval, estimate, further, paired
 
@@ -62,7 +57,8 @@ def first_task(found: Figures) -> list[Quantity]:
     """The quantities of the first task that were published, and ours by seed."""
     si, siu, drop = (by_seed(found, column) for column in ("si", "siu", "drop"))
     end = siu.columns[-1]
-    si_, siu_, drop_, early = (theirs(found, q) for q in ("sum(si)", "sum(siu)", "loss drop", f"sum(siu) at {LATER}"))
+    wanted = ("sum(si)", "sum(siu)", "loss drop", f"sum(siu) at {LATER}")
+    si_, siu_, drop_, early = (found.theirs(quantity).get(1, math.nan) for quantity in wanted)
     result = [
         Quantity("Sum of SI", si[end].to_numpy(), si_, half(si_)),
         Quantity("Sum of SIU", siu[end].to_numpy(), siu_, half(siu_)),
@@ -75,14 +71,9 @@ def first_task(found: Figures) -> list[Quantity]:
     c = found.correlations[(found.correlations["kind"] == MAIN) & (found.correlations["task"] == 1)]
     for path in ("si", "sib", "siu"):
         r = c[(c["x"] == path) & (c["y"] == "sos") & (c["dropped"] == 0)]["r"].to_numpy()
-        published = theirs(found, f"r({path},sos)")
+        published = found.theirs(f"r({path},sos)").get(1, math.nan)
         result.append(Quantity(f"r({path.upper()}, SOS)", r, published, half(published)))
     return result
-
-
-def theirs(found: Figures, quantity: str) -> float:
-    """The published value of the first task; NaN if there is none."""
-    return dict(references(found, quantity)).get(1, math.nan)
 
 
 def half(published: float) -> float:
@@ -105,8 +96,7 @@ def limits(interval: Interval) -> str:
 
 def by_seed(found: Figures, column: str) -> pd.DataFrame:
     """A column of summed.csv of the first task of the main run: a row a seed, a column an iteration."""
-    own = found.summed[(found.summed["kind"] == MAIN) & (found.summed["task"] == 1)]
-    return own.pivot_table(index="seed", columns="iteration", values=column)
+    return found.sums(1).pivot_table(index="seed", columns="iteration", values=column)
 
 
 def steps_table(found: Figures) -> Table:
@@ -118,9 +108,8 @@ def steps_table(found: Figures) -> Table:
             continue
         sums = [of_runs(si[t]), of_runs(siu[t])] if t else [DASH, DASH]
         body.append((f"{t}", *sums, f"{siu[t].min():.3g} to {siu[t].max():.3g}" if t else DASH, of_runs(loss[t])))
-        known = [theirs(found, f"{name} at {t}") for name in ("sum(si)", "sum(siu)", "loss")]
-        if not all(map(math.isnan, known)):
-            body.append((PUBLISHED, number(known[0]), number(known[1]), DASH, number(known[2])))
+        known = [found.theirs(f"{name} at {t}").get(1) for name in ("sum(si)", "sum(siu)", "loss")]
+        body += published_row([*known[:2], None, known[2]], 4)
     notes = (
         f"Mean ± standard deviation over {seeds([found])}, before rescaling. The loss: of the next mini-batch of 256, "
         "as it comes; the published one is of all training examples.",
@@ -144,8 +133,8 @@ def decides_table(found: Figures) -> Table:
     ]
     for name, sums in (("SI", si), ("SIU", siu)):
         text = f"{name} after {SHOWN} steps: the interval that holds {CONFIDENCE:.0%} of further runs"
-        published = number(theirs(found, f"sum({name.lower()}) at {SHOWN}"))
-        body.append((text, limits(further(sums[SHOWN], CONFIDENCE)), published))
+        published = found.theirs(f"sum({name.lower()}) at {SHOWN}").get(1)
+        body.append((text, limits(further(sums[SHOWN], CONFIDENCE)), number(published, 4)))
     notes = (
         f"A standard deviation after ±. Nothing that comes after the first {EARLY} steps differs between seeds as much "
         "as these do; how high the loss jumps in the first step says most of it.",
@@ -158,45 +147,6 @@ def of_runs(values: pd.Series) -> str:
     return f"{values.mean():.4g}" + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
 
 
-def number(value: float) -> str:
-    """Four digits; a dash for NaN."""
-    return DASH if math.isnan(value) else f"{value:.4g}"
-
-
 def r(a: pd.Series, b: pd.Series) -> str:
     """Pearson's r over seeds."""
     return f"{np.corrcoef(a, b)[0, 1]:.2f}".replace("-", MINUS)
-
-
-def figure_steps(found: Figures, scale: str) -> Figure:
-    """Sums of SI and SIU along the first steps, a line a seed, and SIU against the loss after the first step."""
-    si, siu, loss = (by_seed(found, column) for column in ("si", "siu", "loss"))
-    figure = Figure(figsize=(8.2, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
-    headed(figure, f"Benzing (2022), figure 1 left, the first {siu.columns[-1]} steps of Permuted MNIST", scale)
-    left, right = figure.subplots(1, 2)
-    for name, sums, colour in (("SI", si, SI), ("SIU", siu, SIU)):
-        for i, (_, row) in enumerate(sums.iterrows()):
-            left.plot(
-                sums.columns, row, color=colour, linewidth=0.9, alpha=0.6, label=f"{name}, a seed" if not i else "_"
-            )
-        published = theirs(found, f"sum({name.lower()}) at {SHOWN}")
-        if not math.isnan(published):
-            left.plot(
-                SHOWN, published, "D", color=colour, markeredgecolor="black", label=f"{name}, {PUBLISHED}", zorder=4
-            )
-    left.set_xlabel("Step")
-    left.set_ylabel("Summed contributions")
-    left.legend(loc="lower right", fontsize=8.5)
-    at = siu.columns[-1]
-    right.plot(loss[1], siu[at], "o", color=SIU, markeredgewidth=0)
-    right.plot(loss[0], siu[at], "o", color=GREY, markerfacecolor="none")
-    right.set_xlabel("Loss of the next mini-batch")
-    right.set_ylabel(f"SIU after {at} steps")
-    lettered([left, right], ["one line a seed", "before (rings), after a step (dots)"])
-    return figure
-
-
-def tables_of(found: Figures) -> Sequence[Table]:
-    """Of a run that was followed for its sums alone."""
-    makers: tuple[Callable[[Figures], Table], ...] = (steps_table, decides_table)
-    return [make(found) for make in makers]

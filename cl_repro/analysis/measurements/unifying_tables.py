@@ -4,17 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cl_repro.analysis.data.study import origin
 from cl_repro.analysis.measurements import unifying_seeds
-from cl_repro.analysis.measurements.unifying import BY_X, MAIN, NO_INIT, NO_PENALTY, Figures, seeds
-from cl_repro.analysis.measurements.unifying_panels import ON_THE_WAY, SUMS, control, references, word
+from cl_repro.analysis.measurements.unifying import (
+    BY_X,
+    MAIN,
+    NO_INIT,
+    NO_PENALTY,
+    PUBLISHED,
+    Figures,
+    number,
+    published_row,
+    seeds,
+)
+from cl_repro.analysis.measurements.unifying_panels import ON_THE_WAY, SUMS, control, word
 from cl_repro.analysis.output.markup import DASH, MINUS, Table, write
 from cl_repro.common.stats import Estimate, estimate
 
-NOTHING = DASH
 PATHS = ("si", "sib", "siu")
 # Correlations in reading order: (x, y, run, share of the weights left out).
 ROWS = (
@@ -44,7 +52,7 @@ def write_tables(found: Figures, out: Path) -> list[Path]:
 def tables_of(found: Figures) -> list[Table]:
     """All tables that have rows."""
     if found.on_the_way:
-        tables = list(unifying_seeds.tables_of(found))
+        tables = [unifying_seeds.steps_table(found), unifying_seeds.decides_table(found)]
     else:
         tables = [correlations_table(found), rules_table(found), sums_table(found), way_table(found)]
         tables += [] if found.twin else [unifying_seeds.beside_table(found)]
@@ -66,9 +74,8 @@ def correlations_table(found: Figures) -> Table:
         details = [text for text in (run, left_out.strip(), "more examples" if "many" in y else "") if text]
         cells = (fixed(r.get(task)) for task in found.tasks)
         body.append((f"{name} ({', '.join(details)})" if details else name, *cells))
-        published = dict(references(found, f"{prefix}r({x},{y}){left_out}"))
-        if published:
-            body.append(("published", *(number(published.get(task)) for task in found.tasks)))
+        theirs = found.theirs(f"{prefix}r({x},{y}){left_out}")
+        body += published_row([theirs.get(task) for task in found.tasks])
     main = found.main
     notes = (
         f"Pearson's r over all {main['weights'].iloc[0]:,} protected weights, mean ± SEM over seeds; every importance "
@@ -99,9 +106,7 @@ def rules_table(found: Figures) -> Table:
         else:
             continue
         body += [(f"{word(x)}, {(LARGEST | RULES)[by].format(word(path))}", *map(fixed, r)) for by, r in rows.items()]
-        theirs = [dict(references(found, f"r({x},sos) without {share:.0%}")).get(1) for share in SHARES]
-        if any(value is not None for value in theirs):
-            body.append(("published", *map(number, theirs)))
+        body += published_row([found.theirs(f"r({x},sos) without {share:.0%}").get(1) for share in SHARES])
     weights = "over all weights, mean ± SEM over seeds"
     if not measured and found.scatter:
         weights = f"over {len(found.scatter.of['sos']):,} of {found.main['weights'].iloc[0]:,} weights of one seed"
@@ -134,18 +139,16 @@ def sums_table(found: Figures) -> Table:
     """Summed contributions at the end of every task."""
     body = []
     for task in found.tasks:
-        rows = [(f"task {task}", ends(found, task), below(found, task))]
-        of_task = {key: dict(references(found, quantity)).get(task) for key, quantity in SUMS.items()}
-        if any(value is not None for value in of_task.values()):
-            theirs = {
-                key: Estimate(np.nan if v is None else v, np.nan, int(v is not None)) for key, v in of_task.items()
-            }
-            share = dict(references(found, "siu below the loss drop")).get(task)
-            rows.append(("published", theirs, Estimate(share or 0.0, np.nan, int(share is not None))))
-        for name, sums, share_below in rows:
-            bias = sums["si"].mean / sums["siu"].mean - 1
-            percent = share_below._replace(mean=100 * share_below.mean, sem=100 * share_below.sem)
-            body.append((name, *(spread(sums[key], 4) for key in SUMS), number(bias, 3), spread(percent, 2)))
+        last = found.sums(task).groupby("seed").tail(1)
+        ours = {key: estimate(last[key]) for key in SUMS}
+        cells = (spread(one, 4) for one in ours.values())
+        bias = ours["si"].mean / ours["siu"].mean - 1
+        body.append((f"task {task}", *cells, number(bias), spread(estimate(below(found, task)), 2)))
+        theirs = {key: found.theirs(quantity).get(task, np.nan) for key, quantity in SUMS.items()}
+        share = found.theirs("siu below the loss drop").get(task, np.nan)
+        if not np.isnan([*theirs.values()]).all():
+            cells = (number(value, 4) for value in theirs.values())
+            body.append((PUBLISHED, *cells, number(theirs["si"] / theirs["siu"] - 1), number(100 * share, 2)))
     notes = (
         "Sums over all protected weights, before rescaling; mean ± SEM over seeds. SI and SIU: along the gradient of "
         "the step's own mini-batch, and of an independent one. Full: along the gradient of all training examples"
@@ -166,9 +169,7 @@ def way_table(found: Figures) -> Table:
         if t not in rows.index:
             continue
         body.append((f"{t}", *(number(rows.loc[t, key], 4) for key in SUMS)))
-        theirs = {key: dict(references(found, f"{quantity} at {t}")).get(1) for key, quantity in SUMS.items()}
-        if any(value is not None for value in theirs.values()):
-            body.append(("published", *(number(value, 4) for value in theirs.values())))
+        body += published_row([found.theirs(f"{quantity} at {t}").get(1) for quantity in SUMS.values()], 4)
     header = ("Iteration", *HEADER)
     return Table("way", "Summed contributions in the first task", header, tuple(body), ("Of the first seed.",))
 
@@ -184,9 +185,8 @@ def extents_table(found: Figures) -> Table:
             own = main[main["measure"] == measure].groupby("task")[column]
             by_task = {int(task): estimate(rows) for task, rows in own}
             body.append((f"{word(measure)}: {title}", *(spread(by_task.get(task), 2) for task in found.tasks)))
-            published = dict(references(found, f"{column}({measure})"))
-            if published:
-                body.append(("published", *(number(published.get(task), 2) for task in found.tasks)))
+            theirs = found.theirs(f"{column}({measure})")
+            body += published_row([theirs.get(task) for task in found.tasks], 2)
     notes = ("Mean ± SEM over seeds. The published values are of 10,000 weights of one run.",)
     header = ("Measure", *(f"task {task}" for task in found.tasks))
     return Table("extents", "How large the measures are", header, tuple(body), notes)
@@ -203,26 +203,14 @@ def noise_table(found: Figures) -> Table:
     return Table("noise", "Noise of a mini-batch in the first task", ("Ratio", "value"), tuple(body), notes)
 
 
-def ends(found: Figures, task: int) -> dict[str, Estimate]:
-    """The last row of a task, over the seeds of the main run."""
-    rows = [own.iloc[-1] for own in of_seeds(found, task)]
-    return {key: estimate([row[key] for row in rows]) for key in SUMS}
-
-
-def below(found: Figures, task: int) -> Estimate:
-    """Share of a task's steps at which the sum of SIU is below the smoothed decrease of the loss, over seeds."""
+def below(found: Figures, task: int) -> list[float]:
+    """Of each seed, at how many % of a task's steps the sum of SIU is below the smoothed decrease of the loss."""
     shares = []
-    for own in of_seeds(found, task):
+    for _, own in found.sums(task).groupby("seed"):
         window = max(1, len(own) // SMOOTHED)
         smooth = own["drop"].rolling(window, center=True, min_periods=1).mean()
-        shares.append(float((own["siu"] < smooth)[own["iteration"] > 0].mean()))
-    return estimate(shares)
-
-
-def of_seeds(found: Figures, task: int) -> Sequence[pd.DataFrame]:
-    """Rows of summed.csv of the main run, seed by seed."""
-    own = found.summed[(found.summed["kind"] == MAIN) & (found.summed["task"] == task)]
-    return [rows for _, rows in own.groupby("seed", sort=False)]
+        shares.append(100 * float((own["siu"] < smooth)[own["iteration"] > 0].mean()))
+    return shares
 
 
 def how_often(found: Figures) -> str:
@@ -240,17 +228,12 @@ def how_often(found: Figures) -> str:
 def spread(one: Estimate | None, digits: int = 3) -> str:
     """Mean ± SEM; the mean alone for one seed."""
     if one is None or not one.n:
-        return NOTHING
+        return DASH
     return number(one.mean, digits) + (f" ± {number(one.sem, 2)}" if one.n > 1 else "")
 
 
 def fixed(one: Estimate | None) -> str:
     """Mean ± SEM of a correlation, in three decimals."""
     if one is None or not one.n:
-        return NOTHING
+        return DASH
     return (f"{one.mean:.3f}" + (f" ± {one.sem:.3f}" if one.n > 1 else "")).replace("-", MINUS)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """So many digits."""
-    return NOTHING if value is None or np.isnan(value) else f"{value:.{digits}g}".replace("-", MINUS)
