@@ -20,12 +20,13 @@ from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica, Stack
 from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.stack import start
-from cl_repro.measurements.program import COUNT, Bench, Program, settings
+from cl_repro.measurements.program import Bench, Program, settings
 from cl_repro.records import Folder, Row, identity, read_bytes
 from cl_repro.records.measured import IDEA
-from cl_repro.study import compose, config, grid, rules, study
+from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job
+from cl_repro.study.rules import at_least
 from cl_repro.study.worker import Workshop
 from cl_repro.types import Method, Tree
 
@@ -82,8 +83,7 @@ def picture_id(cfg: dict[str, Any]) -> str:
 
 def settings_of(cfg: dict[str, Any]) -> dict[str, int]:
     """Points along each side of the plane, and steps between two points of a path: `benchmark.protocol.idea`."""
-    least_two = (lambda value: rules.is_int(value) and value >= 2, "an integer of at least 2")
-    return settings(cfg, "idea", {"points": 41, "every": 20}, {"points": least_two, "every": COUNT})
+    return settings(cfg, "idea", {"points": 41, "every": 20}, {"points": at_least(2), "every": at_least(1)})
 
 
 def check(bench: Bench, arms: list[Arm], device: str) -> None:

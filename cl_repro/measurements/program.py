@@ -19,10 +19,11 @@ from cl_repro.common import runtime
 from cl_repro.common.errors import UserError
 from cl_repro.records import Row, Store
 from cl_repro.records.columns import Table
-from cl_repro.study import checks, grid, provenance, rules, status, study
+from cl_repro.study import checks, grid, provenance, status, study
 from cl_repro.study.grid import Arm, Cell
 from cl_repro.study.jobs import Job
 from cl_repro.study.rows import origin
+from cl_repro.study.rules import Rule, require
 from cl_repro.study.worker import Workshop
 
 
@@ -75,11 +76,6 @@ class Bench(Workshop):
         }
 
 
-Rule = tuple[Callable[[Any], bool], str]
-"""Whether a value may be one, and in words which may."""
-COUNT: Rule = (lambda value: rules.is_int(value) and value >= 1, "an integer of at least 1")
-
-
 def settings(cfg: dict[str, Any], name: str, made: dict[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
     """What `benchmark.protocol.<name>` says of a measurement.
 
@@ -98,9 +94,7 @@ def settings(cfg: dict[str, Any], name: str, made: dict[str, Any], rules: Mappin
         place = f"benchmark.protocol.{name}.{key}"
         if key not in rules:
             raise UserError(f"{place}: unknown key; allowed: {', '.join(rules)}")
-        holds, rule = rules[key]
-        if not holds(value):
-            raise UserError(f"{place}={value}: must be {rule}")
+        require(place, value, rules[key])
     return made | given
 
 

@@ -14,17 +14,30 @@ from omegaconf import MISSING, OmegaConf
 
 from cl_repro.common.errors import UserError
 from cl_repro.records.csvs import UNWRITABLE
+from cl_repro.study import rules
 from cl_repro.study.factories import FLAGS, check_targets
-from cl_repro.study.rules import LARGEST, MOST_STEPS, is_count, is_int, is_name, is_number
 
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 OUTPUTS = {"bench", "figures", "ledger.csv", "ledger.md", "multirun", "published", "report", "tables"}
-DTYPES = tuple(LARGEST)
-RETRIES = ("all", "failed")
 SAVES = ("weights", "weights_of_tasks")
 MOST_DECADES = 300  # on either side of a lambda: more are none or infinitely many in any type of number
+RULES: dict[str, rules.Rule] = {
+    "workers": rules.AUTO_OR_COUNT,
+    "max_replicas": rules.AUTO_OR_COUNT,
+    "rows_per_pass": rules.AUTO_OR_COUNT,
+    "dtype": rules.one_of(rules.LARGEST),
+    "retry": rules.one_of(("all", "failed")),
+    "save": rules.or_null(rules.one_of(SAVES), "no weights"),
+    "checkpoint_every": rules.SECONDS,
+    "time_budget": rules.or_null(rules.SECONDS, "no end"),
+    "val_fraction": rules.or_null((lambda value: 0 < value < 1, "between 0 and 1"), "no validation rows"),
+}
+SUGGESTED: rules.Rule = (  # for rows_per_pass=auto
+    lambda node: isinstance(node, Mapping) and all(rules.is_count(node.get(kind)) for kind in ("cpu", "cuda")),
+    f"{{cpu: N, cuda: N}}, integers from 1 to {rules.MOST_STEPS}",
+)
 
 
 @dataclass
@@ -80,7 +93,7 @@ def register() -> None:
         "decades",
         lambda centre, n: (
             [float(f"{centre * 10.0**i:.12g}") for i in range(-n, n + 1)]
-            if is_number(centre) and is_int(n) and n <= MOST_DECADES
+            if rules.is_number(centre) and rules.is_int(n) and n <= MOST_DECADES
             else [centre]
         ),
         replace=True,
@@ -118,28 +131,10 @@ def check(cfg: Mapping[str, Any]) -> None:
     check_folder(cfg)
     check_seeds(cfg["seeds"])
     check_counts(cfg)
-    for key in ("workers", "max_replicas", "rows_per_pass"):
-        if cfg[key] != "auto" and not is_count(cfg[key]):
-            raise UserError(f"{key}={cfg[key]}: must be auto or an integer from 1 to {MOST_STEPS}")
-    suggested = (
-        cfg["model"].get("rows_per_pass") if cfg["rows_per_pass"] == "auto" else dict.fromkeys(("cpu", "cuda"), 1)
-    )
-    if not isinstance(suggested, Mapping) or not all(is_count(suggested.get(kind)) for kind in ("cpu", "cuda")):
-        raise UserError(
-            f"model.rows_per_pass={suggested}: must be {{cpu: N, cuda: N}}, integers from 1 to {MOST_STEPS}"
-        )
-    if cfg["dtype"] not in DTYPES:
-        raise UserError(f"dtype={cfg['dtype']}: must be one of {', '.join(DTYPES)}")
-    if cfg["retry"] not in RETRIES:
-        raise UserError(f"retry={cfg['retry']}: must be one of {', '.join(RETRIES)}")
-    if cfg["save"] is not None and cfg["save"] not in SAVES:
-        raise UserError(f"save={cfg['save']}: must be one of {', '.join(SAVES)}, or null for no weights")
-    if not (is_number(cfg["checkpoint_every"]) and cfg["checkpoint_every"] > 0):
-        raise UserError(f"checkpoint_every={cfg['checkpoint_every']}: must be a number of seconds above 0")
-    if cfg["time_budget"] is not None and not (is_number(cfg["time_budget"]) and cfg["time_budget"] > 0):
-        raise UserError(f"time_budget={cfg['time_budget']}: must be a number of seconds above 0, or null for no end")
-    if cfg["val_fraction"] is not None and not 0 < cfg["val_fraction"] < 1:
-        raise UserError(f"val_fraction={cfg['val_fraction']}: must be between 0 and 1, or null for no validation rows")
+    for key, rule_of_key in RULES.items():
+        rules.require(key, cfg[key], rule_of_key)
+    if cfg["rows_per_pass"] == "auto":
+        rules.require("model.rows_per_pass", cfg["model"].get("rows_per_pass"), SUGGESTED)
     check_grid(cfg["grid"])
     check_largest(cfg)
 
@@ -155,7 +150,7 @@ def check_characters(value: Any, key: str = "") -> None:
 
 def check_largest(cfg: Mapping[str, Any]) -> None:
     """Refuse lambdas that would be infinite, wherever they come from."""
-    largest = LARGEST[cfg["dtype"]]
+    largest = rules.LARGEST[cfg["dtype"]]
     for lam in cfg["grid"]["lambdas"] or ():
         if lam > largest:
             raise UserError(f"lambda={lam}: must be at most {largest:.3g}, the largest {cfg['dtype']}")
@@ -168,12 +163,10 @@ def check_counts(cfg: Mapping[str, Any]) -> None:
     if epochs and set(length) != {"epochs"}:
         raise UserError(f"iterations={length}: must be a number, a list of them, or {{epochs: a number or a list}}")
     key, given, least = ("iterations.epochs", length["epochs"], 0) if epochs else ("iterations", length, 1)
-    for name, values, first in (("batch_size", [cfg["batch_size"]], 1), (key, per_task(given, 1), least)):
-        for value in values:
-            if not (is_int(value) and first <= value <= MOST_STEPS):
-                rule = "" if name == "batch_size" else ", or a list of one for each task"
-                whole = cfg["batch_size"] if name == "batch_size" else given
-                raise UserError(f"{name}={whole}: must be an integer from {first} to {MOST_STEPS}{rule}")
+    rules.require("batch_size", cfg["batch_size"], rules.from_to(1, rules.MOST_STEPS))
+    holds, words = rules.from_to(least, rules.MOST_STEPS)
+    for_each = (lambda given: all(map(holds, per_task(given, 1))), f"{words}, or a list of one for each task")
+    rules.require(key, given, for_each)
     if isinstance(given, list) and len(given) != n_tasks:
         rule = f"must be one number, or one for each of the benchmark.n_tasks={n_tasks} tasks"
         raise UserError(f"{key}={given}: {rule}")
@@ -195,10 +188,7 @@ def check_nodes(cfg: Mapping[str, Any]) -> None:
         for key in ("name", "_target_", *flags):
             if not isinstance(node, Mapping) or key not in node:
                 raise UserError(f"{group}.{key}: missing; every file under {group}/ has it")
-            if key in flags and not isinstance(node[key], bool):
-                raise UserError(f"{group}.{key}={node[key]}: must be true or false")
-            if key not in flags and not is_name(node[key]):
-                raise UserError(f"{group}.{key}={node[key]}: must be text of at least one character")
+            rules.require(f"{group}.{key}", node[key], rules.FLAG if key in flags else rules.NAME)
 
 
 def check_folder(cfg: Mapping[str, Any]) -> None:
@@ -220,11 +210,9 @@ def check_grid(grid: Mapping[str, Any]) -> None:
     for key in grid:
         if key not in ("lambdas", "window", "centre", "each_side"):
             raise UserError(f"grid.{key}: unknown key; allowed: lambdas, window, centre, each_side")
-    each_side, centre = grid.get("each_side", 0), grid.get("centre", 1.0)
-    if not is_int(each_side) or not 0 <= each_side <= MOST_DECADES:
-        raise UserError(f"grid.each_side={each_side}: must be an integer from 0 to {MOST_DECADES}, in decades")
-    if not is_number(centre) or centre <= 0:
-        raise UserError(f"grid.centre={centre}: must be a finite number above 0")
+    decades, words = rules.from_to(0, MOST_DECADES)
+    rules.require("grid.each_side", grid.get("each_side", 0), (decades, f"{words}, in decades"))
+    rules.require("grid.centre", grid.get("centre", 1.0), rules.POSITIVE)
     lambdas, window = grid.get("lambdas"), grid.get("window")
     if window is not None:
         check_window(window)
@@ -233,8 +221,7 @@ def check_grid(grid: Mapping[str, Any]) -> None:
     if not lambdas or not isinstance(lambdas, list):
         raise UserError(f"grid.lambdas={lambdas}: must list at least one lambda")
     for lam in lambdas:
-        if not is_number(lam) or lam < 0:
-            raise UserError(f"lambda={lam}: must be a finite number of at least 0")
+        rules.require("lambda", lam, (lambda lam: rules.is_number(lam) and lam >= 0, "a finite number of at least 0"))
     if len(set(map(float, lambdas))) < len(lambdas):
         raise UserError(f"grid.lambdas={list(lambdas)}: must not repeat a value")
 
@@ -243,10 +230,8 @@ def check_window(window: Any) -> None:
     """Refuse a window without a place or a width."""
     if not isinstance(window, Mapping) or set(window) != {"product", "decades"}:
         raise UserError(f"grid.window={window}: must have the keys product and decades")
-    if not is_number(window["product"]) or window["product"] <= 0:
-        raise UserError(f"grid.window.product={window['product']}: must be a finite number above 0")
-    if not is_int(window["decades"]) or not 1 <= window["decades"] <= MOST_DECADES:
-        raise UserError(f"grid.window.decades={window['decades']}: must be an integer from 1 to {MOST_DECADES}")
+    rules.require("grid.window.product", window["product"], rules.POSITIVE)
+    rules.require("grid.window.decades", window["decades"], rules.from_to(1, MOST_DECADES))
 
 
 def check_one_lambda(cfg: Mapping[str, Any]) -> None:
@@ -260,7 +245,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
     if not seeds:
         raise UserError("seeds=[]: must list at least one seed")
     for seed in seeds:
-        if not is_int(seed) or not 0 <= seed < 2**32:
+        if not rules.is_int(seed) or not 0 <= seed < 2**32:
             raise UserError(f"seeds={list(seeds)}: {seed} must be an integer from 0 to 2**32 - 1")
     if len(set(seeds)) < len(seeds):
         raise UserError(f"seeds={list(seeds)}: must not repeat a seed")

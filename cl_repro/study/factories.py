@@ -3,13 +3,14 @@
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from cl_repro.common import moved
 from cl_repro.common.errors import UserError
-from cl_repro.study.rules import is_finite, is_held, is_int, is_name
+from cl_repro.study.rules import FINITE, HELD, NAME, is_int, require
 
 # Keys of a group's node that are not arguments of its factory.
 NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "rows_per_pass", "uses_lambda"}
@@ -37,34 +38,26 @@ def build(group: str, node: Mapping[str, Any], **given: Any) -> Any:
     Raises:
         UserError: a key that the factory does not take (the allowed ones are named), or a value it refuses.
     """
-    if not is_name(node.get("name")):
-        raise UserError(f"{group}.name={node.get('name')}: must be text of at least one character")
+    require(f"{group}.name", node.get("name"), NAME)
     factory = find(group, node["_target_"])
     arguments = {
         key: build(f"{group}.{key}", value) if isinstance(value, Mapping) and "_target_" in value else value
         for key, value in node.items()
         if key not in NOT_ARGUMENTS
     }
-    allowed = [p for p in inspect.signature(factory).parameters if p not in given]
+    parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in given}
     for key in arguments:
-        if key not in allowed:
-            raise UserError(f"{group}.{key}: {node['name']} takes no such key; allowed: {', '.join(allowed) or 'none'}")
-    missing = [
-        p.name
-        for p in inspect.signature(factory).parameters.values()
-        if p.default is p.empty and p.name in allowed and p.name not in arguments
-    ]
-    if missing:
-        raise UserError(f"{group}.{missing[0]}: {node['name']} needs this key")
+        if key not in parameters:
+            allowed = ", ".join(parameters) or "none"
+            raise UserError(f"{group}.{key}: {node['name']} takes no such key; allowed: {allowed}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise UserError(f"{group}.{key}: {node['name']} needs this key")
     for key, value in arguments.items():
-        if not is_finite(value):
-            raise UserError(f"{group}.{key}={value}: must be a finite number")
-        if not is_held(value):
-            raise UserError(f"{group}.{key}={value}: must be an integer of 64 bits")
-        annotation = inspect.signature(factory).parameters[key].annotation
-        if not fits(value, annotation):
-            rule = inspect.formatannotation(annotation).replace("collections.abc.", "")
-            raise UserError(f"{group}.{key}={value}: must be of type {rule}")
+        annotation = parameters[key].annotation
+        said = inspect.formatannotation(annotation).replace("collections.abc.", "")
+        for rule in (FINITE, HELD, (partial(fits, annotation=annotation), f"of type {said}")):
+            require(f"{group}.{key}", value, rule)
     try:
         return factory(**arguments, **given)
     except (TypeError, ValueError) as error:

@@ -2,7 +2,13 @@
 
 import math
 import sys
+from collections.abc import Callable, Collection
 from typing import Any
+
+from cl_repro.common.errors import UserError
+
+Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value may be one, and in words which may."""
 
 LARGEST = {"float32": 3.4028234663852886e38, "float64": sys.float_info.max}  # beyond it a lambda is infinite
 
@@ -10,9 +16,31 @@ LARGEST = {"float32": 3.4028234663852886e38, "float64": sys.float_info.max}  # b
 MOST_STEPS = 10**7  # the mini-batches of a task are drawn at once, before its training
 
 
-def is_name(value: Any) -> bool:
-    """Text of at least one character."""
-    return isinstance(value, str) and bool(value)
+def require(place: str, value: Any, rule: Rule) -> None:
+    """Raise a `UserError` that names the place, the value and the rule, if it breaks it."""
+    holds, words = rule
+    if not holds(value):
+        raise UserError(f"{place}={value}: must be {words}")
+
+
+def one_of(values: Collection[str]) -> Rule:
+    """The rule that a value is one of these."""
+    return values.__contains__, f"one of {', '.join(values)}"
+
+
+def or_null(rule: Rule, meaning: str) -> Rule:
+    """The rule that a value is null, which means this, or keeps another rule."""
+    return lambda value: value is None or rule[0](value), f"{rule[1]}, or null for {meaning}"
+
+
+def at_least(least: int) -> Rule:
+    """The rule that a value is an integer of at least this."""
+    return lambda value: is_int(value) and value >= least, f"an integer of at least {least}"
+
+
+def from_to(first: int, last: int) -> Rule:
+    """The rule that a value is an integer in this range, its ends included."""
+    return lambda value: is_int(value) and first <= value <= last, f"an integer from {first} to {last}"
 
 
 def is_count(value: Any) -> bool:
@@ -42,3 +70,12 @@ def is_finite(value: Any) -> bool:
 def is_int(value: Any) -> bool:
     """An integer that is no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+NAME: Rule = (lambda value: isinstance(value, str) and bool(value), "text of at least one character")
+FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
+POSITIVE: Rule = (lambda value: is_number(value) and value > 0, "a finite number above 0")
+SECONDS: Rule = (POSITIVE[0], "a number of seconds above 0")
+AUTO_OR_COUNT: Rule = (lambda value: value == "auto" or is_count(value), f"auto or an integer from 1 to {MOST_STEPS}")
+FINITE: Rule = (is_finite, "a finite number")
+HELD: Rule = (is_held, "an integer of 64 bits")

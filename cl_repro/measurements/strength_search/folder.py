@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl_repro.common.errors import UserError
-from cl_repro.measurements.program import COUNT, Bench, Program, Rule, settings
+from cl_repro.measurements.program import Bench, Program, settings
 from cl_repro.measurements.strength_search.procedure import Patience, Rules
 from cl_repro.measurements.strength_search.training import search_all_tasks
 from cl_repro.records import Row, identity
 from cl_repro.records.measured import SEARCH
-from cl_repro.study import compose, config, grid, rules, study
+from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job
+from cl_repro.study.rules import Rule, at_least, is_number
 from cl_repro.study.worker import Workshop
 from cl_repro.types import Method
 
@@ -108,9 +109,10 @@ def settings_of(cfg: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, Sequence) else value for key, value in found.items()}
 
 
-FRACTION: Rule = (lambda v: rules.is_number(v) and 0 < v < 1, "a number between 0 and 1")
+COUNT = at_least(1)
+FRACTION: Rule = (lambda v: is_number(v) and 0 < v < 1, "a number between 0 and 1")
 RATES: Rule = (
-    lambda v: isinstance(v, list) and bool(v) and all(rules.is_number(lr) and lr > 0 for lr in v),
+    lambda v: isinstance(v, list) and bool(v) and all(is_number(lr) and lr > 0 for lr in v),
     "a list of finite numbers above 0",
 )
 RULES: dict[str, Rule] = {

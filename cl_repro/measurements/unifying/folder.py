@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_repro.common.errors import UserError
-from cl_repro.measurements.program import COUNT, Bench, Program, Rule, settings
+from cl_repro.measurements.program import Bench, Program, settings
 from cl_repro.measurements.unifying.watch import Settings, watch
 from cl_repro.records import Row, identity
 from cl_repro.records.measured import UNIFYING
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job
+from cl_repro.study.rules import at_least, or_null
 
 SCATTER = "scatter.npz"
 
@@ -64,7 +65,8 @@ def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
     return {f"{name}.csv": rows for name, rows in found.rows.items()}
 
 
-OR_NONE: Rule = (lambda value: value is None or COUNT[0](value), f"{COUNT[1]}, or null for none")
+COUNT = at_least(1)
+OR_NONE = or_null(COUNT, "none")
 RULES = {"examples": OR_NONE, "many": OR_NONE, "points": COUNT, "full_every": OR_NONE, "dense": COUNT}
 
 
