@@ -155,7 +155,7 @@ def measure_missing(program: Program, overrides: Sequence[str]) -> Path:
     store.create()
     store.merge()  # what a launch that was killed has left
     chunks, data = [[cell] for cell in cells(program, arms)], study.checksums(bench, arms, device)
-    planned = study.Plan(arms, chunks, store.folder, device, data, program.configs(arms), {}, 1, {})
+    planned = study.Plan(arms, chunks, store.folder, device, data, program.configs(arms))
     command = provenance.command(overrides, f"scripts/{program.script}.py")
     ended = study.launch(planned, store, command, 1, began, partial(Bench, program))
     if ended.unfinished:

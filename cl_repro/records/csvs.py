@@ -36,13 +36,13 @@ def to_csv(columns: Collection[str], rows: Iterable[Row], header: bool = True) -
     Raises:
         UserError: a value holds a control character.
     """
-    text, n, rows = io.StringIO(), int(header), list(rows)
+    text, rows = io.StringIO(), list(rows)
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)
-    found, n = text.getvalue(), n + len(rows)
-    if found.count("\n") != n or UNWRITABLE.search(found.replace("\n", "")):
+    found = text.getvalue()
+    if found.count("\n") != header + len(rows) or UNWRITABLE.search(found.replace("\n", "")):
         name, value = next((k, v) for row in rows for k, v in row.items() if UNWRITABLE.search(str(v)))
         raise UserError(f"{name}={value!r}: must have no control characters")
     return found.encode()

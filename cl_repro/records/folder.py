@@ -96,7 +96,7 @@ class Folder:
                 text = yaml.safe_dump(cfg, sort_keys=False)
                 write_atomically(self.folder / "configs" / f"{config_id}.yaml", text.encode())
 
-    def keep(self, file: str, values: dict[str, float]) -> dict[str, float]:
+    def keep(self, file: str, values: Mapping[str, float]) -> dict[str, float]:
         """Record what was measured to plan a study, but for what another launch has recorded before.
 
         Args:

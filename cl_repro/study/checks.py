@@ -11,56 +11,55 @@ from cl_repro.common.errors import UserError
 from cl_repro.study import worker
 from cl_repro.study.factories import NOT_ARGUMENTS
 from cl_repro.study.grid import Arm
+from cl_repro.types import Estimator
 
 
 def check_arms(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
     """Refuse, before any training, what cannot be trained and measured here."""
-    check_memory(workshop, arms, device)
-    check_sizes(workshop, arms, device)
-    check_networks(workshop, arms, device)
-
-
-def check_memory(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
-    """Refuse, before it is made, a network that has no room here with its gradient: on `meta` it has shapes alone."""
-    room = runtime.memory()
     for arm in arms:
-        net, generator = workshop.experiment(arm, device).net, torch.Generator()
-        try:
-            with torch.device("meta"):
-                params, _ = net.init(generator)
-            needed = 2 * sum(p.numel() for p in params.values()) * getattr(torch, arm.cfg["dtype"]).itemsize
-        except RuntimeError as error:
-            if "overflow" not in str(error):  # it looks at its own values: then it is made to see
-                continue
-            needed = sys.maxsize
-        if needed > room:
-            given = ", ".join(f"{k}={v}" for k, v in arm.cfg["model"].items() if k not in NOT_ARGUMENTS)
-            raise UserError(
-                f"model={arm.cfg['model']['name']} with {given}: needs {needed / 1e9:.3g} GB for weights and gradient, "
-                f"must be at most the {room / 1e9:.3g} GB of this machine"
-            )
-
-
-def check_sizes(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
-    """Refuse, before any training, what some task of some seed is too small for."""
-    for arm in arms:
-        cfg = arm.cfg
-        experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
+        cfg, experiment, estimator = arm.cfg, workshop.experiment(arm, device), workshop.estimator(arm.cfg)
+        check_memory(cfg, experiment)
         names = {group: cfg[group]["name"] for group in ("method", "optim", "model")}
         engine.check(experiment, workshop.method(cfg), cfg["seeds"], names)
         if experiment.net.columns:
             check_columns(cfg, experiment)
-        for seed in cfg["seeds"]:
-            for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
-                n, needed = len(task.rows), {"batch_size": cfg["batch_size"]}
-                if n == 0:
-                    raise UserError(f"val_fraction={cfg['val_fraction']}: leaves no example of task {k} of seed {seed}")
-                if estimator:
-                    estimator.divisor(n)
-                    needed |= {"fisher.n": estimator.rows(n), "fisher.batch_size": estimator.batch_size or 1}
-                for key, value in needed.items():
-                    if value > n:
-                        raise UserError(f"{key}={value}: must be at most the {n} examples of task {k} of seed {seed}")
+        check_sizes(cfg, experiment, estimator)
+        if estimator:
+            check_network(cfg, experiment, estimator)
+
+
+def check_memory(cfg: dict[str, Any], experiment: engine.Experiment) -> None:
+    """Refuse, before it is made, a network that has no room here with its gradient: on `meta` it has shapes alone."""
+    room, generator = runtime.memory(), torch.Generator()
+    try:
+        with torch.device("meta"):
+            params, _ = experiment.net.init(generator)
+        needed = 2 * sum(p.numel() for p in params.values()) * experiment.dtype.itemsize
+    except RuntimeError as error:
+        if "overflow" not in str(error):  # it looks at its own values: then it is made to see
+            return
+        needed = sys.maxsize
+    if needed > room:
+        given = ", ".join(f"{k}={v}" for k, v in cfg["model"].items() if k not in NOT_ARGUMENTS)
+        raise UserError(
+            f"model={cfg['model']['name']} with {given}: needs {needed / 1e9:.3g} GB for weights and gradient, "
+            f"must be at most the {room / 1e9:.3g} GB of this machine"
+        )
+
+
+def check_sizes(cfg: dict[str, Any], experiment: engine.Experiment, estimator: Estimator | None) -> None:
+    """Refuse what some task of some seed is too small for."""
+    for seed in cfg["seeds"]:
+        for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
+            n, needed = len(task.rows), {"batch_size": cfg["batch_size"]}
+            if n == 0:
+                raise UserError(f"val_fraction={cfg['val_fraction']}: leaves no example of task {k} of seed {seed}")
+            if estimator:
+                estimator.divisor(n)
+                needed |= {"fisher.n": estimator.rows(n), "fisher.batch_size": estimator.batch_size or 1}
+            for key, value in needed.items():
+                if value > n:
+                    raise UserError(f"{key}={value}: must be at most the {n} examples of task {k} of seed {seed}")
 
 
 def check_columns(cfg: dict[str, Any], experiment: engine.Experiment) -> None:
@@ -80,22 +79,18 @@ def check_columns(cfg: dict[str, Any], experiment: engine.Experiment) -> None:
         )
 
 
-def check_networks(workshop: worker.Workshop, arms: list[Arm], device: str) -> None:
-    """Refuse, before any training, a network with a layer that an estimator cannot measure: ask it for one example."""
-    for arm in arms:
-        experiment, estimator = workshop.experiment(arm, device), workshop.estimator(arm.cfg)
-        if estimator is None:
-            continue
-        stack, benchmark = engine.start(experiment, arm.cfg["seeds"][:1]), experiment.benchmark
-        n_outputs = experiment.scenario.n_outputs(benchmark, benchmark.curriculum(0).tasks)
-        example = (
-            benchmark.to_input(benchmark.x[:1]),
-            torch.zeros(1, dtype=torch.int64, device=device),
-            torch.zeros(1, dtype=torch.float64, device=device),
-            torch.arange(min(2, n_outputs), device=device),  # of one logit there is nothing to measure
-        )
-        try:
-            estimator.sum(experiment.net, tree.at(stack.params, 0), tree.at(stack.buffers, 0), *example)
-        except ValueError as error:
-            names = f"model={arm.cfg['model']['name']} with fisher={arm.cfg['fisher']['name']}"
-            raise UserError(f"{names}: {error}") from error
+def check_network(cfg: dict[str, Any], experiment: engine.Experiment, estimator: Estimator) -> None:
+    """Refuse a network with a layer that an estimator cannot measure: ask it for one example."""
+    stack, benchmark, device = engine.start(experiment, cfg["seeds"][:1]), experiment.benchmark, experiment.device
+    n_outputs = experiment.scenario.n_outputs(benchmark, benchmark.curriculum(0).tasks)
+    example = (
+        benchmark.to_input(benchmark.x[:1]),
+        torch.zeros(1, dtype=torch.int64, device=device),
+        torch.zeros(1, dtype=torch.float64, device=device),
+        torch.arange(min(2, n_outputs), device=device),  # of one logit there is nothing to measure
+    )
+    try:
+        estimator.sum(experiment.net, tree.at(stack.params, 0), tree.at(stack.buffers, 0), *example)
+    except ValueError as error:
+        names = f"model={cfg['model']['name']} with fisher={cfg['fisher']['name']}"
+        raise UserError(f"{names}: {error}") from error

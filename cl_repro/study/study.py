@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +37,9 @@ class Plan(NamedTuple):
     device: str
     data: dict[str, str]  # checksums
     configs: dict[str, Any]  # to be recorded, by config_id
-    traces: dict[str, float]  # that place the windows of grid=window, by window.key
-    processes: int  # on one CUDA device, where workers=auto
-    stacks: dict[str, float]  # what was measured of stacks, by names of `stacking.limits`
+    traces: Mapping[str, float] = {}  # that place the windows of grid=window, by window.key
+    processes: int = 1  # on one CUDA device, where workers=auto
+    stacks: Mapping[str, float] = {}  # what was measured of stacks, by names of `stacking.limits`
 
     @property
     def run_ids(self) -> set[str]:

@@ -185,9 +185,9 @@ def print_one(source: str, target: str, lam: float, sizes: Sizes) -> None:
 
 def print_table(source: str | None, lam: float | None, sizes: Sizes) -> None:
     """All code bases, and what a lambda of one of them is in the others, if asked for."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for header in ("code base", "labels", "squares of", "penalty after a task", "several tasks", "here"):
-        table.add_column(header)
+    table = Table(
+        "code base", "labels", "squares of", "penalty after a task", "several tasks", "here", box=box.SIMPLE_HEAD
+    )
     if source is not None and lam is not None:
         of(source, "from")
         table.add_column(f"{source} lam={lam:g} is", justify="right")
