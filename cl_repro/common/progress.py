@@ -27,12 +27,5 @@ class Lines(tqdm):
 
 
 def progress_bar(**kwargs: Any) -> tqdm:
-    """A bar on standard error.
-
-    Args:
-        kwargs: desc, total, unit and the like, as of `tqdm`.
-
-    Returns:
-        The bar, a context manager; `update(n)` says that n more are done.
-    """
+    """A bar on standard error, with the arguments of `tqdm`; `update(n)` says that n more are done."""
     return tqdm(**kwargs) if sys.stderr.isatty() else Lines(**kwargs)

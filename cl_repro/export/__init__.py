@@ -18,9 +18,6 @@ TARGETS = ("wandb", "mlflow", "tensorboard")
 def main(arguments: Sequence[str]) -> None:
     """`python -m cl_repro export --to tensorboard split_mnist_fisher`.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         UserError: unknown names, a damaged folder, a target whose package is not installed, or which refuses the runs.
     """

@@ -113,14 +113,7 @@ def meanings() -> str:
 
 
 def check(cfg: Mapping[str, Any]) -> None:
-    """Refuse values no run can have.
-
-    Args:
-        cfg: the resolved configuration of one arm.
-
-    Raises:
-        UserError: with the key, the value and the rule.
-    """
+    """Refuse values no run can have, with the key, the value and the rule; `cfg` is the configuration of one arm."""
     names = [one.name for one in fields(Schema)]
     for key in sorted({*cfg} ^ {*names}):
         rule = f"unknown key; allowed: {', '.join(sorted(names))}" if key in cfg else "missing; every run has it"

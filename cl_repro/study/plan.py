@@ -38,11 +38,7 @@ def main(overrides: Sequence[str]) -> None:
 def plan(arms_cfg: list[dict[str, Any]]) -> None:
     """Print cells, measured seconds per cell, total hours, disk and peak memory; nothing is written.
 
-    Args:
-        arms_cfg: the resolved configuration of every arm.
-
-    Raises:
-        UserError: everything a launch would refuse.
+    Raises a `UserError` for everything that a launch would refuse.
     """
     runtime.prepare()
     planned = study.plan(arms_cfg)

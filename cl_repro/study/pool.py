@@ -105,14 +105,9 @@ def compute_in_pool(
     show: Callable[[float, float, float], None],
     ended: Callable[[Job, str], None],
 ) -> None:
-    """Compute chunks in worker processes.
+    """Compute chunks in worker processes, another one as long as the budget allows it.
 
-    Args:
-        jobs: the chunks.
-        n_processes: at once.
-        budget: decides whether another chunk begins.
-        show: is told iterations done, task and loss now and then.
-        ended: is told what `child.compute` said of a chunk.
+    `show` is told iterations done, task and loss now and then, `ended` what `child.compute` said of a chunk.
     """
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         # In a process of joblib the default is `loky`, which a child is told and does not know.

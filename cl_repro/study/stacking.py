@@ -49,16 +49,9 @@ class Limits(NamedTuple):
 
 
 def limits(workshop: worker.Workshop, arms: Sequence[Arm], device: str, known: Mapping[str, float]) -> Limits:
-    """Replicas in one stack, and processes on one CUDA device, at most.
+    """Replicas of a study in one stack, and processes on one CUDA device, at most.
 
-    Args:
-        workshop: builds what arms need.
-        arms: of a study.
-        device: of the study.
-        known: what was measured before for its folder, by a name of the stack and the device.
-
-    Returns:
-        The limits.
+    `known` was measured before for its folder, by a name of the stack and the device.
     """
     common = arms[0].cfg
     setting = common["max_replicas"]
@@ -139,18 +132,7 @@ def fastest(cost_of: Callable[[int], Cost], memory: float) -> int:
 def cost(
     experiment: engine.Experiment, method: Method, estimator: Estimator | None, cfg: Mapping[str, Any], k: int
 ) -> Cost:
-    """Measure a few steps of the first two tasks, on a part of their examples, with all that happens after each.
-
-    Args:
-        experiment: what the replicas share.
-        method: likewise.
-        estimator: of every replica.
-        cfg: of their arm.
-        k: replicas.
-
-    Returns:
-        What they need.
-    """
+    """What K replicas of an arm need: a few steps of two tasks, with all that happens after each, on some examples."""
     short = shortened(experiment, method, [estimator])
     seeds = cfg["seeds"][:2]  # with two, each replica has mini-batches of its own
     replicas = [engine.Replica(seeds[i % len(seeds)], float(cfg["lam"]), estimator) for i in range(k)]

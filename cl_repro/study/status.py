@@ -43,14 +43,9 @@ def main(overrides: Sequence[str]) -> None:
 
 
 def status(arms_cfg: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print a study's grid.
+    """Print a study's grid, on standard output by default.
 
-    Args:
-        arms_cfg: the resolved configuration of every arm.
-        console: where to; standard output by default.
-
-    Raises:
-        UserError: bad values, or a results folder that is not as this program left it.
+    Raises a `UserError` for bad values, or a results folder that is not as this program left it.
     """
     for cfg in arms_cfg:
         check(cfg)

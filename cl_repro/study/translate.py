@@ -185,9 +185,8 @@ def print_one(source: str, target: str, lam: float, sizes: Sizes) -> None:
 
 def print_table(source: str | None, lam: float | None, sizes: Sizes) -> None:
     """All code bases, and what a lambda of one of them is in the others, if asked for."""
-    table = Table(
-        "code base", "labels", "squares of", "penalty after a task", "several tasks", "here", box=box.SIMPLE_HEAD
-    )
+    headers = ("code base", "labels", "squares of", "penalty after a task", "several tasks", "here")
+    table = Table(*headers, box=box.SIMPLE_HEAD)
     if source is not None and lam is not None:
         of(source, "from")
         table.add_column(f"{source} lam={lam:g} is", justify="right")
@@ -214,14 +213,7 @@ def cell(source: str, target: str, lam: float, sizes: Sizes) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m cl_repro translate --from avalanche --to pycil --lam 100`.
-
-    Args:
-        arguments: of the command line.
-
-    Raises:
-        UserError: as `translate`.
-    """
+    """`python -m cl_repro translate --from avalanche --to pycil --lam 100`; raises as `translate`."""
     parser = Parser(
         prog="cl-repro translate", description="Lambda in the EWC of another code base.", allow_abbrev=False
     )

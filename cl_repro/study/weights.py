@@ -47,16 +47,7 @@ def path_of(folder: Path, run_id: str, learned: int | None = None) -> Path:
 def save(
     folder: Path, arms: Sequence[Arm], chunk: Sequence[Cell], experiment: Experiment, stack: Stack, n: int
 ) -> None:
-    """Write the weights of a chunk's replicas, if its configuration asks for them.
-
-    Args:
-        folder: of the results.
-        arms: of the study.
-        chunk: the cells of the replicas.
-        experiment: what they share.
-        stack: the replicas.
-        n: tasks they have learned.
-    """
+    """Write the weights of a chunk's replicas, which have learned n tasks, if its configuration asks for them."""
     benchmark, last = experiment.benchmark, n == experiment.benchmark.n_tasks
     wanted = arms[chunk[0].arm].cfg["save"]
     if wanted is None or (wanted == FINAL and not last):

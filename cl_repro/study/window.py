@@ -51,14 +51,7 @@ def has_window(cfg: Mapping[str, Any]) -> bool:
 
 
 def lambdas(window: Mapping[str, Any], trace: float) -> list[float]:
-    """Powers of ten, as the other grids have, from product / trace on.
-
-    Args:
-        window: product (of lambda and trace, of the first) and decades (how many lambdas).
-        trace: of the importance.
-
-    Returns:
-        The lambdas, ascending.
+    """Powers of ten, as the other grids have, ascending from product / trace on: as many as the window has decades.
 
     Raises:
         UserError: if the trace is not a positive number.
