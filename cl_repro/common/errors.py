@@ -38,6 +38,15 @@ def existing_folder(text: str) -> Path:
     return Path(text)
 
 
+@contextmanager
+def told(place: Path, what: str) -> Iterator[None]:
+    """A context of which what the system refuses is one line: the place, what cannot be done with it, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{place}: {what}: {error.strerror or error}") from error
+
+
 def visible(text: str) -> str:
     """Text with what a terminal would obey, instead of showing it, written out as in Python."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,20 +11,18 @@ from tensorboard.plugins.scalar import summary_v2 as scalars
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
-from cl_repro.common.errors import UserError
+from cl_repro.common.errors import told
 from cl_repro.export.runs import Run
 
 
 def put(runs: Sequence[Run], study: str, out: Path) -> str:
     """Write a study's runs; returns where they are."""
     folder = out / "tensorboard" / study
-    try:
+    with told(folder, "cannot be written"):
         for run in tqdm(runs, desc=study, disable=None):
             own = folder / f"{run.name} {run.run_id}"
             shutil.rmtree(own, ignore_errors=True)
             write(run, own)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return f"in {folder}: tensorboard --logdir {folder.parent}"
 
 

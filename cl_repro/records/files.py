@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cl_repro.common.errors import UserError
+from cl_repro.common.errors import UserError, told
 
 UNVERIFIED = "unverified: there is no provenance.json, so nothing says whether the files are as they were written"
 PATIENCE = 5.0  # seconds for which a lock is waited for without a word
@@ -28,10 +28,8 @@ def sha256(data: bytes) -> str:
 
 def check_place(folder: Path) -> None:
     """Refuse, before anything is made, a folder that cannot be one."""
-    try:
+    with told(folder, "cannot be a folder"):
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be a folder: {error.strerror}") from error
     if not there.is_dir():
         raise UserError(f"{there}: must be a folder, is a file")
 
@@ -43,41 +41,37 @@ def write_atomically(path: Path, data: bytes, lasting: bool = True) -> None:
     """
     # Two machines that share the folder may have processes of one number.
     partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            if lasting:
-                os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):  # below a file there is nothing to remove
-            partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    with told(path, "cannot be written"):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                if lasting:
+                    os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError:
+            with suppress(OSError):  # below a file there is nothing to remove
+                partial.unlink(missing_ok=True)
+            raise
 
 
 def append(path: Path, size: int, data: bytes) -> None:
     """Write after the first `size` bytes of a file, whatever is there behind them, and flush to the disk."""
-    try:
-        with open(path, "r+b" if path.exists() else "w+b") as file:
-            if file.seek(0, os.SEEK_END) == size and not data:
-                return
-            file.truncate(size)
-            file.seek(size)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    with told(path, "cannot be written"), open(path, "r+b" if path.exists() else "w+b") as file:
+        if file.seek(0, os.SEEK_END) == size and not data:
+            return
+        file.truncate(size)
+        file.seek(size)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file; where it cannot be read, that is told in one line."""
-    try:
+    with told(path, "cannot be read"):
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cl_repro.common.errors import UserError
+from cl_repro.common.errors import UserError, told
 from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verified, write_atomically
 from cl_repro.records.identity import SCHEMA_VERSION
 
@@ -53,12 +53,10 @@ class Folder:
 
     def create(self) -> None:
         """Make the folder; refuse, before anything is computed for it, one that cannot be written."""
-        try:
+        with told(self.folder, "results cannot be written here"):
             self.spool.mkdir(parents=True, exist_ok=True)
             if not (self.spool / ".gitignore").exists():  # a full disk would empty it
                 (self.spool / ".gitignore").write_text("*\n")
-        except OSError as error:
-            raise UserError(f"{self.folder}: results cannot be written here: {error.strerror}") from error
 
     def provenance(self) -> dict[str, Any]:
         """What provenance.json says; an empty one where there is none yet."""

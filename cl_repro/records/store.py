@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from filelock import Timeout
 
-from cl_repro.common.errors import UserError
+from cl_repro.common.errors import UserError, told
 from cl_repro.records.chunks import ASIDE, Chunks, checkpoint_file
 from cl_repro.records.columns import Table
 from cl_repro.records.csvs import Row, cell_of, chunk_as_text, from_csv, to_csv
@@ -111,15 +111,13 @@ class Store(Chunks):
             return Seen()
         if not verifiable(self.folder):
             raise UserError(f"{self.folder}: {UNVERIFIED}; restore it, or move the folder away")
-        try:
+        with told(path, "cannot be read"):
             size = path.stat().st_size if counts is None else counts
             for start in (self.seen[name], Seen()):
                 now = start.up_to(path, size)
                 if now.size == size and now.checksum.hexdigest() in checksums(path, known):
                     self.seen[name] = start  # nothing, if the file is another than it was
                     return now
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         raise edited(path, read_bytes(path), known)
 
     def remember(self, before: Seen, now: Seen) -> None:

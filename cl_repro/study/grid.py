@@ -90,21 +90,14 @@ def chunks(
 
     result: list[list[Cell]] = []
     for name, members in groupby(sorted(all_cells, key=stack_of), stack_of):
-        max_replicas, pack = limits[name], list[Cell]()
+        limit, joins = limits[name], False
         for _, of_seed in groupby(members, lambda cell: cell.seed):
             part = list(of_seed)
-            if pack and (name in apart or len(pack) + len(part) > max_replicas):
-                result.append(pack)
-                pack = []
-            pack += part
-            while len(pack) > max_replicas:
-                result.append(pack[:max_replicas])
-                pack = pack[max_replicas:]
-            if len(part) > max_replicas and pack:
-                result.append(pack)
-                pack = []
-        if pack:
-            result.append(pack)
+            if joins and len(result[-1]) + len(part) <= limit:
+                result[-1] += part
+            else:
+                result += [part[i : i + limit] for i in range(0, len(part), limit)]
+                joins = len(part) <= limit and name not in apart
     first = {cell.run_id: i for i, cell in enumerate(all_cells)}
     return sorted(result, key=lambda chunk: first[chunk[0].run_id])
 
