@@ -24,8 +24,6 @@ from cl_repro.study.config import CONF, Schema
 ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
 # Hydra also lets through what reading a file and converting a value raise: a binary file, `lam=` with 400 digits.
 CompositionError = (*ConfigurationError, OSError, OverflowError, ValueError)
-
-
 TYPED = "CL_REPRO_TYPED"  # environment variable: the settings on the command line, by name, for all jobs of its sweep
 # What an arm cannot have of its own.
 OF_THE_STUDY = {

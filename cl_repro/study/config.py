@@ -35,7 +35,7 @@ RULES: dict[str, rules.Rule] = {
     "val_fraction": rules.or_null((lambda value: 0 < value < 1, "between 0 and 1"), "no validation rows"),
 }
 SUGGESTED: rules.Rule = (  # for rows_per_pass=auto
-    lambda node: isinstance(node, Mapping) and all(rules.is_count(node.get(kind)) for kind in ("cpu", "cuda")),
+    lambda node: isinstance(node, Mapping) and all(rules.COUNT[0](node.get(kind)) for kind in ("cpu", "cuda")),
     f"{{cpu: N, cuda: N}}, integers from 1 to {rules.MOST_STEPS}",
 )
 
@@ -156,7 +156,7 @@ def check_counts(cfg: Mapping[str, Any]) -> None:
     if epochs and set(length) != {"epochs"}:
         raise UserError(f"iterations={length}: must be a number, a list of them, or {{epochs: a number or a list}}")
     key, given, least = ("iterations.epochs", length["epochs"], 0) if epochs else ("iterations", length, 1)
-    rules.require("batch_size", cfg["batch_size"], rules.from_to(1, rules.MOST_STEPS))
+    rules.require("batch_size", cfg["batch_size"], rules.COUNT)
     holds, words = rules.from_to(least, rules.MOST_STEPS)
     for_each = (lambda given: all(map(holds, per_task(given, 1))), f"{words}, or a list of one for each task")
     rules.require(key, given, for_each)

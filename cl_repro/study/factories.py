@@ -14,12 +14,8 @@ from cl_repro.study.rules import FINITE, HELD, NAME, is_int, require
 
 # Keys of a group's node that are not arguments of its factory.
 NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "rows_per_pass", "uses_lambda"}
-
-
 # What a group's node must say besides `name` and `_target_`: true or false.
 FLAGS = {"benchmark": (), "scenario": (), "model": (), "optim": ("reset",), "method": ("uses_lambda",), "fisher": ()}
-
-
 FACTORIES = ("cl_repro", "torch.optim")  # where what a `_target_` names is defined
 
 

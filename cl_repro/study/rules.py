@@ -11,8 +11,6 @@ Rule = tuple[Callable[[Any], bool], str]
 """Whether a value may be one, and in words which may."""
 
 LARGEST = {"float32": 3.4028234663852886e38, "float64": sys.float_info.max}  # beyond it a lambda is infinite
-
-
 MOST_STEPS = 10**7  # the mini-batches of a task are drawn at once, before its training
 
 
@@ -43,28 +41,9 @@ def from_to(first: int, last: int) -> Rule:
     return lambda value: is_int(value) and first <= value <= last, f"an integer from {first} to {last}"
 
 
-def is_count(value: Any) -> bool:
-    """An integer from 1 to `MOST_STEPS`."""
-    return is_int(value) and 1 <= value <= MOST_STEPS
-
-
-def is_held(value: Any) -> bool:
-    """Whether torch can hold every integer in a value."""
-    if isinstance(value, list):
-        return all(map(is_held, value))
-    return not is_int(value) or -(2**63) <= value < 2**63
-
-
 def is_number(value: Any) -> bool:
     """A finite number that is no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a value has no infinite number, and none that is not a number, in it."""
-    if isinstance(value, list):
-        return all(map(is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def is_int(value: Any) -> bool:
@@ -72,10 +51,16 @@ def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def of_all(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The same of every value in a list, and of one that is no list."""
+    return lambda value: all(map(of_all(holds), value)) if isinstance(value, list) else holds(value)
+
+
 NAME: Rule = (lambda value: isinstance(value, str) and bool(value), "text of at least one character")
 FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
 POSITIVE: Rule = (lambda value: is_number(value) and value > 0, "a finite number above 0")
 SECONDS: Rule = (POSITIVE[0], "a number of seconds above 0")
-AUTO_OR_COUNT: Rule = (lambda value: value == "auto" or is_count(value), f"auto or an integer from 1 to {MOST_STEPS}")
-FINITE: Rule = (is_finite, "a finite number")
-HELD: Rule = (is_held, "an integer of 64 bits")
+COUNT = from_to(1, MOST_STEPS)
+AUTO_OR_COUNT: Rule = (lambda value: value == "auto" or COUNT[0](value), f"auto or {COUNT[1]}")
+FINITE: Rule = (of_all(lambda value: not isinstance(value, float) or math.isfinite(value)), "a finite number")
+HELD: Rule = (of_all(lambda value: not is_int(value) or -(2**63) <= value < 2**63), "an integer of 64 bits")
