@@ -14,9 +14,6 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -p no:nbmake
 LONG := -o timeout=1200 -o faulthandler_timeout=1210   # slow tests may take 20 minutes each, others 5 (pyproject.toml)
 
-# Every script runs, whatever the others say; the worst exit status is that of all.
-all = @status=0; for name in $(1); do $(PY) scripts/$$name.py || status=$$?; done; exit $$status
-
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce status plan anatomy unifying idea data figures tables report docs notebooks ledger check test test-all test-slurm lint bench gpu clean
 
@@ -46,23 +43,22 @@ plan: $(READY) ## what a study would cost on this machine, measured, before it i
 	$(PY) -m cl_repro plan study=$(STUDY) scale=$(SCALE) $(ARGS)
 
 anatomy: $(READY) ## measure all Fisher estimators on one trained network (ARGS='benchmark=split_mnist seeds=[1,2,3]')
-	$(PY) scripts/anatomy.py $(ARGS)
+	$(PY) scripts/measure.py anatomy $(ARGS)
 
 unifying: $(READY) ## all measures of the unifying study beside one run of SI (ARGS='study=unifying_figures_permuted_mnist')
-	$(PY) scripts/unifying.py $(ARGS)
-	$(PY) scripts/plot_unifying.py
+	$(PY) scripts/measure.py unifying $(ARGS)
 
 idea: $(READY) ## two tasks and three methods in a plane of parameter space, measured and drawn
-	$(PY) scripts/idea.py $(ARGS)
+	$(PY) scripts/measure.py idea $(ARGS)
 
 data: $(READY) ## download the real data sets (or DATA=mnist) into ./data (or the folder CL_REPRO_DATA)
 	$(PY) scripts/prepare_data.py $(DATA)
 
 figures: $(READY) ## draw all figures again, from the CSVs alone
-	$(call all,plot_lambda_curves plot_comparison plot_anatomy plot_unifying plot_idea plot_survival plot_matrices)
+	$(PY) scripts/plot.py
 
 tables: $(READY) ## write all tables again, from the CSVs alone
-	$(call all,table_accuracy table_timing)
+	$(PY) scripts/table.py
 
 report: $(READY) ## all results as pages, beginning with what was found: results/report/index.html
 	$(PY) scripts/report.py

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cl_repro.analysis.output.command import make_files
+from cl_repro.analysis.command import make_files
 from cl_repro.report.page import write_page
 
 

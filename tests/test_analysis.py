@@ -28,12 +28,13 @@ from cl_repro.analysis.data import settings
 from cl_repro.analysis.data.arms import grid_of, label, look, looks_of
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.data.read import read_accuracy, read_importance, read_runs, read_table
-from cl_repro.analysis.data.study import all_published, open_study, studies
+from cl_repro.analysis.data.study import all_published, open_study
+from cl_repro.analysis.kinds import folders
 from cl_repro.analysis.lambdas.accuracy import interval_text, lambda_text
 from cl_repro.analysis.lambdas.collapse import collapse
 from cl_repro.analysis.lambdas.collapse import table as collapse_table
 from cl_repro.analysis.lambdas.curve_names import course, inked, luminance
-from cl_repro.analysis.lambdas.curves import draw, plot_study
+from cl_repro.analysis.lambdas.curves import draw, drawings
 from cl_repro.analysis.lambdas.tables import log_traces, shapes, tables_of, trace_text
 from cl_repro.analysis.lambdas.timing import timing_table
 from cl_repro.analysis.output.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
@@ -429,7 +430,7 @@ def test_figures_say_where_they_come_from(results, reported):
 
 
 def test_drawing_again_gives_the_same_bytes(results, reported, tmp_path):
-    again = plot_study(open_study(MNIST, results), tmp_path)
+    again = [path for one in drawings(open_study(MNIST, results)) for path in one.write(tmp_path)]
     assert [p.name for p in again] == [f"{MNIST}.png", f"{MNIST}.svg"]
     assert [(results / "figures" / p.name).read_bytes() for p in again] == [p.read_bytes() for p in again]
 
@@ -531,10 +532,10 @@ def test_the_matrix_is_the_mean_over_seeds_of_every_task_after_every_task(tmp_pa
     assert (none.name, exact.name) == ("None", f"EXACT\nλ = {lambda_text(made_results.LAMS[best])}")
     figure = matrices.draw([none, exact], "title")
     assert [text.get_text() for text in figure.axes[0].texts] == ["92", "82", "92", "72", "82", "92"]
-    assert [p.name for p in matrices.plot_matrices(study, tmp_path)] == [f"matrix_{MNIST}.png", f"matrix_{MNIST}.svg"]
+    assert [drawing.name for drawing in matrices.drawings(study)] == [f"matrix_{MNIST}"]
     last = [line for line in lines if line[2] == 2]  # evaluated at the end alone
     pd.DataFrame(last, columns=list(pd.read_csv(folder / "accuracy.csv"))).to_csv(folder / "accuracy.csv", index=False)
-    assert matrices.plot_matrices(study, tmp_path / "none") == [] and not (tmp_path / "none").exists()
+    assert matrices.drawings(study) == []
 
 
 def sem_of(study, fisher):
@@ -576,7 +577,8 @@ def rgb(colour):
 
 def test_a_scale_that_is_not_the_papers_is_in_the_title(tmp_path):
     study = study_of(tmp_path, made_results.fisher_rows(fishers=("exact",), scale="smoke"))
-    png, _ = plot_study(study, tmp_path)
+    [drawing] = drawings(study)
+    png, _ = drawing.write(tmp_path)
     assert Image.open(png).text["Title"].endswith("5 seeds, scale smoke")
 
 
@@ -649,16 +651,23 @@ def test_two_settings_of_one_arm_are_told_apart(tmp_path):
 
 
 def test_folders_are_sorted_into_kinds(results):
-    kinds = {study.name: study.kind for study in studies([], results, ("curves", "timing", "listing"))}
+    kinds = {name: open_study(name, results).kind for name in folders(results)}
     assert kinds == {MNIST: "curves", DIGITS: "curves", "split_mnist_timing": "timing", "runs": "listing"}
 
 
 SCRIPTS = {
-    "plot_lambda_curves.py": {f"{MNIST}.png", f"{MNIST}.svg", f"{DIGITS}.png", f"{DIGITS}.svg"},
-    "table_accuracy.py": {f"{name}.{suffix}" for name in (MNIST, DIGITS, "runs") for suffix in ("md", "tex")},
-    "table_timing.py": {"split_mnist_timing.md", "split_mnist_timing.tex"},
+    "plot.py": {
+        f"{name}.{suffix}"
+        for name in (MNIST, DIGITS, f"collapse_{MNIST}", f"collapse_{DIGITS}", "memory_survival")
+        for suffix in ("png", "svg")
+    },
+    "table.py": {
+        f"{name}.{suffix}"
+        for name in (MNIST, DIGITS, f"collapse_{MNIST}", f"collapse_{DIGITS}", "split_mnist_timing", "runs")
+        for suffix in ("md", "tex")
+    },
 }
-SHOWN = "table_timing.py split_mnist_timing --show"
+SHOWN = "table.py split_mnist_timing --show"
 
 
 @pytest.fixture(scope="module")
@@ -685,20 +694,13 @@ def test_what_make_says_needs_no_torch_imports_none():
         "    runpy.run_path(path)\n"
         "    assert 'torch' not in sys.modules, path"
     )
-    names = ("plot_*.py", "table_*.py", "report.py", "ledger.py")
-    scripts = [str(path) for name in names for path in sorted((ROOT / "scripts").glob(name))]
-    assert len(scripts) >= 10
+    scripts = [str(ROOT / "scripts" / name) for name in ("plot.py", "table.py", "report.py", "ledger.py")]
     subprocess.run([sys.executable, "-c", program, *scripts], cwd=ROOT, check=True)
 
 
 def test_tables_are_shown_on_request(ran):
     status, out, *_ = ran[SHOWN]
     assert status == 0 and re.search(r"^EXACT +2\.28 +2\.46 +2\.46 +1\.02", out, re.MULTILINE)
-
-
-def test_an_empty_results_folder_gets_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"no curves or listing results under .*make reproduce"):
-        studies([], tmp_path, ("curves", "listing"))
 
 
 # --- markup and settings ---------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from cl_repro.analysis.lambdas.accuracy import NOTHING
 from cl_repro.analysis.lambdas.later_traces import later_table
 from cl_repro.analysis.measurements import anatomy_cost
 from cl_repro.analysis.measurements.anatomy import open_anatomy, spread
-from cl_repro.analysis.measurements.anatomy_tables import explanation, write_tables
+from cl_repro.analysis.measurements.anatomy_tables import document, explanation
 from cl_repro.common.errors import UserError
 from cl_repro.measurements import anatomy, program
 from cl_repro.measurements.anatomy import measures
@@ -241,16 +241,20 @@ def test_figure_and_tables_are_made_from_the_csvs_without_torch(results: Path, t
         "import runpy, sys; sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__'); assert 'torch' not in sys.modules"
     )
-    script = str(cli.ROOT / "scripts" / "plot_anatomy.py")
-    command = [sys.executable, "-c", program, script, "--results-dir", str(results), "--out", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
-    stems = {"anatomy_split_digits", "collapse_made_study"}
-    assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.svg")} == stems
-    assert {path.stem for path in (results / "tables").glob("*.md")} == stems
+    for name in ("plot.py", "table.py"):
+        script, out = cli.ROOT / "scripts" / name, tmp_path / name
+        command = [sys.executable, "-c", program, script, "--results-dir", results, "--out", out]
+        subprocess.run(command, check=True, capture_output=True)
+    made = {"anatomy_split_digits", "collapse_made_study", "made_study"}
+    for kind in ("png", "svg"):
+        stems = {path.stem for path in (tmp_path / "plot.py").glob(f"*.{kind}")}
+        assert stems == {*made, "memory_survival"}
+    assert {path.stem for path in (tmp_path / "table.py").glob("*.md")} == made
     found = open_anatomy("anatomy_split_digits", results)
-    again = anatomy_cost.plot_cost(found, tmp_path / "again")
-    assert all(path.read_bytes() == (tmp_path / path.name).read_bytes() for path in again)
-    text = write_tables(found, tmp_path)[0].read_text()
+    [drawing] = anatomy_cost.drawings(found)
+    again = drawing.write(tmp_path / "again")
+    assert all(path.read_bytes() == (tmp_path / "plot.py" / path.name).read_bytes() for path in again)
+    text = document(found).write(tmp_path)[0].read_text()
     assert "| EXACT (n=50) |" in text and "| BATCHED (b=32) |" in text and "| fc1 |" in text
 
 
@@ -315,9 +319,8 @@ def test_runs_below_the_rise_are_told_apart_by_the_fisher_of_later_tasks(tmp_pat
 
 def test_a_study_without_two_traces_has_nothing_to_collapse(tmp_path: Path) -> None:
     made_results.write(tmp_path / "made", made_results.fisher_rows(fishers=("exact",)))
-    assert collapse.collapse(open_study("made", tmp_path)) is None
-    with pytest.raises(UserError, match="no two arms have both a rise above None and a trace"):
-        collapse.plot_collapse(["made"], tmp_path, tmp_path, tmp_path)
+    made = open_study("made", tmp_path)
+    assert collapse.collapse(made) is None and collapse.drawings(made) == collapse.documents(made) == []
 
 
 def test_the_accuracy_study_is_the_published_one_and_more() -> None:

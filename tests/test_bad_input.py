@@ -217,7 +217,7 @@ OWN = ["plan", "--config-dir", "own"]
 MNIST = ["plan", "benchmark=split_mnist", "batch_size=8", "model.hidden=[6]", "data_dir=data"]
 OURS = f"name={STUDY}"  # digits into the folder of the made results: refused as soon as it is opened
 STATUS = ["status", OURS, "seeds=[1]"]
-TABLE = ["table_accuracy.py", STUDY]
+TABLE = ["table.py", STUDY]
 PUBLIC = "# @package _global_\nname: mine\n"
 FACTORY = "name: mine\n_target_: cl_repro.importance.fisher.exact\n"
 LONG = "x" * 300  # longer than a file system allows
@@ -683,16 +683,19 @@ CLI = [
     Case("pair", "cli", "launcher_of_status", ["status", "hydra/launcher=slurm"],
          ["hydra/launcher=: a launcher starts the jobs of a sweep, `python -m cl_repro -m`; leave it out"]),
     Case("pair", "cli", "launcher_of_plan", ["plan", "hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs=: a la"]),
-    Case("pair", "cli", "launcher_of_a_script", ["idea.py", "hydra/launcher=local"], ["hydra/launcher=: a launcher"]),
+    Case("pair", "cli", "launcher_of_a_script", ["measure.py", "idea", "hydra/launcher=local"],
+         ["hydra/launcher=: a launcher"]),
     Case("key", "cli", "status", ["status", "speed=3"], ["unknown key speed; allowed: allow_targets, analysis"]),
     Case("key", "cli", "plan", ["plan", "speed=3"], ["unknown key speed; allowed: allow_targets, analysis"]),
     Case("key", "cli", "option", ["--resume"], ["unrecognized arguments: --resume"], lines=None),
-    Case("key", "cli", "script", ["table_accuracy.py", "--resutls-dir", "results"],
-         ["table_accuracy.py: unrecognized arguments: --resutls-dir"]),
+    Case("key", "cli", "script", ["table.py", "--resutls-dir", "results"],
+         ["table.py: unrecognized arguments: --resutls-dir"]),
+    Case("key", "cli", "measure", ["measure.py", "anatomi", "seeds=[1]"],
+         ["measure.py: anatomi: must be one of anatomy, unifying, idea, strength_search"]),
     Case("value", "cli", "status", ["status", "lam=-1"], ["lambda=-1.0: must be a finite number of at least 0"]),
     Case("value", "cli", "plan", ["plan", "lam=-1"], ["lambda=-1.0: must be a finite number of at least 0"]),
     Case("value", "cli", "status_choice", ["status", "method=foo"], ["Could not find 'method/foo'"]),
-    Case("value", "cli", "table", ["table_accuracy.py", "nope"], ["no results at", f"nope (there: runs, {STUDY})"]),
+    Case("value", "cli", "table", ["table.py", "nope"], ["no results at", f"nope (there: runs, {STUDY})"]),
     Case("value", "cli", "prepare_data", ["prepare_data.py", "digits", "mnits", "--data-dir", "data"],
          ["dataset=mnits: unknown data set; allowed: digits, mnist"]),
     Case("value", "cli", "bench", ["bench.py", "--rounds", "0"],
@@ -702,7 +705,7 @@ CLI = [
     Case("file", "cli", "results_dir_plan", ["plan", "results_dir=a_file"], ["a_file: must be a folder"]),
     Case("file", "cli", "data_dir", ["benchmark=split_mnist", "data_dir=a_file"],
          ["MNIST not found: looked for", "a_file/mnist.npz"]),
-    Case("file", "cli", "table", ["table_accuracy.py", f"{STUDY}/runs.csv"], ["no results at", "runs.csv (there: "]),
+    Case("file", "cli", "table", ["table.py", f"{STUDY}/runs.csv"], ["no results at", "runs.csv (there: "]),
     Case("file", "cli", "out", [*TABLE, "--out", "a_file"], ["a_file: must be a folder, is a file"]),
     Case("file", "cli", "bench_out", ["bench.py", "--out", "a_file/bench"], ["a_file: must be a folder"]),
     Case("file", "cli", "prepare_data", ["prepare_data.py", "mnist", "--data-dir", "a_file"],
@@ -722,28 +725,22 @@ CLI = [
          ["MNIST not found: looked for", "nowhere/mnist.npz", "run `make data`"]),
     Case("folder", "cli", "data_dir_too_long", ["benchmark=split_mnist", f"data_dir={LONG}"],
          ["cannot be read: File name too long"]),
-    Case("folder", "cli", "table_results_dir", ["table_accuracy.py", "--results-dir", "nowhere"],
-         ["table_accuracy.py: argument --results-dir: nowhere: must be a folder that is there"]),
+    Case("folder", "cli", "table_results_dir", ["table.py", "--results-dir", "nowhere"],
+         ["table.py: argument --results-dir: nowhere: must be a folder that is there"]),
     Case("folder", "cli", "ledger_results_dir", ["ledger.py", "--results-dir", "nowhere", "--check"],
          ["ledger.py: argument --results-dir: nowhere: must be a folder that is there"]),
     Case("folder", "cli", "ledger_of_nothing", ["ledger.py", "--results-dir", "nowhere"],
          ["ledger.py: argument --results-dir: nowhere: must be a folder that is there"]),
-    Case("folder", "cli", "survival_results_dir", ["plot_survival.py", "--results-dir", "nowhere"],
-         ["plot_survival.py: argument --results-dir: nowhere: must be a folder that is there"]),
-    Case("value", "cli", "survival", ["plot_survival.py", "nope"],
-         ["plot_survival.py: nope: must name no study: it draws the memories alone"]),
     Case("folder", "cli", "bench_not_writable", ["bench.py", "--out", "/proc/none"],
          ["/proc/none: cannot be made: No such file or directory"]),
     Case("key", "cli", "gpu", ["gpu.py", "nope"], ["gpu.py: unrecognized arguments: nope"]),
     Case("value", "cli", "gpu", ["gpu.py", "--budget=nan"], ["--budget=nan: must be a number of seconds above 0"]),
     Case("folder", "cli", "out_not_writable", [*TABLE, "--out", "/proc/none"], ["/proc/none/", "cannot be written: "]),
-    Case("folder", "cli", "figures_not_writable", ["plot_lambda_curves.py", STUDY, "--out", "/proc/none"],
+    Case("folder", "cli", "figures_not_writable", ["plot.py", STUDY, "--out", "/proc/none"],
          ["/proc/none/", "cannot be written: "]),
     Case("pair", "cli", "device_and_machine", ["device=cuda"], ["device=cuda: torch sees no CUDA device"], no_cuda),
     Case("pair", "cli", "status_lam_and_grid", ["status", "lam=5", "grid=blog"], ["lam=5: this grid has"]),
-    Case("pair", "cli", "script_and_study", ["table_timing.py", STUDY], ["is a curves study, not timing"]),
-    Case("pair", "cli", "figure_and_runs", ["plot_lambda_curves.py", STUDY, "runs"],
-         ["results/runs/runs.csv: no arm has two values of lambda"]),
+    Case("pair", "cli", "figure_and_runs", ["plot.py", STUDY, "runs"], ["results/runs: no figures are made of it"]),
 ]  # fmt: skip
 
 DATA = [
@@ -809,7 +806,7 @@ RESULTS = [
          change(RUNS, ",0.97", ",0.98")),
     Case("value", "results", "schema", [OURS], ["written with schema version 99, this code has 1"],
          provenance(schema_version=99)),
-    Case("value", "results", "schema_figure", ["plot_lambda_curves.py", STUDY], ["schema_version 99, but this code"],
+    Case("value", "results", "schema_figure", ["plot.py", STUDY], ["schema_version 99, but this code"],
          provenance(schema_version=99)),
     Case("value", "results", "impossible", TABLE, ["accuracy = 97.0 must be a fraction in [0, 1]"],
          rewrite("runs.csv", ",0.97,", ",97.0,")),
@@ -840,9 +837,9 @@ RESULTS = [
          file_in_the_place_of(f"results/{STUDY}/.spool")),
     Case("folder", "results", "is_a_file_window", ["grid=window"], ["results: must be a folder, is a file"],
          file_in_the_place_of("results")),
-    Case("folder", "results", "without_runs", TABLE, ["no runs.csv in", "run the study first"],
+    Case("folder", "results", "without_runs", TABLE, ["no results at", f"{STUDY} (there: runs)"],
          lambda work: [path.unlink() for path in (work / "results" / STUDY).iterdir() if path.is_file()]),
-    Case("folder", "results", "empty", ["plot_lambda_curves.py"], ["no curves or arms or listing results under"],
+    Case("folder", "results", "empty", ["plot.py"], ["no results under results: run `make reproduce` first"],
          lambda work: (remove("results")(work), (work / "results").mkdir())),
     Case("pair", "results", "runs_and_provenance", [OURS], ["runs.csv: edited since the run wrote it"],
          exchange("runs.csv")),
@@ -852,14 +849,13 @@ RESULTS = [
          exchange("accuracy.csv")),
     Case("pair", "results", "twice_a_run", TABLE, ["runs.csv: run_id", "occurs twice: the file has been edited"],
          lambda work: rewrite("runs.csv", last := (work / RUNS).read_text().splitlines(True)[-1], last * 2)(work)),
-    Case("pair", "results", "good_and_damaged", ["table_accuracy.py", STUDY, "runs"],
+    Case("pair", "results", "good_and_damaged", ["table.py", STUDY, "runs"],
          ["results/runs/runs.csv: edited since the run wrote it"], change("results/runs/runs.csv", ",0.9", ",0.8")),
 ]  # fmt: skip
 
-DRAWING = [path.name for path in sorted((cli.ROOT / "scripts").glob("[prt]*_*.py")) if path.name != "prepare_data.py"]
 SCRIPTS = [
     case
-    for name in [*DRAWING, "report.py"]
+    for name in ("plot.py", "table.py", "report.py")
     for case in (
         Case("folder", "cli", f"nowhere_{name}", [name, "--results-dir", "nowhere"],
              [f"{name}: argument --results-dir: nowhere: must be a folder that is there"]),
@@ -1068,7 +1064,7 @@ def test_a_process_of_its_own_says_the_same(typed: str, empty: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        f"$PY {cli.ROOT}/scripts/table_accuracy.py --show",
+        f"$PY {cli.ROOT}/scripts/table.py --show",
         pytest.param("$PY -m cl_repro seeds=[1] iterations=1 workers=1", marks=pytest.mark.slow),
         pytest.param("$PY -m cl_repro status", marks=pytest.mark.slow),
         pytest.param(f"$PY {cli.ROOT}/scripts/ledger.py", marks=pytest.mark.slow),

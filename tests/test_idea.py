@@ -11,8 +11,8 @@ import torch
 from made_experiments import digits, made_experiment, run
 from made_trees import same
 
-from cl_repro.analysis.measurements.idea import plot_idea
-from cl_repro.common.errors import UserError
+from cl_repro.analysis.kinds import opened
+from cl_repro.common.errors import Skipping, UserError
 from cl_repro.engine import Replica, boundary
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import start
@@ -107,7 +107,9 @@ def test_the_files_hold_every_path_and_the_lattice_around_them_and_are_drawn(tmp
         at = [float(row[axis]) for row in plane]
         assert min(at) < min(float(row[axis]) for row in paths)
         assert max(at) > max(float(row[axis]) for row in paths)
-    assert [path.suffix for path in plot_idea(folder, tmp_path / "figures")] == [".png", ".svg"]
+    [found] = opened([folder.name], folder.parent, Skipping())
+    [drawing] = found.drawings()
+    assert [path.suffix for path in drawing.write(tmp_path / "figures")] == [".png", ".svg"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "method").glob("*.yaml")))

@@ -39,7 +39,7 @@ def test_a_study_with_lambda_zero_is_finetuning_in_every_row_and_on_the_page(tmp
     assert free == none and len(free) == 2
     assert "EXACT" in capfd.readouterr().out
     assert any(line.startswith("| EXACT | 0 |") for line in (tmp_path / "results/tables/zero.md").open())
-    assert cli.script(monkeypatch, "table_accuracy.py") == cli.script(monkeypatch, "report.py") == 0
+    assert cli.script(monkeypatch, "table.py") == cli.script(monkeypatch, "report.py") == 0
 
 
 def test_it_is_told_in_a_listing(tmp_path):

@@ -244,7 +244,7 @@ def test_tables_without_checksums_are_unverified(ledger):
     (ledger / MNIST / "provenance.json").unlink()
     told = "unverified: there is no provenance.json, so nothing says whether the files are as they were written"
     there = ("--results-dir", ledger)
-    table, check = processes.scripts(("table_accuracy.py", MNIST, *there), ("ledger.py", *there, "--check"))
+    table, check = processes.scripts(("table.py", MNIST, *there), ("ledger.py", *there, "--check"))
     assert table[0] == 0
     for path in (ledger / "tables").glob(f"{MNIST}.*"):
         assert f"({told})" in path.read_text().splitlines()[0]

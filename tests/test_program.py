@@ -86,7 +86,7 @@ def test_who_interrupts_a_measurement_reads_one_line_and_keeps_its_cells(
         return rows(self, job)
 
     monkeypatch.setattr(Bench, "rows", interrupted)
-    assert cli.script(monkeypatch, "unifying.py", *SMALL["unifying"], f"results_dir={tmp_path}") == 130
+    assert cli.script(monkeypatch, "measure.py", "unifying", *SMALL["unifying"], f"results_dir={tmp_path}") == 130
     err = capfd.readouterr().err
     assert err.splitlines()[-1] == "interrupted; what is finished is kept: the same command continues"
     assert "Traceback" not in err

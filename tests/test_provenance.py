@@ -12,7 +12,7 @@ from cl_repro.study import provenance
 def test_a_command_has_no_folders_of_the_machine() -> None:
     given = ["study=a b", "results_dir=/somewhere/else", "+data_dir=here", "seeds=[1,2]"]
     assert provenance.command(given) == "python -m cl_repro 'study=a b' 'seeds=[1,2]'"
-    assert provenance.command(given[:2], "scripts/idea.py") == "python scripts/idea.py 'study=a b'"
+    assert provenance.command(given[:2], "scripts/measure.py idea") == "python scripts/measure.py idea 'study=a b'"
 
 
 def test_without_a_commit_it_is_the_version_or_what_the_environment_says(

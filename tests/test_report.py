@@ -361,7 +361,7 @@ def test_everything_is_escaped(tmp_path):
 def test_nothing_to_show_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no results under .*make reproduce"):
         paging.write_page([], tmp_path, tmp_path / "report")
-    with pytest.raises(UserError, match=r"no results at .*other"):
+    with pytest.raises(UserError, match=r"no results at .*other \(there: none\)"):
         paging.write_page(["other"], tmp_path, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 

@@ -10,9 +10,8 @@ from cl_repro.common.errors import Skipping, UserError
 
 GOOD, EDITED, CUT = "split_mnist_fisher", "a_edited", "z_cut"
 DONE = {
-    "table_accuracy.py": f"tables/{GOOD}.md",
-    "plot_lambda_curves.py": f"figures/{GOOD}.png",
-    "plot_anatomy.py": f"tables/collapse_{GOOD}.md",
+    "table.py": f"tables/collapse_{GOOD}.md",
+    "plot.py": f"figures/collapse_{GOOD}.png",
     "report.py": "report/index.html",
 }
 
@@ -48,7 +47,7 @@ def test_a_folder_that_is_named_ends_the_command(
     results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(results.parent)
-    assert cli.script(monkeypatch, "table_accuracy.py", GOOD, EDITED) == 2
+    assert cli.script(monkeypatch, "table.py", GOOD, EDITED) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: results/{EDITED}/runs.csv: edited")
     assert not (results / "tables").exists()

@@ -1,13 +1,10 @@
-"""Figures and tables of the unifying study: from invented numbers, written as scripts/unifying.py writes them."""
+"""Figures and tables of the unifying study: from invented numbers, written as `measure.py unifying` writes them."""
 
-import argparse
 import json
-import runpy
 import shutil
 from pathlib import Path
 from typing import Any
 
-import cli
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cl_repro.analysis.data.looks import METHODS
+from cl_repro.analysis.kinds import opened
 from cl_repro.analysis.measurements import unifying_figures as figures
 from cl_repro.analysis.measurements import unifying_seeds as several
 from cl_repro.analysis.measurements import unifying_tables as tables
@@ -335,7 +333,7 @@ def test_quantiles_of_the_noise(mnist: Figures) -> None:
 def test_every_title_says_that_it_is_a_twin(mnist: Figures, cifar: Figures, tmp_path: Path) -> None:
     twin = "cpu twin, not the paper's scale"
     for found, n in ((mnist, 6), (cifar, 5)):
-        md, tex = (path.read_text() for path in tables.write_tables(found, tmp_path))
+        md, tex = (path.read_text() for path in tables.document(found).write(tmp_path))
         titles = [line for line in md.splitlines() if line.startswith("#")]
         assert len(titles) == n + 1 and all(twin in title for title in titles)
         captions = [line for line in tex.splitlines() if r"\caption" in line]
@@ -344,7 +342,7 @@ def test_every_title_says_that_it_is_a_twin(mnist: Figures, cifar: Figures, tmp_
     assert len(those) == 7 and all(twin in text for text in those)
     paper = mnist._replace(suffix="")
     assert "\nthe paper's scale; 3 seeds, error bars ± 1 SEM" in title(figures.figure_2([paper]))
-    assert not any("twin" in path.read_text() for path in tables.write_tables(paper, tmp_path))
+    assert not any("twin" in path.read_text() for path in tables.document(paper).write(tmp_path))
 
 
 def test_how_many_diverged_is_said(mnist: Figures) -> None:
@@ -358,7 +356,7 @@ def test_how_many_diverged_is_said(mnist: Figures) -> None:
 
 def drawn(group: list[Figures]) -> list[Figure]:
     """All figures of a group."""
-    return [figure for draw in figures.figures_of(group).values() if (figure := draw())]
+    return [draw() for draw in figures.figures_of(group).values()]
 
 
 def title(figure: Figure) -> str:
@@ -468,7 +466,7 @@ def test_the_fraction_of_iterations_above_a_ratio(mnist: Figures) -> None:
 
 
 def test_there_is_no_figure_of_noise_without_any(cifar: Figures) -> None:
-    assert figures.figure_j1([cifar]) is None
+    assert "figJ1" not in figures.figures_of([cifar])
 
 
 def test_more_examples_of_both_benchmarks_have_room(mnist: Figures, cifar: Figures) -> None:
@@ -525,13 +523,11 @@ def test_a_figure_is_of_one_scale(mnist: Figures, cifar: Figures) -> None:
 
 
 @pytest.mark.slow
-def test_drawing_again_gives_the_same_bytes(mnist: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_again_gives_the_same_bytes(mnist: Figures, tmp_path: Path) -> None:
     """Of two: scatter plots, error bars, legends and mathematics."""
-    some = {"fig1": lambda: figures.figure_1([mnist]), "figJ1": lambda: figures.figure_j1([mnist])}
-    monkeypatch.setattr(figures, "figures_of", lambda group: some | {"none": lambda: None})
-    first, again = (figures.plot_all([mnist], tmp_path / folder) for folder in ("a", "b"))
-    names = {f"unifying_{figure}_cpu.{kind}" for figure in ("fig1", "figJ1") for kind in ("png", "svg")}
-    assert {path.name for path in first} == names  # and none of the one that is empty
+    some = [one for one in figures.drawings(mnist) if one.name in ("unifying_fig1_cpu", "unifying_figJ1_cpu")]
+    first, again = ([path for one in some for path in one.write(tmp_path / folder)] for folder in ("a", "b"))
+    assert len(first) == 4
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
     svg = (tmp_path / "a" / "unifying_fig1_cpu.svg").read_text()
@@ -563,7 +559,7 @@ def damaged(folder: Path, how: str) -> None:
         ("correlations.csv: edited", "correlations.csv: edited since the run wrote it"),
         ("summed.csv: cut", "summed.csv: edited since .*: cut short"),
         ("measures.csv: missing", "no measures.csv in"),
-        ("networks.csv: missing", "no results of scripts/unifying.py at"),
+        ("networks.csv: missing", "no networks.csv in"),
         ("provenance.json: cut", "provenance.json: unreadable or cut short"),
         ("scatter.npz: edited", "scatter.npz: edited since the run wrote it"),
         ("scatter.npz: missing", "scatter.npz"),
@@ -579,17 +575,14 @@ def test_damaged_folders_are_refused(how: str, message: str, copy: Path) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_the_script_draws_what_is_there_or_named(copy: Path, tmp_path: Path) -> None:
-    make = runpy.run_path(str(cli.ROOT / "scripts" / "plot_unifying.py"))["make"]
-    calls: list[list[str]] = []
-    make.__globals__["plot_all"] = lambda group, out: calls.append([f.benchmark for f in group]) or []
-    options = {"results_dir": copy, "out": tmp_path}
-    paths = make(argparse.Namespace(names=[], skipping=Skipping(), **options))
-    assert calls == [["Permuted MNIST", "Split CIFAR-10/100"]]
-    assert {path.parent for path in paths} == {copy / "tables"} and len(paths) == 4
-    make(argparse.Namespace(names=[f"unifying_figures_{CIFAR}_cpu"], skipping=Skipping(), **options))
-    assert calls[1:] == [["Split CIFAR-10/100"]]
-    with pytest.raises(UserError, match=r"no results of scripts/unifying\.py at .*/other "):
-        make(argparse.Namespace(names=["other"], skipping=Skipping(), **options))
-    with pytest.raises(UserError, match="nothing to draw under"):
-        make(argparse.Namespace(names=[], skipping=Skipping(), results_dir=tmp_path / "empty", out=tmp_path))
+def test_those_of_one_scale_are_drawn_together_or_as_they_are_named(copy: Path, tmp_path: Path) -> None:
+    def groups(*names: str) -> list[list[str]]:
+        return [[one.benchmark for one in group.found] for group in opened(names, copy, Skipping())]
+
+    assert groups() == [["Permuted MNIST", "Split CIFAR-10/100"]]
+    assert groups(f"unifying_figures_{CIFAR}_cpu") == [["Split CIFAR-10/100"]]
+    [both] = opened([], copy, Skipping())
+    assert len(both.drawings()) == 7 and [one.name for one in both.documents()] == [one.name for one in both.found]
+    with pytest.raises(UserError, match=r"no results at .*/other \(there: unifying_figures_"):
+        groups("other")
+    assert opened([], tmp_path / "empty", Skipping()) == []

@@ -1,18 +1,16 @@
-"""What a run writes and prints at its end."""
+"""What a run writes and prints at its end, and what `cl_repro.analysis` gives a notebook."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cl_repro.analysis.comparisons.comparison_figure import plot_comparison
 from cl_repro.analysis.data.arms import grid_of
-from cl_repro.analysis.data.settings import COMPARISON
-from cl_repro.analysis.data.study import ARMS, CURVES, TIMING, Study, describe, most_lambdas, open_study
+from cl_repro.analysis.data.study import CURVES, Study, describe, open_study
+from cl_repro.analysis.kinds import main_drawings
 from cl_repro.analysis.lambdas import collapse
 from cl_repro.analysis.lambdas.accuracy import accuracy_rows
-from cl_repro.analysis.lambdas.curves import draw, plot_study
-from cl_repro.analysis.lambdas.tables import shapes, summary_table, tables_of, write_tables
-from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.lambdas.curves import draw
+from cl_repro.analysis.lambdas.tables import document, shapes, summary_table, tables_of
 from cl_repro.analysis.output.markup import Table, plain
 from cl_repro.common.errors import UserError
 
@@ -20,21 +18,17 @@ from cl_repro.common.errors import UserError
 def rebuild(name: str, results_dir: Path) -> str:
     """As `cl_repro.analysis.report`."""
     study = open_study(name, results_dir)
-    tables = _tables(study)
-    paths = write_tables(study, tables, results_dir / "tables")
-    if study.kind == COMPARISON:
-        paths = plot_comparison(study, results_dir / "figures") + paths
-    elif study.kind == ARMS or (study.kind != TIMING and most_lambdas(study.runs) > 1):
-        paths = plot_study(study, results_dir / "figures") + paths
-    shown = _summary(study) if study.kind == CURVES else tables[0]
-    csvs = sorted(study.folder.glob("*.csv"))
-    return "\n".join([plain(shown), *map(str, [*paths, *csvs])])
+    made = document(study)
+    tables = made.write(results_dir / "tables")
+    figures = [path for drawing in main_drawings(study) for path in drawing.write(results_dir / "figures")]
+    shown = _summary(study) if study.kind == CURVES else made.tables[0]
+    return "\n".join([plain(shown), *map(str, [*figures, *tables, *sorted(study.folder.glob("*.csv"))])])
 
 
 def tables_by_name(folder: Path) -> dict[str, Table]:
     """As `cl_repro.analysis.read_tables`."""
     study = open_study(folder.name, folder.parent)
-    found = _tables(study)
+    found = tables_of(study)
     if study.kind == CURVES and (collapsed := collapse.collapse(study)):
         found.append(collapse.table(study, collapsed))
     return {table.name: table for table in found}
@@ -48,10 +42,6 @@ def figure_of(folder: Path, rescaled: bool) -> Figure:
         raise UserError(f"{folder}: has no curves of accuracy against lambda{' with traces' if rescaled else ''}")
     title = describe(study.runs)
     return collapse.draw(collapsed, title) if collapsed else draw(grid_of(study.runs, study.folder), title)
-
-
-def _tables(study: Study) -> list[Table]:
-    return [timing_table(study)] if study.kind == TIMING else tables_of(study)
 
 
 def _summary(study: Study) -> Table:

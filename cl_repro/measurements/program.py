@@ -30,7 +30,7 @@ from cl_repro.study.worker import Workshop
 class Program(NamedTuple):
     """What is measured of a cell, which is an arm and a seed."""
 
-    script: str  # for the record
+    script: str  # its name for scripts/measure.py, for the record
     tables: Mapping[str, Table]  # as of `Store`
     key: tuple[str, ...]  # as of `Store`
     arms: Callable[[Sequence[str]], list[Arm]]
@@ -156,7 +156,7 @@ def measure_missing(program: Program, overrides: Sequence[str]) -> Path:
     store.merge()  # what a launch that was killed has left
     chunks, data = [[cell] for cell in cells(program, arms)], study.checksums(bench, arms, device)
     planned = study.Plan(arms, chunks, store.folder, device, data, program.configs(arms))
-    command = provenance.command(overrides, f"scripts/{program.script}.py")
+    command = provenance.command(overrides, f"scripts/measure.py {program.script}")
     ended = study.launch(planned, store, command, 1, began, partial(Bench, program))
     if ended.unfinished:
         raise UserError(ended.unfinished)

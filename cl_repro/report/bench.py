@@ -13,7 +13,7 @@ from cl_repro.records.schema import BENCH as COLUMNS
 from cl_repro.report.section import BENCH, Place, Section
 
 
-def section(paths: Sequence[Path], place: Place) -> Section:
+def section(place: Place, paths: Sequence[Path]) -> Section:
     """What `make bench` measured, from its CSVs."""
     found = {path: read_table(path, COLUMNS) for path in paths}
     rows = pd.concat(found.values())

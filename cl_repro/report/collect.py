@@ -5,27 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from cl_repro.analysis.data.study import commits, folders, open_study, origin
+from cl_repro.analysis import kinds
+from cl_repro.analysis.data.study import commits, origin
 from cl_repro.analysis.measurements import unifying, unifying_tables
-from cl_repro.analysis.measurements.anatomy import Anatomy, open_anatomy
-from cl_repro.analysis.measurements.anatomy_tables import confidence_table, layers_table, passes_table
+from cl_repro.analysis.measurements.anatomy import Anatomy
+from cl_repro.analysis.measurements.anatomy_tables import tables_of
 from cl_repro.analysis.measurements.unifying_figures import figures_of
 from cl_repro.common.errors import Skipping, UserError
 from cl_repro.report import bench, explained, search, studies
-from cl_repro.report.section import (
-    ANATOMY,
-    BENCH,
-    FIGURES,
-    GROUPS,
-    HEADLINE,
-    KINDS,
-    Link,
-    Place,
-    Section,
-    capital,
-    commands,
-    one,
-)
+from cl_repro.report.section import BENCH, GROUPS, HEADLINE, KINDS, Link, Place, Section, capital, commands, one
 
 BENCHMARKS = ("split_mnist", "split_cifar10", "permuted_mnist", "cifar10_100", "tiny_imagenet")  # others follow
 
@@ -43,35 +31,15 @@ def collect(names: Sequence[str], results_dir: Path, page: Path, skipping: Skipp
         At least one: by benchmark, then by kind; the headline study first, how methods work and speed last.
 
     Raises:
-        UserError: there is nothing, or `open_study`, `open_anatomy`, `open_figures` or `read_table` refuse a folder.
+        UserError: there is nothing, or a folder cannot be opened.
     """
-    place, whole = Place(results_dir, page), not names
-    anatomies, ideas, searches = (
-        sorted(path.parent.name for path in results_dir.glob(f"*/{file}") if whole or path.parent.name in names)
-        for file in ("anatomy.csv", explained.FILE, search.FILE)
-    )
-    figures = [name for name in unifying.folders(results_dir) if whole or name in names]
-    others = {*anatomies, *ideas, *searches, *figures}
-    runs = folders(results_dir) if whole else [name for name in names if name not in others]
-    skipping, sections, opened = skipping or Skipping(), [], []
-    makers: list[tuple[Sequence[str], Callable[[str], Section]]] = [
-        (runs, lambda name: studies.section(open_study(name, results_dir), place)),
-        (anatomies, lambda name: _anatomy(open_anatomy(name, results_dir), place)),
-        (searches, lambda name: search.section(name, place)),
-        (ideas, lambda name: explained.idea(name, place)),
-    ]
-    for name, make in ((name, make) for own, make in makers for name in own):
-        with skipping.attempt(results_dir / name):
-            sections.append(make(name))
-    for name in figures:
-        with skipping.attempt(results_dir / name):
-            opened.append(unifying.open_figures(name, results_dir))
-    for group in unifying.by_scale(opened):
-        with skipping.attempt(results_dir / group[0].name):
-            sections.append(_figures(group, place))
-    if whole:
+    place, skipping, sections = Place(results_dir, page), skipping or Skipping(), list[Section]()
+    for group in kinds.opened(names, results_dir, skipping):
+        with skipping.attempt(group.folder):
+            sections.append(SECTIONS[group.kind](place, *group.found))
+    if not names:
         measured = sorted((results_dir / BENCH).glob("*.csv"))
-        sections += [*explained.survival(place), *([bench.section(measured, place)] if measured else [])]
+        sections += [*explained.survival(place), *([bench.section(place, measured)] if measured else [])]
     if not sections:
         raise UserError(f"no results under {results_dir}: run `make reproduce` first")
     return sorted(sections, key=_rank)
@@ -84,46 +52,59 @@ def _rank(section: Section) -> tuple:
     return (first, benchmark, smoke, list(KINDS).index(section.kind), section.name != HEADLINE, section.name)
 
 
-def _anatomy(found: Anatomy, place: Place) -> Section:
+def _anatomy(place: Place, found: Anatomy) -> Section:
     """Estimates of the Fisher on one trained network."""
+    about = KINDS[kinds.ANATOMY]
+    drawn = ", drawn by importance" if (found.passes["estimator"] == "importance_sample").any() else ""
     alt = f"{found.title}: error of every estimate of the Fisher against its cost; the tables hold the numbers"
     return Section(
         name=found.name,
-        title=capital(KINDS[ANATOMY])
-        + (", drawn by importance" if (found.passes["estimator"] == "importance_sample").any() else ""),
-        kind=ANATOMY,
+        title=capital(about) + drawn,
+        kind=kinds.ANATOMY,
         benchmark=one(found.confidence["benchmark"]),
-        sentence=f"{found.title}: {KINDS[ANATOMY]}; {len(found.passes)} passes.",
+        sentence=f"{found.title}: {about}; {len(found.passes)} passes.",
         pictures=place.pictures([found.name], alt),
-        tables=[confidence_table(found), passes_table(found), layers_table(found)],
-        facts=[("Origin", origin(found.passes)), *commands(place.results / found.name)],
+        tables=tables_of(found),
+        facts=[("Origin", origin(found.passes)), *commands(found.folder)],
         commits=commits(found.passes),
         links=place.files(found.name),
     )
 
 
-def _figures(group: Sequence[unifying.Figures], place: Place) -> Section:
+def _figures(place: Place, *group: unifying.Figures) -> Section:
     """Figures of Benzing (2022) of one scale, with the tables of every benchmark in them."""
-    names = [own.name for own in group]
-    alt = f"{group[0].scale}; the tables hold the numbers"
+    names, first = [own.name for own in group], group[0]
     pictures = [
-        picture._replace(alt=f"Benzing (2022), figure {name.removeprefix('fig')}, {picture.alt}")
+        picture
         for name in figures_of(group)
-        for picture in place.pictures([f"unifying_{name}{group[0].suffix}"], alt)
+        for picture in place.pictures(
+            [f"unifying_{name}{first.suffix}"],
+            f"Benzing (2022), figure {name.removeprefix('fig')}, {first.scale}; the tables hold the numbers",
+        )
     ]
-    tables = []
-    for own in group:
-        tables += [table._replace(title=f"{own.benchmark}: {table.title}") for table in unifying_tables.tables_of(own)]
     networks = pd.concat([own.networks for own in group])
     return Section(
-        name=f"unifying_figures{group[0].suffix}" if len(group) > 1 else names[0],
-        title=f"Benzing (2022), figures: {group[0].scale}",
-        kind=FIGURES,
+        name=f"unifying_figures{first.suffix}" if len(group) > 1 else names[0],
+        title=f"Benzing (2022), figures: {first.scale}",
+        kind=kinds.FIGURES,
         benchmark=one(networks["benchmark"]),
-        sentence=f"{' and '.join(own.benchmark for own in group)}, {unifying.seeds(group)}: {KINDS[FIGURES]}.",
+        sentence=f"{' and '.join(own.benchmark for own in group)}, {unifying.seeds(group)}: {KINDS[kinds.FIGURES]}.",
         pictures=pictures,
-        tables=tables,
-        facts=[("Origin", origin(networks)), *(fact for name in names for fact in commands(place.results / name))],
+        tables=[
+            table._replace(title=f"{own.benchmark}: {table.title}")
+            for own in group
+            for table in unifying_tables.tables_of(own)
+        ],
+        facts=[("Origin", origin(networks)), *(fact for own in group for fact in commands(own.folder))],
         commits=commits(networks),
         links=[Link(f"{name}/{link.text}", link.href) for name in names for link in place.files(name)],
     )
+
+
+SECTIONS: dict[str, Callable[..., Section]] = {
+    kinds.STUDY: studies.section,
+    kinds.ANATOMY: _anatomy,
+    kinds.FIGURES: _figures,
+    kinds.SEARCH: search.section,
+    kinds.IDEA: explained.idea,
+}

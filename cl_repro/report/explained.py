@@ -4,28 +4,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cl_repro.analysis.data.read import read_provenance, read_table
+from cl_repro.analysis.data.read import Measured
 from cl_repro.analysis.data.study import benchmark_name
+from cl_repro.analysis.kinds import IDEA
 from cl_repro.analysis.lambdas.accuracy import lambda_text
 from cl_repro.analysis.measurements.idea import NAMES
 from cl_repro.analysis.output.markup import MINUS, Table
-from cl_repro.records.measured import IDEA as FILES
-from cl_repro.report.section import IDEA, KINDS, SURVIVAL, Place, Section, capital, commands
+from cl_repro.report.section import KINDS, SURVIVAL, Place, Section, capital, commands
 
-FILE = "paths.csv"  # of scripts/idea.py
-MEMORY = "memory_survival"  # the figure of scripts/plot_survival.py
+MEMORY = "memory_survival"  # the figure that scripts/plot.py draws of no folder
 
 
-def idea(name: str, place: Place) -> Section:
-    """What scripts/idea.py has measured.
-
-    Raises:
-        UserError: a file that is missing or damaged.
-    """
-    folder = place.results / name
-    provenance = read_provenance(folder)
-    paths = read_table(folder / FILE, FILES[FILE], provenance)
-    runs, data = provenance.get("invocations", []), [benchmark_name(one) for one in provenance.get("data", {})]
+def idea(place: Place, found: Measured) -> Section:
+    """What `measure.py idea` has measured."""
+    name, paths, known = found.folder.name, found.tables["paths"], found.provenance
+    runs, data = known.get("invocations", []), [benchmark_name(one) for one in known.get("data", {})]
     shas = sorted({one["git_sha"][:7] + "-dirty" * one["dirty"] for one in runs})
     machines = "; ".join(dict.fromkeys(f"torch {one['torch']}, {one['hardware']}" for one in runs))
     n = paths["arm"].nunique()
@@ -36,7 +29,10 @@ def idea(name: str, place: Place) -> Section:
         benchmark="",
         sentence=f"{', '.join([*data, KINDS[IDEA]])}: after task A, task B is learned from the same weights in {n} "
         f"way{'s' * (n != 1)}.",
-        facts=[*([("Origin", f"Runs of commit {'+'.join(shas)}, {machines}.")] if runs else []), *commands(folder)],
+        facts=[
+            *([("Origin", f"Runs of commit {'+'.join(shas)}, {machines}.")] if runs else []),
+            *commands(found.folder),
+        ],
         commits="+".join(shas),
         links=place.files(name),
         pictures=place.pictures([name], f"{capital(KINDS[IDEA])}: regions where each is solved, and paths of training"),
@@ -87,7 +83,7 @@ def survival(place: Place) -> list[Section]:
             kind=SURVIVAL,
             benchmark="",
             sentence=law,
-            facts=[*made, ("Command", "`python scripts/plot_survival.py`")],
+            facts=[*made, ("Command", "`make figures`")],
             commits="",
             links=[],
             pictures=pictures,

@@ -1,35 +1,28 @@
-"""The section of a search of a penalty's lambda, from what scripts/strength_search.py has written."""
+"""The section of a search of a penalty's lambda, from what `measure.py strength_search` has written."""
 
 import pandas as pd
 
 from cl_repro.analysis.data.arms import NamedArm, arms_of
-from cl_repro.analysis.data.read import read_provenance, read_table
+from cl_repro.analysis.data.read import Measured
 from cl_repro.analysis.data.study import benchmark_name, commits, origin
+from cl_repro.analysis.kinds import SEARCH
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text
 from cl_repro.analysis.output.markup import Table
 from cl_repro.common.stats import estimate
-from cl_repro.records.measured import SEARCH as FILES
-from cl_repro.report.section import KINDS, SEARCH, Place, Section, capital, commands, one
+from cl_repro.report.section import KINDS, Place, Section, capital, commands, one
 
-FILE = "attempts.csv"
 AVERAGE = "average"  # the row of final.csv that is the mean over tasks
 
 
-def section(name: str, place: Place) -> Section:
-    """What a search has found.
-
-    Raises:
-        UserError: a file that is missing or damaged.
-    """
-    folder = place.results / name
-    provenance = read_provenance(folder)
-    attempts, final = (read_table(folder / file, FILES[file], provenance) for file in (FILE, "final.csv"))
+def section(place: Place, found: Measured) -> Section:
+    """What a search has found."""
+    folder, attempts, final = found.folder, found.tables["attempts"], found.tables["final"]
     searches, arms = final[final["task"] == AVERAGE], arms_of(final, folder)
     benchmarks, n, seeds = sorted(final["benchmark"].unique()), len(attempts), searches["seed"].nunique()
     cost = searches.groupby("device")["seconds"].sum() / 60
     minutes = [f"{total:,.0f} {'core' if device == 'cpu' else device}-minutes" for device, total in cost.items()]
     return Section(
-        name=name,
+        name=folder.name,
         title=capital(KINDS[SEARCH]),
         kind=SEARCH,
         benchmark=one(final["benchmark"]),
@@ -41,8 +34,8 @@ def section(name: str, place: Place) -> Section:
             ("Cost", f"{' and '.join(minutes)}, the sum over {len(searches):,} searches."),
         ],
         commits=commits(searches),
-        links=place.files(name),
-        pictures=place.pictures([name], f"{name}: {KINDS[SEARCH]}"),
+        links=place.files(folder.name),
+        pictures=place.pictures([folder.name], f"{folder.name}: {KINDS[SEARCH]}"),
         tables=[accuracy_table(arms, final), lambdas_table(arms, attempts)],
     )
 

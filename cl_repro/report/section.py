@@ -11,12 +11,13 @@ import pandas as pd
 from cl_repro.analysis.data.read import read_provenance
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, TIMING, benchmark_name
+from cl_repro.analysis.kinds import ANATOMY, FIGURES, IDEA, SEARCH
 from cl_repro.analysis.output.markup import Table
 from cl_repro.records import verifiable
 from cl_repro.records.files import UNVERIFIED
 from cl_repro.report.chart import Chart
 
-ANATOMY, FIGURES, SEARCH, IDEA, SURVIVAL, BENCH = "anatomy", "figures", "search", "idea", "survival", "bench"
+SURVIVAL, BENCH = "survival", "bench"
 KINDS = {
     CURVES: "accuracy against λ",
     ARMS: "one λ an arm",

@@ -10,7 +10,6 @@ from cl_repro.analysis.data.study import (
     CURVES,
     LISTING,
     PLACE,
-    TIMING,
     Study,
     benchmark_name,
     commits,
@@ -22,7 +21,6 @@ from cl_repro.analysis.lambdas.accuracy import at_best, estimate_text, lambda_te
 from cl_repro.analysis.lambdas.collapse import collapse
 from cl_repro.analysis.lambdas.collapse import table as collapse_table
 from cl_repro.analysis.lambdas.tables import tables_of
-from cl_repro.analysis.lambdas.timing import timing_table
 from cl_repro.analysis.output.markup import Table
 from cl_repro.common.stats import estimate
 from cl_repro.report import curves, sizes
@@ -33,7 +31,7 @@ ROWS = 30  # of a listing; a longer one is shown in short
 CLAIMS = "claims"  # the table of what stored examples are worth, there where arms differ in how many they store
 
 
-def section(study: Study, place: Place) -> Section:
+def section(place: Place, study: Study) -> Section:
     """Charts first, where they show what the study is about; in a comparison of methods lambda comes last."""
     runs, tables, more = study.runs, _tables(study), []
     charts = _charts(study, tables)
@@ -89,8 +87,6 @@ def _sentence(study: Study) -> str:
 
 def _tables(study: Study) -> list[Table]:
     """As `make tables`; a listing of many cells in short; where curves rise before and after scaling."""
-    if study.kind == TIMING:
-        return [timing_table(study)]
     tables = tables_of(study)
     if study.kind == LISTING:
         return [table if len(table.rows) <= ROWS else _in_short(study, table) for table in tables]

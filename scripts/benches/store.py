@@ -70,7 +70,7 @@ def grown(rounds: int, seeds: int, lambdas: int) -> list[Row]:
             return used.processor
 
         def tables() -> float:
-            return command(Path(folder), str(PACKAGE.parent / "scripts" / "table_accuracy.py"), place.name).processor
+            return command(Path(folder), str(PACKAGE.parent / "scripts" / "table.py"), place.name).processor
 
         seconds = interleave({"merge": merge, "status": status, "tables": tables}, rounds)
     note = f"{n:,} runs with {sum(map(len, beside('').values()))} rows each beside runs.csv; processor time"

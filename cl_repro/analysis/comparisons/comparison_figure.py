@@ -1,6 +1,6 @@
 """The picture of a comparison: a row a method, with its accuracy in each scenario, its extra memory and its compute."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ from cl_repro.analysis.data.arms import setting
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.data.study import SCENARIOS, Study, benchmark_name, commits, describe
 from cl_repro.analysis.lambdas.curve_names import inked
-from cl_repro.analysis.output.figures import PADDED, headed, lettered, literal, save, styled
+from cl_repro.analysis.output.figures import PADDED, Drawing, headed, lettered, literal
 from cl_repro.common.stats import estimate
 
 COLOURS = {BOUND: "#555555", PENALTY: "#0072B2", DISTILLATION: "#009E73", STRUCTURE: "#8A3FA0", STORING: "#D55E00"}
@@ -43,26 +43,25 @@ LEAST = 100  # bytes; what keeps less is drawn as nothing
 GAP = 0.7  # decades between nothing and the least that is kept
 
 
-def plot_comparison(study: Study, out: Path) -> list[Path]:
-    """Draw <out>/<name>.png and .svg: what accuracy costs, or examples stored where arms differ in that; the paths."""
-    with styled():
-        found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
-        if published := beside.pairs_of(study, found):
-            theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))
-            figure = beside.draw(study, published, f"{benchmark}: ours beside {theirs}")
-        elif numbered.numbered(found, numbered.EPOCHS):
-            figure = numbered.draw_epochs(found, f"{benchmark}: longer training")
-        elif numbered.numbered(found, numbered.SIZES):
-            figure = numbered.draw_sizes(found, f"{benchmark}: stored examples beside EWC")
-        elif numbered.numbered(found, numbered.WINDOWS):
-            per_task = next(
-                setting(study.folder, e.arm.config_id, "method.n") for e in found if e.arm.method == "context"
-            )
-            figure = numbered.draw_windows(found, f"{benchmark}: a window of examples that is looked at", per_task)
-        else:
-            figure = draw(found, f"{benchmark}: what accuracy costs")
-        title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"
-        return save(figure, title, source, out / study.name)
+def drawings(study: Study) -> list[Drawing]:
+    """What accuracy costs, or examples stored where arms differ in that."""
+    title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"
+    return [Drawing(study.name, title, source, partial(_drawn, study))]
+
+
+def _drawn(study: Study) -> Figure:
+    found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
+    if published := beside.pairs_of(study, found):
+        theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))
+        return beside.draw(study, published, f"{benchmark}: ours beside {theirs}")
+    if numbered.numbered(found, numbered.EPOCHS):
+        return numbered.draw_epochs(found, f"{benchmark}: longer training")
+    if numbered.numbered(found, numbered.SIZES):
+        return numbered.draw_sizes(found, f"{benchmark}: stored examples beside EWC")
+    if numbered.numbered(found, numbered.WINDOWS):
+        per_task = next(setting(study.folder, e.arm.config_id, "method.n") for e in found if e.arm.method == "context")
+        return numbered.draw_windows(found, f"{benchmark}: a window of examples that is looked at", per_task)
+    return draw(found, f"{benchmark}: what accuracy costs")
 
 
 def draw(found: list[Entry], title: str) -> Figure:

@@ -3,7 +3,7 @@
 Read along its diagonal it shows plasticity, what a task reaches when it has been learned; down a column forgetting.
 """
 
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from cl_repro.analysis.data.read import read_accuracy
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import PLACE, SCENARIOS, TIMING, Study, benchmark_name, commits, describe
 from cl_repro.analysis.lambdas.accuracy import lambda_text
-from cl_repro.analysis.output.figures import PADDED, headed, literal, save, styled
+from cl_repro.analysis.output.figures import PADDED, Drawing, headed, literal
 from cl_repro.common.stats import Array
 
 ACROSS = 6  # matrices beside each other
@@ -99,21 +99,15 @@ def mean(rows: pd.DataFrame) -> Array:
     return np.where(np.tri(len(table), dtype=bool), 100 * table.to_numpy(dtype=float), np.nan)
 
 
-def plot_matrices(study: Study, out: Path) -> list[Path]:
-    """Draw <out>/matrix_<name>.png and .svg; nothing of timings, and where accuracy was measured at the end alone."""
+def drawings(study: Study) -> list[Drawing]:
+    """matrix_<name>; nothing of timings, and where accuracy was measured at the end alone."""
     found = matrices(study) if study.kind != TIMING else []
     if not found:
         return []
-    with styled(**{"axes.grid": False}):
-        several = len({one.group for one in found}) > 1
-        benchmarks = dict.fromkeys(map(benchmark_name, study.runs["benchmark"]))
-        title = ", ".join(benchmarks) if several else describe(study.runs)
-        return save(
-            draw(found, title),
-            f"{study.name}: {title}",
-            f"cl_repro {commits(study.runs)}",
-            out / f"matrix_{study.name}",
-        )
+    several = len({one.group for one in found}) > 1
+    title = ", ".join(dict.fromkeys(map(benchmark_name, study.runs["benchmark"]))) if several else describe(study.runs)
+    source = f"cl_repro {commits(study.runs)}"
+    return [Drawing(f"matrix_{study.name}", f"{study.name}: {title}", source, partial(draw, found, title), grid=False)]
 
 
 def draw(found: list[Matrix], title: str) -> Figure:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -76,6 +76,21 @@ def read_storage(folder: Path) -> pd.DataFrame:
 def read_representation(folder: Path) -> pd.DataFrame:
     """representation.csv: one row per (run_id, measure). No rows and errors as of `read_storage`."""
     return read_optional(folder / "representation.csv", STUDY["representation.csv"])
+
+
+class Measured(NamedTuple):
+    """One folder of a measurement beside a study."""
+
+    folder: Path
+    tables: dict[str, pd.DataFrame]  # by the names of their files, without .csv
+    provenance: dict[str, Any]
+
+
+def read_measured(folder: Path, files: Mapping[str, Table]) -> Measured:
+    """All of these files of a folder. Raises UserError like `read_runs`."""
+    known = read_provenance(folder)
+    tables = {Path(file).stem: read_table(folder / file, columns, known) for file, columns in files.items()}
+    return Measured(folder, tables, known)
 
 
 def read_optional(path: Path, columns: Table) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """A results folder opened for analysis: its runs, what kind of study they are, and the published rows beside them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from cl_repro.analysis.data.arms import NamedArm, variant
 from cl_repro.analysis.data.looks import ONE_SAMPLE
 from cl_repro.analysis.data.read import read_published, read_runs
 from cl_repro.analysis.data.settings import Settings, load
-from cl_repro.common.errors import Skipping, UserError
+from cl_repro.common.errors import UserError
 from cl_repro.common.stats import Estimate
 from cl_repro.records.schema import PUBLISHED
 
@@ -47,11 +46,9 @@ def open_study(name: str, results_dir: Path) -> Study:
         The checked runs with their settings and published rows.
 
     Raises:
-        UserError: no such folder, no rows, or a file that `read_runs` refuses.
+        UserError: no rows, or a file that `read_runs` refuses.
     """
     folder = results_dir / name
-    if not folder.is_dir():
-        raise UserError(f"no results at {folder} (there: {', '.join(folders(results_dir)) or 'none'})")
     runs = read_runs(folder)
     if runs.empty:
         raise UserError(f"{folder / 'runs.csv'} has no rows: run the study first")
@@ -88,42 +85,6 @@ def kind_of_runs(name: str, runs: pd.DataFrame) -> str:
 def most_lambdas(runs: pd.DataFrame) -> int:
     """How many lambdas the arm with the most of them has, 0 among them."""
     return int(runs.groupby("config_id")["lambda"].nunique().max()) if len(runs) else 0
-
-
-def opened(names: Sequence[str], results_dir: Path, skipping: Skipping) -> list[Study]:
-    """Studies of these names, or of all folders with a runs.csv, but for those that are skipped."""
-    found = []
-    for name in names or folders(results_dir):
-        with skipping.attempt(results_dir / name):
-            found.append(open_study(name, results_dir))
-    return found
-
-
-def studies(
-    names: Sequence[str], results_dir: Path, kinds: Sequence[str], skipping: Skipping | None = None
-) -> list[Study]:
-    """The studies asked for, or all of the fitting kinds.
-
-    Args:
-        names: folders under `results_dir`; empty: every folder with a runs.csv of one of `kinds`.
-        results_dir: the folder of all results.
-        kinds: the kinds that fit.
-        skipping: what to do with a bad folder; None: the first is an error.
-
-    Returns:
-        The studies, at least one.
-
-    Raises:
-        UserError: none found, or a named one is of another kind.
-    """
-    there = opened(names, results_dir, skipping or Skipping())
-    wrong = [study for study in there if study.kind not in kinds]
-    if names and wrong:
-        raise UserError(f"{wrong[0].folder} is a {wrong[0].kind} study, not {' or '.join(kinds)}")
-    fitting = [study for study in there if study.kind in kinds]
-    if not fitting:
-        raise UserError(f"no {' or '.join(kinds)} results under {results_dir}: run `make reproduce` first")
-    return fitting
 
 
 def describe(runs: pd.DataFrame) -> str:
@@ -228,8 +189,3 @@ def origin(runs: pd.DataFrame) -> str:
     where = runs.drop_duplicates(["device", "hardware"])
     places = "; ".join(sorted(f"{d} ({h})" for d, h in zip(where["device"], where["hardware"], strict=True)))
     return " ".join(filter(None, [f"Runs of commit {commits(runs)}, torch {torch}, {places}.", mixed_note(runs)]))
-
-
-def folders(results_dir: Path) -> list[str]:
-    """Names of the folders that hold runs."""
-    return sorted(path.parent.name for path in results_dir.glob("*/runs.csv"))

@@ -4,14 +4,14 @@ The penalty is lambda F, so curves of estimators that differ by a factor fall on
 by the trace. The trace is that of the first task; later ones depend on lambda.
 """
 
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from cl_repro.analysis.data.arms import Grid, grid_of, looks_of
-from cl_repro.analysis.data.study import CURVES, Study, commits, describe, mixed_note, opened, studies, unmixed
+from cl_repro.analysis.data.study import Study, commits, describe, mixed_note, unmixed
 from cl_repro.analysis.lambdas.accuracy import interval_text
 from cl_repro.analysis.lambdas.curve_names import told
 from cl_repro.analysis.lambdas.curves import SEM, curve, line
@@ -20,9 +20,8 @@ from cl_repro.analysis.lambdas.later_traces import later_table
 from cl_repro.analysis.lambdas.selection import TOO_SMALL
 from cl_repro.analysis.lambdas.shape import seed_mean
 from cl_repro.analysis.lambdas.tables import TRACE_NOTE, log_traces, shapes, trace_text
-from cl_repro.analysis.output.figures import PADDED, decades, headed, lettered, save, styled
-from cl_repro.analysis.output.markup import TIMES, Table, write
-from cl_repro.common.errors import Skipping, UserError
+from cl_repro.analysis.output.figures import PADDED, Drawing, decades, headed, lettered
+from cl_repro.analysis.output.markup import TIMES, Document, Table
 from cl_repro.common.stats import Array, Interval
 
 X_LABELS = ("Regularisation strength λ (log scale)", f"λ {TIMES} trace of the first task's Fisher (log scale)")
@@ -130,44 +129,18 @@ def table(study: Study, found: Collapse) -> Table:
     return Table("collapse", "Do the estimators differ in scale only?", header, rows, notes)
 
 
-def plot_collapse(
-    names: list[str], results_dir: Path, figures: Path, tables: Path, skipping: Skipping | None = None
-) -> list[Path]:
-    """Draw and tabulate the studies asked for, or every one that can be.
-
-    Args:
-        names: folders under `results_dir`; empty: all studies of curves with two rises and their traces.
-        results_dir: the folder of all results.
-        figures: folder of collapse_<study>.png and .svg, made if missing.
-        tables: folder of collapse_<study>.md and .tex, made if missing.
-        skipping: as for `studies`.
-
-    Returns:
-        The paths.
-
-    Raises:
-        UserError: as `studies` and `open_study`; a named study has no two arms with a rise and a trace.
-    """
-    paths: list[Path] = []
-    skipping = skipping or Skipping()
-    there = studies(names, results_dir, (CURVES,)) if names else opened([], results_dir, skipping)
-    for study in (one for one in there if one.kind == CURVES):
-        with skipping.attempt(study.folder):
-            found = collapse(study)
-            if found:
-                paths += plot_one(study, found, figures, tables)
-            elif names:
-                raise UserError(
-                    f"{study.folder}: no two arms have both a rise above None and a trace, or they differ in another "
-                    "setting, too: nothing to compare"
-                )
-    return paths
+def drawings(study: Study) -> list[Drawing]:
+    """collapse_<name>; nothing where nothing can be compared."""
+    if not (found := collapse(study)):
+        return []
+    said = describe(study.runs)
+    source = f"cl_repro {commits(study.runs)}"
+    return [Drawing(f"collapse_{study.name}", f"{study.name}: {said}", source, partial(draw, found, said))]
 
 
-def plot_one(study: Study, found: Collapse, figures: Path, tables: Path) -> list[Path]:
-    """Draw and tabulate one study; returns the paths."""
-    title, name = f"{study.name}: {describe(study.runs)}", f"collapse_{study.name}"
-    with styled():
-        paths = save(draw(found, describe(study.runs)), title, f"cl_repro {commits(study.runs)}", figures / name)
-    shown = [table(study, found), later_table(study, found.grid, found.rises)]
-    return [*paths, *write([each for each in shown if each], title, name, tables, study.folder)]
+def documents(study: Study) -> list[Document]:
+    """The same in numbers."""
+    if not (found := collapse(study)):
+        return []
+    shown = [table(study, found), *filter(None, [later_table(study, found.grid, found.rises)])]
+    return [Document(f"collapse_{study.name}", f"{study.name}: {describe(study.runs)}", shown, study.folder)]

@@ -1,7 +1,7 @@
 """The figure: accuracy against lambda, mean with a band of one standard error over seeds, one curve per arm."""
 
 import math
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,7 @@ from cl_repro.analysis.data.looks import Look
 from cl_repro.analysis.data.study import ARMS, PLACE, Study, commits, describe, most_lambdas
 from cl_repro.analysis.lambdas.curve_names import told
 from cl_repro.analysis.lambdas.shape import seed_mean
-from cl_repro.analysis.output.figures import PADDED, headed, lambdas, literal, save, styled
-from cl_repro.common.errors import UserError
+from cl_repro.analysis.output.figures import PADDED, Drawing, headed, lambdas, literal
 from cl_repro.common.stats import Array, estimate
 
 BAND = 0.13  # opacity of a band of one SEM; half of it where more than MANY curves lie over each other
@@ -24,39 +23,37 @@ MANY = 6
 SEM = "Mean over seeds, band ± 1 SEM"
 
 
-def plot_study(study: Study, out: Path) -> list[Path]:
-    """Draw accuracy against lambda for each benchmark, scenario and model that has an arm with two lambdas.
+def drawings(study: Study) -> list[Drawing]:
+    """Accuracy against lambda, for each benchmark, scenario and model that has a curve.
 
-    Where most arms have but one or two, accuracy by arm instead.
+    Where most arms have but one or two lambdas, accuracy by arm instead.
 
     Args:
-        study: curves or listing.
-        out: folder, made if missing.
+        study: of any kind but a timing or a comparison.
 
     Returns:
-        <out>/<name>.png and .svg, or <name>_<benchmark>_<scenario>_<model>.* where there are several.
-
-    Raises:
-        UserError: no arm has two lambdas.
+        <name>, or <name>_<benchmark>_<scenario>_<model> where there are several.
     """
     groups = with_a_curve(study)
-    paths = []
-    for key, runs in groups:
-        name = study.name if len(groups) == 1 else "_".join([study.name, *key])
-        with styled():
-            grid = grid_of(runs, study.folder)
-            figure = dots.draw(study, grid, describe(runs)) if dots.few(runs) else draw(grid, describe(runs))
-            title, source = f"{study.name}: {describe(runs)}", f"cl_repro {commits(runs)}"
-            paths += save(figure, title, source, out / name)
-    return paths
+    return [
+        Drawing(
+            study.name if len(groups) == 1 else "_".join([study.name, *key]),
+            f"{study.name}: {describe(runs)}",
+            f"cl_repro {commits(runs)}",
+            partial(_drawn, study, runs),
+        )
+        for key, runs in groups
+    ]
+
+
+def _drawn(study: Study, runs: pd.DataFrame) -> Figure:
+    grid = grid_of(runs, study.folder)
+    return dots.draw(study, grid, describe(runs)) if dots.few(runs) else draw(grid, describe(runs))
 
 
 def with_a_curve(study: Study) -> list[tuple[Any, pd.DataFrame]]:
-    """What `plot_study` draws a figure of: (benchmark, scenario, model), and its runs. Raises UserError if nothing."""
-    groups = [(key, runs) for key, runs in study.runs.groupby(PLACE) if study.kind == ARMS or most_lambdas(runs) > 1]
-    if not groups:
-        raise UserError(f"{study.folder / 'runs.csv'}: no arm has two values of lambda, so there is no curve")
-    return groups
+    """What has an arm with two lambdas, or is a study of arms: (benchmark, scenario, model), and its runs."""
+    return [(key, runs) for key, runs in study.runs.groupby(PLACE) if study.kind == ARMS or most_lambdas(runs) > 1]
 
 
 def draw(grid: Grid, title: str) -> Figure:

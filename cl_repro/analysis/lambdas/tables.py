@@ -4,9 +4,7 @@ Rises and widths are of seed-mean curves, at the lambdas at which an arm has all
 out of None and every estimator together, or resample them so (`intervals`), so that gaps keep the pairing.
 """
 
-from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +15,7 @@ from cl_repro.analysis.comparisons.numbered import epochs_table, sizes_table
 from cl_repro.analysis.data.arms import Grid, NamedArm, grid_of
 from cl_repro.analysis.data.read import read_importance
 from cl_repro.analysis.data.settings import COMPARISON
-from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, Study, describe, unmixed
+from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, TIMING, Study, describe, unmixed
 from cl_repro.analysis.lambdas.accuracy import (
     NOTHING,
     Row,
@@ -32,7 +30,8 @@ from cl_repro.analysis.lambdas.intervals import interval_note, interval_of, weig
 from cl_repro.analysis.lambdas.pairs import pair_tables
 from cl_repro.analysis.lambdas.selection import optimism_table, selection_table, selections
 from cl_repro.analysis.lambdas.shape import complete, rise, seed_mean, touches, width
-from cl_repro.analysis.output.markup import MINUS, TIMES, Table, write
+from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.output.markup import MINUS, TIMES, Document, Table
 from cl_repro.common.stats import Array, Interval, estimate
 
 TRACE_NOTE = (
@@ -161,7 +160,9 @@ def summary_table(study: Study, grid: Grid, rows: list[Row], found: list[Shape])
 
 
 def tables_of(study: Study) -> list[Table]:
-    """All tables of a study that is not a timing study, in reading order."""
+    """All tables of a study, in reading order."""
+    if study.kind == TIMING:
+        return [timing_table(study)]
     if study.kind == LISTING:
         return [listing_table(study)]
     if study.kind == COMPARISON:
@@ -193,9 +194,9 @@ def paired_tables(study: Study) -> list[Table]:
     return [*([gaps] if gaps else []), *pair_tables(study, grid)]
 
 
-def write_tables(study: Study, tables: Sequence[Table], out: Path) -> list[Path]:
-    """Write <out>/<name>.md and .tex; returns their paths."""
-    return write(list(tables), f"{study.name}: {describe(study.runs)}", study.name, out, study.folder)
+def document(study: Study) -> Document:
+    """Its tables as files."""
+    return Document(study.name, f"{study.name}: {describe(study.runs)}", tables_of(study), study.folder)
 
 
 def _edges(edges: list[str]) -> str:

@@ -23,10 +23,10 @@ from cl_repro.analysis.data.study import (
     Study,
     all_published,
     commits,
-    folders,
-    opened,
+    open_study,
     published_estimate,
 )
+from cl_repro.analysis.kinds import STUDY, folders
 from cl_repro.analysis.lambdas.accuracy import OTHER_PROTOCOL, at_best, judge
 from cl_repro.analysis.lambdas.timing import timings
 from cl_repro.common.errors import Skipping, UserError
@@ -92,11 +92,13 @@ def entries(results_dir: Path, skipping: Skipping | None = None) -> list[Entry]:
     if published.empty:
         raise UserError(f"no published numbers at {results_dir / 'published' / 'published.csv'}")
     known = set(published["study"])
-    names = [name for name in folders(results_dir) if load(name).published_study in known]
-    studies = opened(names, results_dir, skipping or Skipping()) if names else []
-    # A smoke run, or a copy of a folder, is not the study whose name it bears.
-    own = [study for study in studies if study.name == study.runs["study"].iloc[0]]
-    ours = [one for study in own for one in _numbers(study)]
+    skipping, ours = skipping or Skipping(), list[Ours]()
+    for name in folders(results_dir, STUDY):
+        if load(name).published_study in known:
+            with skipping.attempt(results_dir / name):
+                study = open_study(name, results_dir)
+                # A smoke run, or a copy of a folder, is not the study whose name it bears.
+                ours += [*_numbers(study)] if study.name == study.runs["study"].iloc[0] else []
     twins = published.groupby(list(IDENTITY), dropna=False)["value"].transform("size")
     beside = companions()
     found = []

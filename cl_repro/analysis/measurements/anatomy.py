@@ -1,4 +1,4 @@
-"""The anatomy of the Fisher, read from the CSVs that scripts/anatomy.py has written."""
+"""The anatomy of the Fisher, read from the CSVs that `measure.py anatomy` has written."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from cl_repro.records.measured import ANATOMY
 
 
 class Anatomy(NamedTuple):
-    """One folder that scripts/anatomy.py has written."""
+    """One folder that `measure.py anatomy` has written."""
 
     folder: Path
     passes: pd.DataFrame  # one row per estimate; with `ratio` to the seed's exact trace, `cost` in epochs, `label`
@@ -62,7 +62,7 @@ def open_anatomy(name: str, results_dir: Path) -> Anatomy:
         read_table(folder / file, ANATOMY[file], known) for file in ("anatomy.csv", "layers.csv", "confidence.csv")
     )
     if passes.empty or confidence.empty:
-        raise UserError(f"{folder / 'anatomy.csv'} has no rows: run scripts/anatomy.py first")
+        raise UserError(f"{folder / 'anatomy.csv'} has no rows: measure it first")
     exact = passes[(passes["estimator"] == "exact") & passes["n"].isna()].set_index("seed")["trace"]
     units = zip(passes["estimator"], passes["n"], passes["unit"], strict=True)
     passes = passes.assign(

@@ -1,6 +1,6 @@
 """The figure: error of an estimate of the Fisher against its cost, before and after the best factor."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from cl_repro.analysis.data.arms import label
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.lambdas.curve_names import told
 from cl_repro.analysis.measurements.anatomy import Anatomy
-from cl_repro.analysis.output.figures import PADDED, SOFT, decades, headed, lettered, save, styled
+from cl_repro.analysis.output.figures import PADDED, SOFT, Drawing, decades, headed, lettered
 
 PANELS = {"error": "as it is", "shape_error": "of the shape: after the best factor"}
 ERROR = r"Error $\Vert F - E\,\Vert \,/\, \Vert E\,\Vert$"
@@ -22,10 +22,9 @@ CLOSE = 0.07  # of the width of the axis: numbers of examples nearer to each oth
 ROOM = 1.25  # of the highest median, for what lies above
 
 
-def plot_cost(found: Anatomy, out: Path) -> list[Path]:
-    """Draw <out>/<name>.png and .svg; returns the paths."""
-    with styled():
-        return save(draw(found), f"{found.name}: {found.title}", found.source, out / found.name)
+def drawings(found: Anatomy) -> list[Drawing]:
+    """The one there is."""
+    return [Drawing(found.name, f"{found.name}: {found.title}", found.source, partial(draw, found))]
 
 
 def draw(found: Anatomy) -> Figure:

@@ -1,14 +1,12 @@
 """The anatomy of the Fisher as tables, and in words why sample behaves like empirical."""
 
-from pathlib import Path
-
 import numpy as np
 
 from cl_repro.analysis.data.arms import label
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.data.study import origin
 from cl_repro.analysis.measurements.anatomy import Anatomy, spread
-from cl_repro.analysis.output.markup import MINUS, Table, write
+from cl_repro.analysis.output.markup import MINUS, Document, Table
 
 MEASURES = {
     "ratio": "trace / EXACT's", "error": "error", "shape_error": "shape error", "rank_correlation": "rank correlation",
@@ -16,10 +14,14 @@ MEASURES = {
 }  # fmt: skip
 
 
-def write_tables(found: Anatomy, out: Path) -> list[Path]:
-    """Write <out>/<name>.md and .tex; returns the paths."""
-    tables = [confidence_table(found), passes_table(found), layers_table(found)]
-    return write(tables, f"{found.name}: {found.title}", found.folder.name, out, found.folder)
+def tables_of(found: Anatomy) -> list[Table]:
+    """All tables, in reading order."""
+    return [confidence_table(found), passes_table(found), layers_table(found)]
+
+
+def document(found: Anatomy) -> Document:
+    """Its tables as files."""
+    return Document(found.name, f"{found.name}: {found.title}", tables_of(found), found.folder)
 
 
 def confidence_table(found: Anatomy) -> Table:

@@ -1,6 +1,6 @@
 """The figure of the idea: regions where each of two tasks is solved, and the paths of training between them."""
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cl_repro.analysis.data.looks import LOOKS, METHODS
-from cl_repro.analysis.data.read import read_provenance, read_table
-from cl_repro.analysis.output.figures import SOFT, headed, save, styled
-from cl_repro.common.errors import UserError
-from cl_repro.records.measured import IDEA
+from cl_repro.analysis.data.read import Measured
+from cl_repro.analysis.output.figures import SOFT, Drawing, headed
 
 WITHIN = (2.0, 5.0)  # points of the best accuracy on a task: dark and light region
 COLOURS = {"accuracy_a": "#7A8CA3", "accuracy_b": "#E9B44C"}
@@ -21,19 +19,11 @@ LINES = (LOOKS["finetune"].colour, METHODS["l2"].colour, METHODS["si"].colour, L
 NAMES = {"finetune": "no penalty", "l2": "equal penalty (L2)", "ewc-exact": "EWC, exact Fisher"}
 
 
-def plot_idea(folder: Path, out: Path) -> list[Path]:
-    """Draw <out>/<name of the folder>.png and .svg from paths.csv and plane.csv.
-
-    Raises:
-        UserError: a file that is missing or damaged.
-    """
-    if not (folder / "paths.csv").is_file():
-        raise UserError(f"no results of scripts/idea.py at {folder}: run it first")
-    provenance = read_provenance(folder)
-    paths, plane = (read_table(folder / file, IDEA[file], provenance) for file in ("paths.csv", "plane.csv"))
-    with styled(**{"axes.grid": False}):
-        commits = {one.get("git_sha", "")[:7] for one in provenance.get("invocations", [])}
-        return save(draw(paths, plane), folder.name, f"cl_repro {'+'.join(sorted(commits))}", out / folder.name)
+def drawings(found: Measured) -> list[Drawing]:
+    """The one there is, of a folder that `measure.py idea` has written."""
+    commits = sorted({one.get("git_sha", "")[:7] for one in found.provenance.get("invocations", [])})
+    name, drawn = found.folder.name, partial(draw, found.tables["paths"], found.tables["plane"])
+    return [Drawing(name, name, f"cl_repro {'+'.join(commits)}", drawn, grid=False)]
 
 
 def draw(paths: pd.DataFrame, plane: pd.DataFrame) -> Figure:

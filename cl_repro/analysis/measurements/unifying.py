@@ -1,4 +1,4 @@
-"""The results of scripts/unifying.py, read from its files alone, with the published numbers beside them."""
+"""The results of `measure.py unifying`, read from its files alone, with the published numbers beside them."""
 
 import io
 import zipfile
@@ -43,7 +43,7 @@ class Scatter(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """One folder that scripts/unifying.py has written; all frames have the column `kind`, what the run is for."""
+    """One folder that `measure.py unifying` has written; all frames have the column `kind`, what the run is for."""
 
     folder: Path
     networks: pd.DataFrame
@@ -137,18 +137,14 @@ def open_figures(name: str, results_dir: Path) -> Figures:
         Its rows, in the order in which they were written.
 
     Raises:
-        UserError: no such folder, one of something else, or a file that is missing, edited or cut short.
+        UserError: a file is missing, edited or cut short.
     """
     folder = results_dir / name
-    if not (folder / "networks.csv").is_file():
-        raise UserError(
-            f"no results of scripts/unifying.py at {folder} (there: {', '.join(folders(results_dir)) or 'none'})"
-        )
     known = read_provenance(folder)
     files = [file for file in UNIFYING if file != TRIMMED]
     tables = {Path(file).stem: read_table(folder / file, UNIFYING[file], known) for file in files}
     if tables["networks"].empty:
-        raise UserError(f"{folder / 'networks.csv'} has no rows: run scripts/unifying.py first")
+        raise UserError(f"{folder / 'networks.csv'} has no rows: measure it first")
     trimmed = read_optional(folder / TRIMMED, UNIFYING[TRIMMED])
     tables["correlations"] = pd.concat([tables["correlations"].assign(by=BY_X), *([trimmed] if len(trimmed) else [])])
     kinds = kind_of_runs(tables["networks"])
@@ -193,11 +189,6 @@ def read_scatter(path: Path, known: dict) -> Scatter | None:
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not the weights of a scatter plot ({type(error).__name__})") from error
     return Scatter(run, seed, arrays)
-
-
-def folders(results_dir: Path) -> list[str]:
-    """Names of the folders that scripts/unifying.py has written."""
-    return sorted(path.parent.name for path in results_dir.glob("*/networks.csv"))
 
 
 def by_scale(found: Sequence[Figures]) -> list[list[Figures]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from cl_repro.analysis.measurements import unifying_panels as panels
 from cl_repro.analysis.measurements.unifying import PUBLISHED, Figures, seeds, source
 from cl_repro.analysis.measurements.unifying_panels import GREY, SI, SIB, SIU, Series
 from cl_repro.analysis.measurements.unifying_seeds import SHOWN, by_seed
-from cl_repro.analysis.output.figures import headed, lettered, save, styled
+from cl_repro.analysis.output.figures import Drawing, headed, lettered
 
 WIDTH = 11.0  # inches; on a page of 7, text is 5.5 to 7 points
 MASX, AF, ROOT = (METHODS[name].colour for name in ("masx", "af", "sqrt_fisher"))
@@ -33,35 +32,25 @@ OWN_RANGES = "axes of x differ, as the sizes of the measures do"
 DROPPED = {0.0: "none", 0.01: "1%", 0.05: "5%"}
 
 
-def plot_all(group: Sequence[Figures], out: Path) -> list[Path]:
-    """Draw every figure that the folders of one scale allow.
-
-    Args:
-        group: folders of one scale, in the order of their panels.
-        out: folder, made if missing.
-
-    Returns:
-        <out>/unifying_<figure><suffix>.png and .svg.
-    """
-    paths = []
-    for name, draw in figures_of(group).items():
-        stem = f"unifying_{name}{group[0].suffix}"
-        with styled():
-            figure = draw()
-            if figure is not None:
-                paths += save(figure, f"{stem}: {scale(group)}", source(group), out / stem)
-    return paths
+def drawings(*group: Figures) -> list[Drawing]:
+    """Every figure that the folders of one scale allow, in the order of their panels: unifying_<figure><suffix>."""
+    made = {f"unifying_{figure}{group[0].suffix}": draw for figure, draw in figures_of(group).items()}
+    return [Drawing(name, f"{name}: {scale(group)}", source(group), draw) for name, draw in made.items()]
 
 
-def figures_of(group: Sequence[Figures]) -> dict[str, Callable[[], Figure | None]]:
-    """What draws every figure, by its name in the paper; None where there is nothing to draw."""
+def figures_of(group: Sequence[Figures]) -> dict[str, Callable[[], Figure]]:
+    """What draws every figure, by its name in the paper."""
     if all(one.on_the_way for one in group):
         return {f"steps_{one.networks['benchmark'].iloc[0]}": partial(figure_steps, one) for one in group}
+    noisy = [one for one in group if len(one.noise)]
     return {
-        "fig1": lambda: figure_1(group), "fig2": lambda: figure_2(group), "figH1": lambda: figure_h1(group),
-        "figJ1": lambda: figure_j1(group), "figL1": lambda: figure_l1(group),
+        "fig1": partial(figure_1, group),
+        "fig2": partial(figure_2, group),
+        "figH1": partial(figure_h1, group),
+        **({"figJ1": partial(figure_j1, noisy)} if noisy else {}),
+        "figL1": partial(figure_l1, group),
         **{name_of_sums(one)[0]: partial(figure_sums, one) for one in group},
-    }  # fmt: skip
+    }
 
 
 def name_of_sums(found: Figures) -> tuple[str, str]:
@@ -190,11 +179,8 @@ def figure_h1(group: Sequence[Figures]) -> Figure:
     return figure
 
 
-def figure_j1(group: Sequence[Figures]) -> Figure | None:
-    """Noise of a mini-batch beside the full gradient, a row for each benchmark that has it."""
-    those = [one for one in group if len(one.noise)]
-    if not those:
-        return None
+def figure_j1(those: Sequence[Figures]) -> Figure:
+    """Noise of a mini-batch beside the full gradient, a row for each of these benchmarks, which have it."""
     title = "figure J.1: noise of a mini-batch's gradient beside the full gradient"
     figure = new(0.9 + 3.3 * len(those), title, f"{those[0].scale}; one seed")
     at = grid(figure, len(those), 2)

@@ -1,7 +1,6 @@
 """The values behind the figures of Benzing (2022), with the published ones below or beside them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from cl_repro.analysis.measurements.unifying import (
     seeds,
 )
 from cl_repro.analysis.measurements.unifying_panels import ON_THE_WAY, SUMS, control, word
-from cl_repro.analysis.output.markup import DASH, MINUS, Table, write
+from cl_repro.analysis.output.markup import DASH, MINUS, Document, Table
 from cl_repro.common.stats import Estimate, estimate
 
 PATHS = ("si", "sib", "siu")
@@ -43,10 +42,10 @@ EXTENTS = (*(f"{path}_raw" for path in PATHS), "sos")
 SMOOTHED = 20  # the decrease of the loss: a running mean over one of so many parts of the rows of a task
 
 
-def write_tables(found: Figures, out: Path) -> list[Path]:
-    """Write <out>/<name>.md and .tex; returns the paths."""
+def document(found: Figures) -> Document:
+    """Its tables as files."""
     heading = f"{found.name}: {found.benchmark}, {found.scale}, {seeds([found])}"
-    return write(tables_of(found), heading, found.name, out, found.folder)
+    return Document(found.name, heading, tables_of(found), found.folder)
 
 
 def tables_of(found: Figures) -> list[Table]:

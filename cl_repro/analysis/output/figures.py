@@ -4,10 +4,9 @@ import io
 import json
 import string
 import textwrap
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -44,9 +43,19 @@ STYLE: Any = {
 }
 
 
-def styled(**changes: Any) -> AbstractContextManager[None]:
-    """Within it figures are drawn in the style of all, but for what is named."""
-    return mpl.rc_context(STYLE | changes)
+class Drawing(NamedTuple):
+    """A figure that is yet to be drawn."""
+
+    name: str  # of its files
+    title: str  # in their metadata: the folder of results, and what it is of
+    source: str  # there, too: program and commits
+    draw: Callable[[], Figure]
+    grid: bool = True
+
+    def write(self, out: Path) -> list[Path]:
+        """Draw <out>/<name>.png and .svg, in a folder that is made if missing; returns the paths."""
+        with mpl.rc_context(STYLE | {"axes.grid": self.grid}):
+            return save(self.draw(), self.title, self.source, out / self.name)
 
 
 def headed(figure: Figure, title: str, note: str = "") -> None:

@@ -99,25 +99,22 @@ def plain(table: Table) -> str:
     return "\n".join(map(visible, shown)) + "\n"
 
 
-def write(tables: list[Table], heading: str, name: str, out: Path, folder: Path) -> list[Path]:
-    """Write the tables of one study.
+class Document(NamedTuple):
+    """Tables that have files of their own."""
 
-    Args:
-        tables: in reading order.
-        heading: the Markdown file's first line.
-        name: of the files, and of the labels in them.
-        out: folder, made if missing.
-        folder: that they are made of; where nothing says whether it is as it was written, the heading does.
+    name: str  # of the files, and of the labels in them
+    heading: str  # the Markdown file's first line
+    tables: list[Table]  # in reading order
+    folder: Path  # that they are made of; where nothing says whether it is as it was written, the heading does
 
-    Returns:
-        The paths, <name>.md and <name>.tex.
-    """
-    heading += f" ({UNVERIFIED})" if not verifiable(folder) else ""
-    md, tex = out / f"{name}.md", out / f"{name}.tex"
-    write_atomically(md, "\n".join([f"# {heading}\n", *map(markdown, tables)]).encode())
-    comment = f"% {heading}. Needs \\usepackage{{booktabs,graphicx}}.\n"
-    write_atomically(tex, "\n".join([comment, *(latex(table, name) for table in tables)]).encode())
-    return [md, tex]
+    def write(self, out: Path) -> list[Path]:
+        """Write <out>/<name>.md and .tex, in a folder that is made if missing; returns the paths."""
+        heading = self.heading + (f" ({UNVERIFIED})" if not verifiable(self.folder) else "")
+        md, tex = out / f"{self.name}.md", out / f"{self.name}.tex"
+        write_atomically(md, "\n".join([f"# {heading}\n", *map(markdown, self.tables)]).encode())
+        comment = f"% {heading}. Needs \\usepackage{{booktabs,graphicx}}.\n"
+        write_atomically(tex, "\n".join([comment, *(latex(table, self.name) for table in self.tables)]).encode())
+        return [md, tex]
 
 
 def _right(cells: list[str], widths: list[int]) -> list[str]:
