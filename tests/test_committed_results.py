@@ -14,7 +14,8 @@ import yaml
 from curves_of import curves, rises
 
 from cl_repro.analysis.data.read import read_runs
-from cl_repro.analysis.data.study import folders, mixed_seeds, open_study
+from cl_repro.analysis.data.study import mixed_seeds, open_study
+from cl_repro.analysis.kinds import STUDY, folders
 from cl_repro.analysis.lambdas.accuracy import accuracy_rows
 from cl_repro.analysis.lambdas.collapse import collapse
 from cl_repro.analysis.lambdas.tables import gap_table, log_traces, shapes
@@ -221,6 +222,6 @@ def test_the_page_quotes_the_differences_of_table_1_at_the_published_coefficient
         assert row[4] == text
 
 
-@pytest.mark.parametrize("name", folders(RESULTS))
+@pytest.mark.parametrize("name", folders(RESULTS, STUDY))
 def test_all_arms_of_a_committed_seed_are_of_one_kind_of_processor(name: str) -> None:
     assert mixed_seeds(read_runs(RESULTS / name)) == []
