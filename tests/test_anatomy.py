@@ -32,6 +32,7 @@ from cl_repro.measurements.anatomy.measures import confidence, distance, flat, l
 from cl_repro.study import study
 from cl_repro.study.config import CONF
 
+TIMED = ["seconds", "epoch_seconds", "git_sha", "dirty", "finished"]
 DIGITS = ("iterations=150", "model.hidden=[64]")  # some passes draw a wrong label, some do not
 
 
@@ -195,6 +196,30 @@ def test_another_seed_is_added_and_those_that_are_there_stay(results: Path, tmp_
     after = (path / "anatomy.csv").read_text()
     assert after.startswith(before)
     assert set(pd.read_csv(io.StringIO(after))["seed"]) == {1, 2, 3}
+
+
+def test_estimators_that_an_earlier_version_had_not_are_added_on_the_same_network(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sample among them, which is compared with one that is there; what describes the network is not doubled."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(anatomy.folder, "ESTIMATORS", ("exact", "empirical", "predicted"))
+        measured(tmp_path, "seeds=[1]")
+    folder = tmp_path / "anatomy_split_digits"
+    before = {path.name: path.read_text() for path in folder.glob("*.csv")}
+    measured(tmp_path, "seeds=[1]")
+    after = {path.name: path.read_text() for path in folder.glob("*.csv")}
+    assert all(after[name].startswith(before[name]) for name in before)
+    assert after["confidence.csv"] == before["confidence.csv"]
+    for name in ("anatomy.csv", "layers.csv"):
+        whole, added = (pd.read_csv(place / name) for place in (results / folder.name, folder))
+        expected, found = (
+            frame.drop(columns=TIMED, errors="ignore").sort_values(["estimator", "n", "repeat"], kind="stable")
+            for frame in (whole[whole["seed"] == 1], added)
+        )
+        pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))
+    measured(tmp_path, "seeds=[1]")
+    assert {path.name: path.read_text() for path in folder.glob("*.csv")} == after, "nothing is measured twice"
 
 
 def test_another_configuration_and_an_edited_file_are_refused(results: Path, tmp_path: Path) -> None:

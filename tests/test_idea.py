@@ -156,6 +156,19 @@ def test_what_is_no_picture_of_two_tasks_is_refused(tmp_path, change, told):
     assert not list(tmp_path.iterdir())
 
 
+def test_arms_with_an_old_name_of_the_same_code_make_one_picture():
+    first, second = (grid.make_arm(cfg) for cfg in cli.arms(*SMALL, *ARMS))
+    workshop, old = Workshop(lambda *_: None), second.cfg["scenario"] | {"_target_": "cl_repro.scenarios.task"}
+    assert old != first.cfg["scenario"]
+    idea.check_arms(workshop, [first, second._replace(cfg=second.cfg | {"scenario": old})])
+    other = {"scenario": {**old, "_target_": "cl_repro.scenarios.domain"}}
+    with pytest.raises(UserError, match="scenario: arms of the picture differ in method"):
+        idea.check_arms(workshop, [first, second._replace(cfg=second.cfg | other)])
+    finer = {"benchmark": second.cfg["benchmark"] | {"protocol": {"idea": {"points": 5}}}}
+    with pytest.raises(UserError, match=r"benchmark\.protocol\.idea: arms of the picture differ in method"):
+        idea.check_arms(workshop, [first, second._replace(cfg=second.cfg | finer)])
+
+
 def test_a_folder_holds_one_picture(tmp_path):
     """Whatever its arms are called, and whatever an earlier version called their files."""
     given = [*IDEA, "arms=[{method: l2, lam: 0.1},{method: l2, lam: 10}]", f"results_dir={tmp_path}"]

@@ -128,18 +128,19 @@ def test_what_no_time_is_left_for_comes_next_and_what_is_there_stays(
 ) -> None:
     """The first cell of a launch always begins; `status` tells, with and without a folder."""
     of, own = PROGRAMS[name], SMALL[name]
-    cells = len(program.cells(of, of.arms(own)))
+    chunks = [len(chunk) for chunk in program.chunks(of, of.arms(own))]
+    cells, later = sum(chunks), sum(chunks[1:])
     program.tell(of, [*own, f"results_dir={tmp_path}"])
     assert f"{cells} missing" in capsys.readouterr().out
-    if cells > 1:
-        with pytest.raises(UserError, match=f"^{cells - 1} of {cells} runs are missing; the same command"):
+    if later:
+        with pytest.raises(UserError, match=f"^{later} of {cells} runs are missing; the same command"):
             run(of, tmp_path, "time_budget=1e-9")
         first = {path.name: path.read_bytes() for path in tmp_path.glob("*/*.csv")}
         program.tell(of, [*own, f"results_dir={tmp_path}"])
-        assert f"1 done  · {cells - 1} missing" in capsys.readouterr().out
+        assert f"{chunks[0]} done  · {later} missing" in capsys.readouterr().out
     folder = run(of, tmp_path)
     whole = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
-    if cells > 1:
+    if later:
         assert all(whole[file].startswith(content) for file, content in first.items())
     program.tell(of, [*own, f"results_dir={tmp_path}"])
     assert f"{cells} done" in capsys.readouterr().out
@@ -154,16 +155,23 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path, monk
     def measure(bench: Bench, job: Any) -> Any:
         if job.chunk[0].seed == 2:
             raise ZeroDivisionError("made")
-        return {"anatomy.csv": [row]}
+        return rows(job)
 
-    row = dict.fromkeys(("estimator", "repeat", "examples", "unit", "backward_passes"), 1)
+    def rows(job: Any) -> Any:
+        row = dict.fromkeys(("repeat", "examples", "unit", "backward_passes"), 1)
+        return {"anatomy.csv": [row | {"estimator": job.arms[cell.arm].label} for cell in job.chunk]}
+
+    def seeds(folder: Path) -> list[int]:
+        found = pd.read_csv(folder / "anatomy.csv").groupby("seed", sort=False).size()
+        assert (found == 8).all()
+        return found.index.tolist()
+
     failing = anatomy.PROGRAM._replace(measure=measure)
-    with pytest.raises(UserError, match=r"1 of 3 runs are missing; 1 chunks failed.*: ZeroDivisionError: made;"):
+    with pytest.raises(UserError, match=r"8 of 24 runs are missing; 1 chunks failed.*: ZeroDivisionError: made;"):
         run(failing, tmp_path, "seeds=[1,2,3]")
-    assert pd.read_csv(tmp_path / "anatomy_split_digits" / "anatomy.csv")["seed"].tolist() == [1, 3]
-    mended = failing._replace(measure=lambda bench, job: {"anatomy.csv": [row]})
-    folder = run(mended, tmp_path, "seeds=[1,2,3]", "retry=failed")
-    assert pd.read_csv(folder / "anatomy.csv")["seed"].tolist() == [1, 3, 2]
+    assert seeds(tmp_path / "anatomy_split_digits") == [1, 3]
+    folder = run(failing._replace(measure=lambda bench, job: rows(job)), tmp_path, "seeds=[1,2,3]", "retry=failed")
+    assert seeds(folder) == [1, 3, 2]
     assert not list((folder / "failed").glob("*"))
 
 

@@ -117,10 +117,16 @@ def check_arms(workshop: Workshop, arms: Sequence[Arm]) -> None:
             raise UserError(f"method={name}: a point of the plane answers as its network does")
         if method.needs.from_start:
             raise UserError(f"method={name}: it acts in task A, so that its path does not begin where the others do")
-        of_first, of_arm = map(identity.science, (arms[0].cfg, arm.cfg))
-        for key in of_arm.keys() - {"method", "fisher"}:
+        of_first, of_arm = map(shared, (arms[0].cfg, arm.cfg))
+        for key in of_arm:
             if of_arm[key] != of_first[key]:
                 raise UserError(f"{key}: arms of the picture differ in method, fisher and lam alone, {arm.label} in it")
+
+
+def shared(cfg: dict[str, Any]) -> dict[str, Any]:
+    """What arms of a picture must have in common, the same text for the same: code by any name it has had."""
+    found = identity.science(cfg) | {"benchmark.protocol.idea": settings_of(cfg)}
+    return {key: identity.canonical(value) for key, value in found.items() if key not in ("method", "fisher")}
 
 
 def recorded(folder: Path) -> set[str]:

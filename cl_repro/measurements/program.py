@@ -1,8 +1,8 @@
 """A measurement beside a study, on the store of a study: the one way to run any of them.
 
-A cell is measured as a chunk of a study is computed: it is locked, resumed, tried again, and told by `status`, and none
-begins that would not end within `time_budget`. What is killed loses the cell it was at. Cells are measured one after
-the other in this process, because many of them are timed.
+Cells that are measured at once are computed as a chunk of a study is: they are locked, resumed, tried again, and told
+by `status`, and none begins that would not end within `time_budget`. What is killed loses the chunk it was at. Chunks
+are measured one after the other in this process, because many of them are timed.
 """
 
 import math
@@ -37,7 +37,7 @@ class Program(NamedTuple):
     """Of Hydra's overrides, checked without their data; cells of one key are one, of the first of these arms."""
     configs: Callable[[list[Arm]], dict[str, Any]]  # to be recorded, by config_id
     measure: Callable[[Any, Job], dict[str, list[Row]]]
-    """(bench, job of one cell) -> rows by file, of the columns that `Bench.rows` does not know."""
+    """(bench, job of the cells of one seed) -> rows by file, of the columns that `Bench.rows` does not know."""
     check: Callable[["Bench", list[Arm], str], None] = lambda bench, arms, device: None  # UserError: not measurable
     one_configuration: bool = False  # a folder holds no other
     size: Callable[["Bench", Job], int] = lambda bench, job: 1  # what `report` adds up to
@@ -57,7 +57,7 @@ class Bench(Workshop):
 
     @staticmethod
     def parts(job: Job) -> int:
-        """Of a cell: it is measured as a whole."""
+        """Of a chunk: it is measured as a whole."""
         return 1
 
     def size(self, job: Job) -> int:
@@ -65,9 +65,9 @@ class Bench(Workshop):
         return self.program.size(self, job)
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
-        """Measure a cell. Numbers are written in six digits, and left empty where there is none."""
+        """Measure cells of one seed. Numbers are written in six digits, and left empty where there is none."""
         arm, began = job.arm, runtime.clock(job.device)
-        self.store(job.folder).merge()  # cells are recorded in the order in which they were measured
+        self.store(job.folder).merge()  # chunks are recorded in the order in which they were measured
         found = self.program.measure(self, job)
         known = named(arm, job.chunk[0].seed) | {"seconds": runtime.clock(job.device) - began} | origin(job, arm.cfg)
         return {
@@ -101,7 +101,7 @@ def settings(cfg: dict[str, Any], name: str, made: dict[str, Any], rules: Mappin
 def named(arm: Arm, seed: int) -> Row:
     """Columns that name a cell, or describe it."""
     names = {group: arm.cfg[group]["name"] for group in ("benchmark", "model", "method")}
-    names |= {"fisher": grid.estimator_name(arm.cfg), "run": arm.label, "arm": arm.label}
+    names |= {"fisher": grid.estimator_name(arm.cfg), "run": arm.label, "arm": arm.label, "estimator": arm.label}
     return names | {"config_id": arm.config_id, "seed": seed}
 
 
@@ -117,6 +117,14 @@ def cells(program: Program, arms: list[Arm]) -> list[Cell]:
         for seed in arm.cfg["seeds"]:
             run_id = "_".join(str(named(arm, seed)[column]) for column in program.key)
             found.setdefault(run_id, Cell(i, arm.cfg["lam"] if arm.uses_lambda else None, seed, run_id))
+    return list(found.values())
+
+
+def chunks(program: Program, arms: list[Arm]) -> list[list[Cell]]:
+    """Cells that are measured at once: those of one seed of one configuration."""
+    found: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells(program, arms):
+        found.setdefault((arms[cell.arm].config_id, cell.seed), []).append(cell)
     return list(found.values())
 
 
@@ -154,8 +162,8 @@ def measure_missing(program: Program, overrides: Sequence[str]) -> Path:
     store = opened(program, arms)
     store.create()
     store.merge()  # what a launch that was killed has left
-    chunks, data = [[cell] for cell in cells(program, arms)], study.checksums(bench, arms, device)
-    planned = study.Plan(arms, chunks, store.folder, device, data, program.configs(arms))
+    data = study.checksums(bench, arms, device)
+    planned = study.Plan(arms, chunks(program, arms), store.folder, device, data, program.configs(arms))
     command = provenance.command(overrides, f"scripts/measure.py {program.script}")
     ended = study.launch(planned, store, command, 1, began, partial(Bench, program))
     if ended.unfinished:

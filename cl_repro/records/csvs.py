@@ -93,8 +93,14 @@ def as_text(columns: Table, row: Mapping[str, Any]) -> Row:
 
 
 def cell_of(key: Sequence[str], row: Row) -> str:
-    """Names the cell of a row that is text, by the columns of a key."""
-    return "_".join(row[column] for column in key)
+    """Names the cell of a row that is text, by the columns of a key; of a row that lacks the last ones, its cells."""
+    return "_".join(row[column] for column in key if column in row)
+
+
+def names_of(cells: Iterable[str]) -> set[str]:
+    """What `cell_of` says of the rows of these cells, whichever table they are in."""
+    ends = {cell: [i for i, one in enumerate(cell) if one == "_"] for cell in cells}
+    return {cell[:end] for cell, places in ends.items() for end in (*places, len(cell))}
 
 
 def chunk_as_text(
@@ -122,10 +128,11 @@ def chunk_as_text(
     last = [*tables][-1]
     if len({tuple(row.values()) for row in result[last]}) != len(result[last]):
         raise ValueError(f"a row occurs twice in {last}")
-    cells = {cell_of(key, row) for row in result[last]}
+    cells = names_of(cell_of(key, row) for row in result[last])
     for name, of_file in result.items():
         for i, row in enumerate(of_file):
-            if not all(row[column] for column in key) or cell_of(key, row) not in cells:
-                of = ", ".join(f"{column}={row[column]!r}" for column in key)
+            own = {column: row[column] for column in key if column in row}
+            if not all(own.values()) or cell_of(key, row) not in cells:
+                of = ", ".join(f"{column}={value!r}" for column, value in own.items())
                 raise ValueError(f"row {i} of {name}: {of} is of no run of the chunk")
     return result

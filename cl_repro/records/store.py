@@ -24,7 +24,7 @@ from filelock import Timeout
 from cl_repro.common.errors import UserError, told
 from cl_repro.records.chunks import ASIDE, Chunks, checkpoint_file
 from cl_repro.records.columns import Table
-from cl_repro.records.csvs import Row, cell_of, chunk_as_text, from_csv, to_csv
+from cl_repro.records.csvs import Row, cell_of, chunk_as_text, from_csv, names_of, to_csv
 from cl_repro.records.files import (
     UNVERIFIED,
     Lock,
@@ -61,7 +61,8 @@ class Store(Chunks):
         Args:
             folder: results_dir / name; it need not exist.
             tables: its CSVs; a row of the last one is a finished cell.
-            key: columns of every table, which name a row's cell; none where the folder is of one cell alone.
+            key: columns that name a row's cell, none where the folder is of one cell alone. A table may lack the last
+                of them: its rows are of all cells that the first ones name.
 
         Raises:
             UserError: it is no folder, or its content is not what provenance.json says.
@@ -218,8 +219,9 @@ class Store(Chunks):
                     sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, and its runs are computed again\n")
                     continue
                 fresh = self.runs_of(part[self.last]).keys() - self.runs.keys() - added
+                of_fresh = names_of(fresh)
                 for name, rows in part.items():
-                    new[name] += [row for row in rows if cell_of(self.key, row) in fresh]
+                    new[name] += [row for row in rows if cell_of(self.key, row) in of_fresh]
                 added |= fresh
             self.append(new, known)
             left = (path for place in TEMPORARY for path in self.folder.glob(place))
@@ -255,9 +257,8 @@ class Store(Chunks):
         The tables that are ahead of the last one lose what it lacks; the spool still has it, or it is computed again.
         """
         rows = self.read()
-        kept = {
-            name: [row for row in rows.get(name, []) if cell_of(self.key, row) in self.runs] for name in self.tables
-        }
+        there = names_of(self.runs)
+        kept = {name: [row for row in rows.get(name, []) if cell_of(self.key, row) in there] for name in self.tables}
         self.replace({name: to_csv(self.tables[name], of_file) for name, of_file in kept.items()})
 
     def tidy(self) -> None:

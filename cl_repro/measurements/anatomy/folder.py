@@ -1,8 +1,8 @@
 """The anatomy of the Fisher: every estimator, on every number of examples, on one and the same trained network.
 
-A cell is a seed: the engine trains the first task; then every estimate is made as a run makes it, timed, and compared
-with the exact Fisher of all examples (`passes`). The results folder is <results_dir>/anatomy_<benchmark>, if the
-command line says no other name.
+A cell is an estimator and a seed: the engine trains the first task of the seed; then the estimates that are not there
+yet are made as a run makes them, timed, and compared with the exact Fisher of all examples (`passes`). The results
+folder is <results_dir>/anatomy_<benchmark>, if the command line says no other name.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,10 @@ from cl_repro.common import runtime
 from cl_repro.common.errors import UserError
 from cl_repro.engine import Replica
 from cl_repro.engine.replicas import healthy
-from cl_repro.measurements.anatomy.passes import NS, Subject, cells, measured
+from cl_repro.measurements.anatomy.passes import NS, Subject, measured
 from cl_repro.measurements.program import Bench, Program
 from cl_repro.records import Row, identity
+from cl_repro.records.csvs import names_of
 from cl_repro.records.measured import ANATOMY
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
@@ -24,7 +25,6 @@ from cl_repro.study.jobs import Job
 from cl_repro.study.worker import Workshop
 from cl_repro.types import Estimator, Method
 
-# In this order: `sample` is compared with `empirical`.
 ESTIMATORS = (
     "exact", "empirical", "sample", "predicted", "batched", "importance_sample", "exact_by_score",
     "importance_sample_by_score",
@@ -39,7 +39,7 @@ def arms_of(overrides: Sequence[str]) -> list[Arm]:
     for cfg in cfgs:
         config.check(cfg)
     key = first_task_id(cfgs[0], runtime.resolve_device(cfgs[0]["device"]))
-    return [grid.make_arm(cfg)._replace(label="anatomy", config_id=key) for cfg in cfgs]
+    return [grid.make_arm(cfg)._replace(label=cfg["fisher"]["name"], config_id=key) for cfg in cfgs]
 
 
 def first_task_id(cfg: dict[str, Any], device: str) -> str:
@@ -49,15 +49,18 @@ def first_task_id(cfg: dict[str, Any], device: str) -> str:
 
 
 def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
-    """The rows of a seed."""
+    """The rows of estimators of a seed; those that describe its network only once."""
     experiment, seed = bench.experiment(job.arms[0], job.device), job.chunk[0].seed
     for at in bench.stages(job, experiment, Method(), [Replica(seed, 0.0, None)]):
         if at.learned:
             break
     if not healthy(at.stack).all():
         raise UserError(f"seeds=[{seed}]: the first task diverged, so there is no network to look at")
-    subject = Subject(experiment, at.stack, seed)
-    return measured(subject, cells({arm.cfg["fisher"]["name"]: maker(bench, arm.cfg) for arm in job.arms}, subject))
+    asked = [job.arms[cell.arm].label for cell in job.chunk]
+    found = measured(Subject(experiment, at.stack, seed), {arm.label: maker(bench, arm.cfg) for arm in job.arms}, asked)
+    store = bench.store(job.folder)
+    there = f"{job.arms[0].config_id}_{seed}" in names_of(store.runs)
+    return found | {"confidence.csv": []} if there else found
 
 
 def maker(workshop: Workshop, cfg: dict[str, Any]) -> Callable[[int | None], Estimator]:
@@ -79,4 +82,5 @@ def resolved(arms: list[Arm]) -> dict[str, Any]:
     return {arms[0].config_id: shared | {"estimators": [arm.cfg["fisher"] for arm in arms], "n": list(NS)}}
 
 
-PROGRAM = Program("anatomy", ANATOMY, ("config_id", "seed"), arms_of, resolved, measure, one_configuration=True)
+KEY = ("config_id", "seed", "estimator")
+PROGRAM = Program("anatomy", ANATOMY, KEY, arms_of, resolved, measure, one_configuration=True)

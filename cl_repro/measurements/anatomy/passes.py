@@ -1,6 +1,7 @@
 """The passes of the anatomy: every estimate of one trained network, timed and compared with the exact Fisher."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
+from functools import lru_cache
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -50,11 +51,15 @@ class Cell(NamedTuple):
     made: Estimator
 
 
-def cells(makers: dict[str, Callable[[int | None], Estimator]], subject: Subject) -> list[Cell]:
+Makers = dict[str, Callable[[int | None], Estimator]]
+"""By name, from n to the estimator."""
+
+
+def cells(makers: Makers, subject: Subject) -> list[Cell]:
     """All estimates of a subject.
 
     Args:
-        makers: by name, from n to the estimator.
+        makers: of the estimators.
         subject: the network.
 
     Returns:
@@ -106,17 +111,22 @@ def seen(subject: Subject, n: int | None = None, repeat: int = 0) -> tuple[Tenso
     return torch.cat(z), torch.cat(y), torch.cat(drawn)
 
 
-def measured(subject: Subject, todo: Sequence[Cell]) -> dict[str, list[Row]]:
-    """The rows of one network, by file, without what is the same in all of them."""
-    exact = next(cell for cell in todo if cell.estimator == "exact" and cell.n is None)
-    expected = reference(subject.estimate(exact.made))  # timed again below: a first pass is slower
+def measured(subject: Subject, makers: Makers, asked: Collection[str]) -> dict[str, list[Row]]:
+    """The rows of one network, by file, without what is the same in all of them.
+
+    Args:
+        subject: the network.
+        makers: as of `cells`; exact and empirical, which others are compared with, among them.
+        asked: the estimators that have rows.
+    """
+    expected = reference(subject.estimate(makers["exact"](None)))  # timed again below: a first pass is slower
+    empirical = lru_cache(1)(lambda n: flat(subject.estimate(makers["empirical"](n))))
     epoch = epoch_seconds(subject)
     z, y, _ = seen(subject)
     test_accuracy = evaluate(subject.experiment, subject.stack, TASK)[0, TASK]
     rows: dict[str, list[Row]] = {"anatomy.csv": [], "layers.csv": []}
     rows["confidence.csv"] = [confidence(z, y)._asdict() | {"test_accuracy": test_accuracy, "epoch_seconds": epoch}]
-    empirical = expected.vector.new_zeros(0)
-    for cell in todo:
+    for cell in cells({name: make for name, make in makers.items() if name in asked}, subject):
         began = runtime.clock(subject.experiment.device)
         importance = subject.estimate(cell.made)
         seconds = runtime.clock(subject.experiment.device) - began
@@ -131,11 +141,12 @@ def measured(subject: Subject, todo: Sequence[Cell]) -> dict[str, list[Row]]:
             "seconds": seconds,
             "epoch_seconds": epoch,
         }
-        if cell.estimator == "empirical":
-            empirical = vector
         if cell.estimator == "sample":
             _, label, drawn = seen(subject, cell.n, cell.repeat)
-            row |= {"wrong_drawn": int((drawn != label).sum()), "equals_empirical": torch.equal(vector, empirical)}
+            row |= {
+                "wrong_drawn": int((drawn != label).sum()),
+                "equals_empirical": torch.equal(vector, empirical(cell.n)),
+            }
         rows["anatomy.csv"].append(head | row)
         if not cell.repeat:
             shares = layer_shares(importance)
