@@ -2,8 +2,8 @@
 
 import pytest
 
+from cl_repro.common import runtime
 from cl_repro.common.errors import UserError
-from cl_repro.common.runtime import resolve_device
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,11 @@ from cl_repro.common.runtime import resolve_device
         ("cuda:1", 6, 4, "cuda:1"),  # as asked
     ],
 )
-def test_jobs_are_dealt_over_the_devices(name: str, index: int | None, count: int, expected: str) -> None:
-    assert resolve_device(name, index, count) == expected
+def test_jobs_are_dealt_over_the_devices(
+    name: str, index: int | None, count: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "cuda_devices", lambda: count)
+    assert runtime.resolve_device(name, index) == expected
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,10 @@ def test_jobs_are_dealt_over_the_devices(name: str, index: int | None, count: in
         ("cuda:2", 2, "device=cuda:2: must be below cuda:2, the number of CUDA devices here"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(name: str, count: int, message: str) -> None:
+def test_a_device_that_is_not_there_is_refused(
+    name: str, count: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "cuda_devices", lambda: count)
     with pytest.raises(UserError) as error:
-        resolve_device(name, count=count)
+        runtime.resolve_device(name)
     assert str(error.value) == message

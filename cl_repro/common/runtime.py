@@ -59,13 +59,12 @@ def tf32(allowed: bool) -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
-def resolve_device(name: str, index: int | None = None, count: int | None = None) -> str:
+def resolve_device(name: str, index: int | None = None) -> str:
     """The device of a process.
 
     Args:
         name: `auto` (cuda where there is one, else cpu), `cpu`, `cuda` or `cuda:<index>`.
         index: of a job or worker process that shares the machine with others: they are dealt over the CUDA devices.
-        count: CUDA devices there are; None asks torch.
 
     Returns:
         `cpu`, `cuda` (the process has all CUDA devices) or `cuda:<index>`.
@@ -73,7 +72,7 @@ def resolve_device(name: str, index: int | None = None, count: int | None = None
     Raises:
         UserError: another name, or a device that is not there.
     """
-    n = cuda_devices() if count is None else count
+    n = cuda_devices()
     try:
         device = torch.device(("cuda" if n else "cpu") if name == "auto" else name)
     except RuntimeError:
