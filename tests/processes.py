@@ -19,10 +19,10 @@ PROBE = """
 import json, os
 from multiprocessing import current_process
 import torch
-from cl_repro import worker
 from cl_repro.benchmarks.split import split
+from cl_repro.study import rows
 
-run_row = worker.run_row
+run_row = rows.run_row
 
 def noted(job, cell, *others):
     denormal = torch.tensor([1e-310], dtype=torch.float64)
@@ -32,7 +32,7 @@ def noted(job, cell, *others):
         file.write(json.dumps(note) + "\\n")
     return run_row(job, cell, *others)
 
-worker.run_row = noted
+rows.run_row = noted
 with open(os.environ["PROBE"] + ".pids", "a") as file:
     file.write(f"{os.getpid()}\\n")
 """

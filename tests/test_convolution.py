@@ -295,7 +295,7 @@ def test_a_convolution_is_that_of_torch(stride, kernel, padding):
 
 AVX2 = """
 import gc, torch
-from cl_repro import rng
+from cl_repro.common import rng
 from cl_repro.models.slim_resnet18 import slim_resnet18
 
 torch.set_num_threads(1)

@@ -17,6 +17,27 @@ from cl_repro.study.grid import Cell, estimator_name
 from cl_repro.study.jobs import Job
 
 
+def rows_of(
+    job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine.Outcome, shared: bool
+) -> dict[str, list[Row]]:
+    """All rows of one replica, by file; its first task may be shared with others."""
+    run_id, of_splits = cell.run_id, {"test": outcome.accuracy, "val": outcome.validation}
+    accuracy = (accuracy_rows(run_id, split, matrix) for split, matrix in of_splits.items() if matrix is not None)
+    return {
+        "runs.csv": [run_row(job, cell, experiment, outcome, shared)],
+        "accuracy.csv": [row for of_split in accuracy for row in of_split],
+        "importance.csv": [
+            {"run_id": run_id, "after_task": k, "trace": f"{value:.6g}"} for k, value in enumerate(outcome.traces)
+        ],
+        "storage.csv": [{"run_id": run_id, "kind": kind, "bytes": n} for kind, n in outcome.storage.items()],
+        "representation.csv": [
+            {"run_id": run_id, "measure": measure, "value": f"{value:.6g}"}
+            for measure, value in outcome.representation.items()
+            if math.isfinite(value)
+        ],
+    }
+
+
 def accuracy_rows(run_id: str, split: str, matrix: NDArray[np.float64]) -> list[Row]:
     """The rows of accuracy.csv of one replica and split; matrix [T + 1, T], row 0 before any training."""
     return [
@@ -27,7 +48,7 @@ def accuracy_rows(run_id: str, split: str, matrix: NDArray[np.float64]) -> list[
 
 
 def run_row(job: Job, cell: Cell, experiment: engine.Experiment, outcome: engine.Outcome, shared: bool) -> Row:
-    """The row of runs.csv of one replica, whose first task may be shared with others."""
+    """The row of runs.csv of one replica."""
     arm = job.arms[cell.arm]
     cfg, seconds = arm.cfg, outcome.seconds
     result = summary(outcome.accuracy)

@@ -1,6 +1,5 @@
 """What one process does: build an arm's objects from its configuration, train a chunk, spool its rows."""
 
-import math
 import os
 import sys
 import time
@@ -27,7 +26,7 @@ from cl_repro.study.config import per_task
 from cl_repro.study.factories import build
 from cl_repro.study.grid import Arm, Cell, chunk_id
 from cl_repro.study.jobs import Job, Stopped
-from cl_repro.study.rows import accuracy_rows, run_row
+from cl_repro.study.rows import rows_of
 from cl_repro.types import Benchmark, Estimator, Method
 
 DATA = ("benchmark", "val_fraction", "data_dir", "dtype")  # keys that, with the device, decide a benchmark
@@ -202,22 +201,8 @@ class Workshop:
         shared = experiment.share_first_task and not engine.in_first_task(method)
         rows: dict[str, list[Row]] = {name: [] for name in STUDY}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
-            rows["runs.csv"].append(run_row(job, cell, experiment, outcome, shared))
-            rows["accuracy.csv"] += accuracy_rows(cell.run_id, "test", outcome.accuracy)
-            if outcome.validation is not None:
-                rows["accuracy.csv"] += accuracy_rows(cell.run_id, "val", outcome.validation)
-            rows["importance.csv"] += [
-                {"run_id": cell.run_id, "after_task": k, "trace": f"{value:.6g}"}
-                for k, value in enumerate(outcome.traces)
-            ]
-            rows["storage.csv"] += [
-                {"run_id": cell.run_id, "kind": kind, "bytes": n} for kind, n in outcome.storage.items()
-            ]
-            rows["representation.csv"] += [
-                {"run_id": cell.run_id, "measure": measure, "value": f"{value:.6g}"}
-                for measure, value in outcome.representation.items()
-                if math.isfinite(value)
-            ]
+            for name, own in rows_of(job, cell, experiment, outcome, shared).items():
+                rows[name] += own
         return rows
 
     def outcomes(
