@@ -280,7 +280,7 @@ def test_a_bug_in_a_job_keeps_its_traceback(bug: Exception, tmp_path: Path, monk
     def broken(*_: object) -> None:
         raise bug
 
-    monkeypatch.setattr(study, "run", broken)
+    monkeypatch.setattr(study, "compute_missing", broken)
     with pytest.raises(type(bug)):
         cli.run(monkeypatch, tmp_path, "-m", "lam=1,2")
 
