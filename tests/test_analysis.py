@@ -27,7 +27,7 @@ from cl_repro.analysis.comparisons import dots, matrices
 from cl_repro.analysis.data import settings
 from cl_repro.analysis.data.arms import grid_of, label, look, looks_of
 from cl_repro.analysis.data.looks import LOOKS
-from cl_repro.analysis.data.read import read_accuracy, read_importance, read_runs, read_table
+from cl_repro.analysis.data.read import read_accuracy, read_further, read_runs, read_table
 from cl_repro.analysis.data.study import all_published, open_study
 from cl_repro.analysis.kinds import folders
 from cl_repro.analysis.lambdas.accuracy import interval_text, lambda_text
@@ -93,7 +93,7 @@ def test_csvs_are_read_with_their_types(results):
     assert len(runs) == 5 + 5 * 14 * 5
     assert runs["lambda"].isna().sum() == 5 and runs["seed"].dtype == np.int64 and runs["dirty"].dtype == bool
     assert len(read_accuracy(results / MNIST)) == 5 * len(runs)
-    assert set(read_importance(results / MNIST)["after_task"]) == {0, 1, 2, 3}
+    assert set(read_further(results / MNIST, "importance.csv")["after_task"]) == {0, 1, 2, 3}
 
 
 def test_published_numbers_are_read():

@@ -9,7 +9,7 @@ import cli
 import pytest
 from curves_of import curves, rises
 
-from cl_repro.analysis.data.read import read_importance
+from cl_repro.analysis.data.read import read_further
 from cl_repro.analysis.data.study import open_study
 
 
@@ -29,7 +29,7 @@ def test_digits_show_what_digits_can_show(tmp_path: Path) -> None:
     assert at["empirical"] - at["exact"] >= 0.8
     assert at["batched"] - at["empirical"] >= 0.8
     study = open_study("split_digits_fisher", tmp_path / "results")
-    first = read_importance(study.folder).query("after_task == 0").merge(study.runs, on="run_id")
+    first = read_further(study.folder, "importance.csv").query("after_task == 0").merge(study.runs, on="run_id")
     trace = first.pivot_table(index="seed", columns="fisher", values="trace")
     assert (trace["exact"] > trace["empirical"]).all()
     assert (trace["empirical"] > trace["batched"]).all()

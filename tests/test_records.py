@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_results import any_row
 
-from cl_repro.analysis.data.read import read_importance, read_runs, rows_of
+from cl_repro.analysis.data.read import read_further, read_runs, rows_of
 from cl_repro.common.errors import UserError
 from cl_repro.records import Folder, Store, files, folder, from_csv, to_csv
 from cl_repro.records import store as store_module
@@ -148,7 +148,7 @@ def test_tables_are_of_the_rows_that_count(tmp_path: Path, first: bool) -> None:
         with pytest.raises(UserError, match=r"no runs\.csv in .*: run the study first"):
             read_runs(tmp_path)
     else:
-        assert list(read_runs(tmp_path)["run_id"]) == list(read_importance(tmp_path)["run_id"]) == ["a"]
+        assert list(read_runs(tmp_path)["run_id"]) == list(read_further(tmp_path, "importance.csv")["run_id"]) == ["a"]
 
 
 def test_a_kill_during_a_merge_hides_no_edit(tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cl_repro.analysis.data.arms import grid_of
-from cl_repro.analysis.data.study import CURVES, Study, describe, open_study
+from cl_repro.analysis.data.study import CURVES, describe, open_study
 from cl_repro.analysis.kinds import main_drawings
 from cl_repro.analysis.lambdas import collapse
-from cl_repro.analysis.lambdas.accuracy import accuracy_rows
 from cl_repro.analysis.lambdas.curves import draw
-from cl_repro.analysis.lambdas.tables import document, shapes, summary_table, tables_of
+from cl_repro.analysis.lambdas.tables import document, summary_table, tables_of
 from cl_repro.analysis.output.markup import Table, plain
 from cl_repro.common.errors import UserError
 
@@ -21,7 +20,7 @@ def rebuild(name: str, results_dir: Path) -> str:
     made = document(study)
     tables = made.write(results_dir / "tables")
     figures = [path for drawing in main_drawings(study) for path in drawing.write(results_dir / "figures")]
-    shown = _summary(study) if study.kind == CURVES else made.tables[0]
+    shown = summary_table(study) if study.kind == CURVES else made.tables[0]
     return "\n".join([plain(shown), *map(str, [*figures, *tables, *sorted(study.folder.glob("*.csv"))])])
 
 
@@ -42,8 +41,3 @@ def figure_of(folder: Path, rescaled: bool) -> Figure:
         raise UserError(f"{folder}: has no curves of accuracy against lambda{' with traces' if rescaled else ''}")
     title = describe(study.runs)
     return collapse.draw(collapsed, title) if collapsed else draw(grid_of(study.runs, study.folder), title)
-
-
-def _summary(study: Study) -> Table:
-    grid = grid_of(study.runs, study.folder)
-    return summary_table(study, grid, accuracy_rows(study, grid), shapes(study, grid))

@@ -8,14 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cl_repro.analysis.data.conditions import configuration_of, flat
-from cl_repro.analysis.data.read import (
-    RUNS,
-    read_accuracy,
-    read_importance,
-    read_representation,
-    read_runs,
-    read_storage,
-)
+from cl_repro.analysis.data.read import RUNS, read_accuracy, read_further, read_runs
 from cl_repro.records.identity import SCIENCE, SWITCHES
 
 MEASURED = ("accuracy", "forgetting", "bwt", "fwt", "peak_memory", *(name for name in RUNS if name.startswith("sec")))
@@ -59,11 +52,11 @@ def runs_of(folder: Path) -> list[Run]:
     means = learned.groupby(["run_id", "split", "after_task"])["accuracy"].mean().reset_index()
     for run_id, split, after, value in rows(means, ("split", "after_task", "accuracy")):
         curves[run_id].setdefault(f"accuracy/{split}/mean_of_learned", []).append((after + 1, value))
-    for run_id, after, value in rows(finished(read_importance(folder)), ("after_task", "trace")):
+    for run_id, after, value in rows(finished(read_further(folder, "importance.csv")), ("after_task", "trace")):
         curves[run_id].setdefault("importance/trace", []).append((after + 1, value))
-    for run_id, kind, value in rows(finished(read_storage(folder)), ("kind", "bytes")):
+    for run_id, kind, value in rows(finished(read_further(folder, "storage.csv")), ("kind", "bytes")):
         results[run_id][f"bytes/{kind}"] = float(value)
-    for run_id, measure, value in rows(finished(read_representation(folder)), ("measure", "value")):
+    for run_id, measure, value in rows(finished(read_further(folder, "representation.csv")), ("measure", "value")):
         results[run_id][f"representation/{measure}"] = value
     return [
         Run(

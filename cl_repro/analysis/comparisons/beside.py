@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from cl_repro.analysis.comparisons.comparison import Entry, scenarios_of
 from cl_repro.analysis.data.study import SCENARIOS, Study, published_row, sources
-from cl_repro.analysis.lambdas.accuracy import estimate_text, interval_text, judge, verdict_note
+from cl_repro.analysis.lambdas.accuracy import estimate_text, interval_text, judge, verdict_note, verdict_text
 from cl_repro.analysis.output.figures import headed, lettered, literal
 from cl_repro.analysis.output.markup import MINUS, Table
 from cl_repro.common.stats import AGREES, DIFFERS, TOO_FEW, Comparison, Estimate, estimate
@@ -61,7 +61,7 @@ def beside_table(study: Study, found: list[Pair]) -> Table:
             f"{pair.row['value']:.2f} ± {pair.row['spread']:.2f} ({pair.row['n_seeds']:g})",
             interval_text(pair.comparison.interval),
             f"{delta_of(study, pair):g}",
-            pair.comparison.verdict + (f" ({pair.comparison.note.split(':')[0]})" if pair.comparison.note else ""),
+            verdict_text(pair.comparison),
         )
         for pair in found
     ]

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_repro.analysis.data.arms import NamedArm, arms_of
-from cl_repro.analysis.data.read import read_accuracy, read_representation, read_storage
+from cl_repro.analysis.data.read import read_accuracy, read_further
 from cl_repro.analysis.data.study import SCENARIOS, Study, mixed_seeds, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
 from cl_repro.analysis.lambdas.selection import validation_accuracy
@@ -35,7 +35,15 @@ NAMES = {
     "la_maml": "La-MAML",
 }
 PENALTY, DISTILLATION, STORING, STRUCTURE, BOUND = "penalty", "distillation", "replay", "structure", "bound"
+FAMILIES = {  # what they are, in words, and their colours
+    BOUND: ("nothing, or all data", "#555555"),
+    PENALTY: ("penalty: numbers per parameter", "#0072B2"),
+    DISTILLATION: ("distillation: logits or a network", "#009E73"),
+    STRUCTURE: ("structure: projections, columns, sparse units", "#8A3FA0"),
+    STORING: ("replay: stored examples", "#D55E00"),
+}
 STRUCTURAL = ("gpm", "ogd", "sharpening")  # beside networks of another structure
+MEASURED = ["accuracy", "forgetting", "plasticity", "overlap"]  # columns
 FEATURES = ("context",)  # keep features of examples, with their labels
 
 
@@ -90,10 +98,10 @@ class Entry(NamedTuple):
 def compared(study: Study) -> list[Entry]:
     """Every method in every scenario, scenarios in the order of `SCENARIOS`, methods in that of `arms_of`."""
     runs = study.runs.assign(held_out=validation_accuracy(study), plasticity=plasticity(study))
-    measures = read_representation(study.folder)
+    measures = read_further(study.folder, "representation.csv")
     overlaps = measures[measures["measure"] == "overlap"].set_index("run_id")["value"]
     runs["overlap"] = overlaps.reindex(runs["run_id"]).to_numpy(dtype=float)
-    storage = read_storage(study.folder).groupby("run_id")[["kind", "bytes"]]
+    storage = read_further(study.folder, "storage.csv").groupby("run_id")[["kind", "bytes"]]
     kept = {run_id: dict(zip(of["kind"], of["bytes"].astype(int), strict=True)) for run_id, of in storage}
     found = []
     for scenario in [s for s in SCENARIOS if (runs["scenario"] == s).any()]:
@@ -115,13 +123,10 @@ def compared(study: Study) -> list[Entry]:
             fine = rows[rows["status"] == "ok"].reindex(seeds)
             seconds, asking = spent(rows, seeds)
             other = not none.empty and rows["model"].iloc[0] != none["model"].iloc[0]
-            accuracy, forgetting, plastic = (
-                100 * fine[c].to_numpy(dtype=float) for c in ("accuracy", "forgetting", "plasticity")
-            )
-            shared = fine["overlap"].to_numpy(dtype=float)
-            bytes_kept = kept.get(rows["run_id"].iloc[0], {})
-            measured = accuracy, forgetting, plastic, bytes_kept, shared, seconds / base, asking / base_asking
-            found.append(Entry(arm, scenario, lam, at_edge, *measured, mixed, other))
+            accuracy, forgetting, plastic, shared = fine[MEASURED].to_numpy(dtype=float).T
+            measured = 100 * accuracy, 100 * forgetting, 100 * plastic, kept.get(rows["run_id"].iloc[0], {}), shared
+            costs = seconds / base, asking / base_asking
+            found.append(Entry(arm, scenario, lam, at_edge, *measured, *costs, mixed, other))
     return found
 
 
@@ -240,8 +245,7 @@ def pair_table(study: Study, found: list[Entry]) -> Table:
     ]
     body = []
     for scenario, one, other in asked:
-        gap = at[scenario, one].minus(at[scenario, other], study.settings.confidence)
-        body.append((SCENARIOS[scenario], f"{one} {MINUS} {other}", interval_text(gap), str(gap.n)))
+        body.append(difference(at[scenario, one], at[scenario, other], study))
     header = ("Scenario", "difference", "points of accuracy", "seeds")
     note = f"{study.settings.confidence:.0%} t-intervals paired by seed, not corrected for there being {len(body)}."
     return Table("pairs", "Differences between methods", header, tuple(body), (note,))
@@ -252,24 +256,23 @@ def worth(study: Study, found: list[Entry]) -> Table:
     body = []
     for scenario in scenarios_of(found):
         there = [entry for entry in found if entry.scenario == scenario and np.isfinite(entry.accuracy).any()]
-        without = {
-            "penalty": [entry for entry in there if entry.family == PENALTY],
-            "of all without examples": [e for e in there if e.family in (PENALTY, DISTILLATION, STRUCTURE)],
-        }
         for entry in (entry for entry in there if entry.family == STORING):
-            for candidates in without.values():
-                if others := [other for other in candidates if other.arm.compares(entry.arm)]:
+            for families in ((PENALTY,), (PENALTY, DISTILLATION, STRUCTURE)):  # then all without examples
+                if others := [one for one in there if one.family in families and one.arm.compares(entry.arm)]:
                     other = max(others, key=lambda one: np.nanmean(one.accuracy))
-                    gap = entry.minus(other, study.settings.confidence)
-                    body.append(
-                        (SCENARIOS[scenario], f"{entry.name} {MINUS} {other.name}", interval_text(gap), str(gap.n))
-                    )
+                    body.append(difference(entry, other, study))
     header = ("Scenario", "best penalty, then best of all without examples", "points of accuracy", "seeds")
     notes = (
         f"Differences of test accuracy, {study.settings.confidence:.0%} t-intervals paired by seed; which method is "
         "best is decided on the same seeds, in its favour.",
     )
     return Table("worth", "What storing examples is worth", header, tuple(dict.fromkeys(body)), notes)
+
+
+def difference(one: Entry, other: Entry, study: Study) -> tuple[str, ...]:
+    """A row: scenario, which two, points of accuracy with their interval, seeds."""
+    gap = one.minus(other, study.settings.confidence)
+    return SCENARIOS[one.scenario], f"{one.name} {MINUS} {other.name}", interval_text(gap), str(gap.n)
 
 
 def bytes_text(n: int) -> str:

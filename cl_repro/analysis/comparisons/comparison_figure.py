@@ -1,6 +1,7 @@
 """The picture of a comparison: a row a method, with its accuracy in each scenario, its extra memory and its compute."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,18 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cl_repro.analysis.comparisons import beside, numbered
-from cl_repro.analysis.comparisons.comparison import (
-    BOUND,
-    DISTILLATION,
-    FINETUNE,
-    PENALTY,
-    STORING,
-    STRUCTURE,
-    Entry,
-    bytes_text,
-    compared,
-    scenarios_of,
-)
+from cl_repro.analysis.comparisons.comparison import FAMILIES, FINETUNE, Entry, bytes_text, compared, scenarios_of
 from cl_repro.analysis.data.arms import setting
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.data.study import SCENARIOS, Study, benchmark_name, commits, describe
@@ -27,14 +17,6 @@ from cl_repro.analysis.lambdas.curve_names import inked
 from cl_repro.analysis.output.figures import PADDED, Drawing, headed, lettered, literal
 from cl_repro.common.stats import estimate
 
-COLOURS = {BOUND: "#555555", PENALTY: "#0072B2", DISTILLATION: "#009E73", STRUCTURE: "#8A3FA0", STORING: "#D55E00"}
-MEANINGS = {
-    BOUND: "nothing, or all data",
-    PENALTY: "penalty: numbers per parameter",
-    DISTILLATION: "distillation: logits or a network",
-    STRUCTURE: "structure: projections, columns, sparse units",
-    STORING: "replay: stored examples",
-}
 NOTE = (
     "Mean ± 1 SEM over seeds; dashed: finetune. Memory: kept beside network, gradient and optimiser (log scale). "
     "Time: of a processor (log scale)"
@@ -103,7 +85,7 @@ def draw(found: list[Entry], title: str) -> Figure:
 def rows_of(found: list[Entry]) -> list[tuple[str, str]]:
     """(family, name of a method), by family; before the first of each (family, "")."""
     rows = []
-    for family in COLOURS:
+    for family in FAMILIES:
         if names := dict.fromkeys(entry.name for entry in found if entry.family == family):
             rows += [(family, ""), *((family, name) for name in names)]
     return rows
@@ -111,19 +93,18 @@ def rows_of(found: list[Entry]) -> list[tuple[str, str]]:
 
 def name_rows(axes: Axes, rows: list[tuple[str, str]]) -> None:
     """The first of the panels, which share their rows, has the names, families in their colours."""
-    axes.set_yticks(range(len(rows)), [literal(name or MEANINGS[family]) for family, name in rows], fontsize=9.5)
+    axes.set_yticks(range(len(rows)), [literal(name or FAMILIES[family][0]) for family, name in rows], fontsize=9.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     for text, (family, name) in zip(axes.get_yticklabels(), rows, strict=True):
         if not name:
-            text.set(fontweight="bold", color=inked(COLOURS[family]))
+            text.set(fontweight="bold", color=inked(FAMILIES[family][1]))
 
 
 def point(axes: Axes, x: float, y: int, family: str, sem: float = 0.0) -> None:
     """A mean in its row, and one standard error over seeds."""
-    axes.errorbar(
-        x, y, xerr=np.nan_to_num(sem), fmt="o", color=COLOURS[family], markersize=6, elinewidth=1.4, capsize=2, zorder=3
-    )
+    look: Any = {"color": FAMILIES[family][1], "markersize": 6, "elinewidth": 1.4, "capsize": 2, "zorder": 3}
+    axes.errorbar(x, y, xerr=np.nan_to_num(sem), fmt="o", **look)
 
 
 def memory_axis(axes: Axes, nothing: float, most: float) -> None:

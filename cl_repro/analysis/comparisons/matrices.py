@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from cl_repro.analysis.comparisons.comparison import compared
-from cl_repro.analysis.data.arms import Grid, grid_of
+from cl_repro.analysis.data.arms import grid_of
 from cl_repro.analysis.data.read import read_accuracy
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import PLACE, SCENARIOS, TIMING, Study, benchmark_name, commits, describe
@@ -56,39 +56,26 @@ def matrices(study: Study) -> list[Matrix]:
     rows = read_accuracy(study.folder)
     rows = rows[(rows["split"] == "test") & (rows["after_task"] >= 0)]  # not those before any task
     fine = study.runs[study.runs["status"] == "ok"]
-    chosen: list[tuple[str, str, pd.DataFrame]] = []  # name, group, runs
+    chosen: list[tuple[str, str, float, pd.DataFrame]] = []  # name, group, lambda (NaN: none), runs
     if study.kind == COMPARISON:
         for entry in compared(study):
             own = fine[(fine["config_id"] == entry.arm.config_id) & (fine["scenario"] == entry.scenario)]
             own = own[~own["seed"].isin(study.settings.chosen_on)]
-            chosen.append((with_lambda(entry.name, entry.lam), SCENARIOS[entry.scenario], at(own, entry.lam)))
+            chosen.append((entry.name, SCENARIOS[entry.scenario], entry.lam, own))
     else:
         places = study.runs.groupby(PLACE)
         for key, part in places:
             grid = grid_of(part, study.folder)
             group = ", ".join(key) if len(places) > 1 else ""
-            for arm, lam in best_of(grid):
+            best = [(arm, float(grid.lams[i])) for arm, i in zip(grid.arms, grid.best(), strict=True) if i is not None]
+            for arm, lam in [*((arm, np.nan) for arm, _ in grid.flat), *best]:
                 own = fine[fine["run_id"].isin(part["run_id"]) & (fine["config_id"] == arm.config_id)]
-                chosen.append((with_lambda(arm.label, lam), group, at(own, lam)))
-    found = [Matrix(name, group, mean(rows[rows["run_id"].isin(own["run_id"])])) for name, group, own in chosen]
+                chosen.append((arm.label, group, lam, own))
+    found = []
+    for name, group, lam, own in chosen:
+        at, shown = (own, name) if np.isnan(lam) else (own[own["lambda"] == lam], f"{name}\nλ = {lambda_text(lam)}")
+        found.append(Matrix(shown, group, mean(rows[rows["run_id"].isin(at["run_id"])])))
     return [one for one in found if one.accuracy.size > 1]
-
-
-def best_of(grid: Grid) -> list[tuple[Any, float]]:
-    """Every arm and its best lambda, NaN without one; None and its like first."""
-    return [(arm, np.nan) for arm, _ in grid.flat] + [
-        (arm, float(grid.lams[i])) for arm, i in zip(grid.arms, grid.best(), strict=True) if i is not None
-    ]
-
-
-def with_lambda(name: str, lam: float) -> str:
-    """The name of an arm, and its lambda if it has one."""
-    return f"{name}\nλ = {lambda_text(lam)}" if np.isfinite(lam) else name
-
-
-def at(runs: pd.DataFrame, lam: float) -> pd.DataFrame:
-    """Runs of one lambda; all, where there is none."""
-    return runs[runs["lambda"] == lam] if np.isfinite(lam) else runs
 
 
 def mean(rows: pd.DataFrame) -> Array:

@@ -57,25 +57,12 @@ def read_accuracy(folder: Path) -> pd.DataFrame:
     return read_table(folder / "accuracy.csv", STUDY["accuracy.csv"], read_provenance(folder))
 
 
-def read_importance(folder: Path) -> pd.DataFrame:
-    """importance.csv: one row per (run_id, after_task). Raises UserError like `read_runs`.
+def read_further(folder: Path, file: str) -> pd.DataFrame:
+    """importance.csv, storage.csv or representation.csv of a results folder. Raises UserError like `read_runs`.
 
-    No rows if there is no such file and provenance.json lists none: no arm had an importance.
+    No rows if there is no such file and provenance.json lists none: no run had such, or they are older than the file.
     """
-    return read_optional(folder / "importance.csv", STUDY["importance.csv"])
-
-
-def read_storage(folder: Path) -> pd.DataFrame:
-    """storage.csv: one row per (run_id, kind). Raises UserError like `read_runs`.
-
-    No rows if there is no such file and provenance.json lists none: the runs were made before it was written.
-    """
-    return read_optional(folder / "storage.csv", STUDY["storage.csv"])
-
-
-def read_representation(folder: Path) -> pd.DataFrame:
-    """representation.csv: one row per (run_id, measure). No rows and errors as of `read_storage`."""
-    return read_optional(folder / "representation.csv", STUDY["representation.csv"])
+    return read_optional(folder / file, STUDY[file])
 
 
 class Measured(NamedTuple):

@@ -48,7 +48,11 @@ def accuracy_rows(study: Study, grid: Grid) -> list[Row]:
     rows = []
     for arm, lam, values in at_best(grid):
         ours = estimate(values)
-        beside = {source: _beside(study, source, arm, ours) for source in sources(study, "accuracy")}
+        theirs = {source: published_row(study, source, "accuracy", arm) for source in sources(study, "accuracy")}
+        beside = {
+            source: Beside(None, None, NOTHING) if row is None else judge(study, row, ours)
+            for source, row in theirs.items()
+        }
         rows.append(Row(arm, lam, ours, beside))
     return rows
 
@@ -74,11 +78,19 @@ def accuracy_table(study: Study, grid: Grid, rows: list[Row]) -> Table:
     for row in rows:
         cells = [row.arm.label, lambda_text(row.lam), estimate_text(row.ours)]
         for source in published:
-            cells += _beside_cells(row.beside[source])
+            theirs, comparison, remark = row.beside[source]
+            cells.append(estimate_text(theirs) if theirs else NOTHING)
+            cells += [interval_text(comparison.interval), verdict_text(comparison)] if comparison else [NOTHING, remark]
         body.append(tuple(cells))
     title = "Accuracy" if study.kind == ARMS else "Accuracy at the best λ"
     title += ", ours beside the published" if published else ""
-    notes = _notes(study, bool(published)) + _reasons(rows) + loss_notes(grid) + [origin(study.runs)]
+    reasons = [  # why a verdict cannot be reached
+        f"{row.arm.label}, {source}: {beside.comparison.note}."
+        for row in rows
+        for source, beside in row.beside.items()
+        if beside.comparison and ":" in beside.comparison.note
+    ]
+    notes = _notes(study, bool(published)) + reasons + loss_notes(grid) + [origin(study.runs)]
     return Table("accuracy", title, tuple(header), tuple(body), tuple(notes))
 
 
@@ -144,22 +156,8 @@ def loss_notes(grid: Grid) -> list[str]:
     return notes
 
 
-def _beside(study: Study, source: str, arm: NamedArm, ours: Estimate) -> Beside:
-    row = published_row(study, source, "accuracy", arm)
-    return Beside(None, None, NOTHING) if row is None else judge(study, row, ours)
-
-
 def judge(study: Study, row: pd.Series, ours: Estimate) -> Beside:
-    """Compare one arm of a study with its row of published.csv, or say why that is not possible.
-
-    Args:
-        study: whose settings hold delta and confidence.
-        row: of published.csv, an accuracy.
-        ours: of the arm, percent.
-
-    Returns:
-        The published mean, and the comparison or the remark.
-    """
+    """Compare one arm of a study, `ours` in percent, with its row of published.csv, or say why that is not possible."""
     theirs = published_estimate(row)
     of_method = study.settings.delta_points.get(row["method"], math.nan)
     delta = row["delta"] if math.isfinite(row["delta"]) else of_method
@@ -175,13 +173,10 @@ def judge(study: Study, row: pd.Series, ours: Estimate) -> Beside:
     return Beside(theirs, compare(ours, theirs, delta, study.settings.confidence), "")
 
 
-def _beside_cells(beside: Beside) -> list[str]:
-    theirs = NOTHING if beside.theirs is None else estimate_text(beside.theirs)
-    if beside.comparison is None:
-        return [theirs, NOTHING, beside.remark]
-    interval, verdict, note = beside.comparison
-    # Only the short form fits a cell: "n = 12 needed", or "not reachable" with its reason below the table.
-    return [theirs, interval_text(interval), f"{verdict} ({note.split(':')[0]})" if note else verdict]
+def verdict_text(comparison: Comparison) -> str:
+    """The verdict with the short form of its note, which fits a cell: n = 12 needed, or not reachable."""
+    note = comparison.note.partition(":")[0]
+    return f"{comparison.verdict} ({note})" if note else comparison.verdict
 
 
 def _notes(study: Study, published: bool) -> list[str]:
@@ -214,16 +209,6 @@ def verdict_note(settings: Settings, methods: Collection[str], of_rows: bool = F
         f"and n as printed. Verdict: agrees if the interval is inside ±δ ({delta}), differs if it excludes 0 "
         "and is not inside, else too few seeds, with the n of ours at which its half width would be δ."
     )
-
-
-def _reasons(rows: list[Row]) -> list[str]:
-    """Why a verdict cannot be reached, where it cannot."""
-    return [
-        f"{row.arm.label}, {source}: {beside.comparison.note}."
-        for row in rows
-        for source, beside in row.beside.items()
-        if beside.comparison and ":" in beside.comparison.note
-    ]
 
 
 def _minus(text: str) -> str:

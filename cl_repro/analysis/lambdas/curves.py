@@ -24,15 +24,9 @@ SEM = "Mean over seeds, band ± 1 SEM"
 
 
 def drawings(study: Study) -> list[Drawing]:
-    """Accuracy against lambda, for each benchmark, scenario and model that has a curve.
+    """Accuracy against lambda, or by arm where most have but one or two lambdas.
 
-    Where most arms have but one or two lambdas, accuracy by arm instead.
-
-    Args:
-        study: of any kind but a timing or a comparison.
-
-    Returns:
-        <name>, or <name>_<benchmark>_<scenario>_<model> where there are several.
+    <name>, or <name>_<benchmark>_<scenario>_<model> of each with a curve, where there are several.
     """
     groups = with_a_curve(study)
     return [

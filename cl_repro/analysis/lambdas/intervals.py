@@ -15,10 +15,15 @@ from cl_repro.common.stats import Array, Interval, bootstrap_weights, jackknife_
 
 def weightings(n_seeds: int, settings: Settings) -> Array:
     """How often each seed counts, [W, S]: each once; then all but one, or, from enough seeds on, resamples."""
-    every = np.ones((1, n_seeds))
     if n_seeds < settings.bootstrap_from:
-        return np.concatenate([every, 1 - np.eye(n_seeds)])
-    return np.concatenate([every, bootstrap_weights(n_seeds, settings.resamples, np.random.default_rng(settings.seed))])
+        return np.concatenate([np.ones((1, n_seeds)), 1 - np.eye(n_seeds)])
+    return resamples(n_seeds, settings)
+
+
+def resamples(n_seeds: int, settings: Settings) -> Array:
+    """How often each seed counts, [1 + R, S]: each once; then as it was drawn with replacement."""
+    drawn = bootstrap_weights(n_seeds, settings.resamples, np.random.default_rng(settings.seed))
+    return np.concatenate([np.ones((1, n_seeds)), drawn])
 
 
 def interval_of(values: Array, n: int, n_seeds: int, settings: Settings) -> Interval:
@@ -39,7 +44,7 @@ def interval_of(values: Array, n: int, n_seeds: int, settings: Settings) -> Inte
 
 
 def resampled_interval(values: Array, n: int, settings: Settings) -> Interval:
-    """As `interval_of`, of a quantity that has an interval only from `at_least.bootstrap` seeds on: a spread."""
+    """As `interval_of`, of what has an interval only from `at_least.bootstrap` seeds on: values of `resamples`."""
     if n < settings.bootstrap_from:
         return Interval(float(values[0]), np.nan, np.nan, n)
     return percentile_interval(values[0], values[1:], settings.confidence, n)

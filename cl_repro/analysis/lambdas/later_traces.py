@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cl_repro.analysis.data.arms import Grid
-from cl_repro.analysis.data.read import read_importance
+from cl_repro.analysis.data.read import read_further
 from cl_repro.analysis.data.study import Study
 from cl_repro.analysis.lambdas.accuracy import NOTHING
 from cl_repro.analysis.output.markup import TIMES, Table
@@ -18,17 +18,12 @@ from cl_repro.common.stats import Interval
 
 
 def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | None:
-    """Runs with a lambda below their arm's rise, with and without a large Fisher of a later task.
+    """Runs with a lambda below their arm's rise, rises in log10 lambda [A], with and without a large later Fisher.
 
-    Args:
-        study: of curves.
-        grid: of A arms.
-        rises: of log10 lambda, [A].
-
-    Returns:
-        Their numbers and mean accuracies; None if no such run has traces of later tasks.
+    None if no such run has traces of later tasks.
     """
-    traces = read_importance(study.folder).pivot_table(index="run_id", columns="after_task", values="trace")
+    rows = read_further(study.folder, "importance.csv")
+    traces = rows.pivot_table(index="run_id", columns="after_task", values="trace")
     if 0 not in traces or traces.shape[1] < 2:
         return None
     jump = study.settings.trace_jump

@@ -15,12 +15,14 @@ import numpy as np
 from cl_repro.analysis.data.arms import Grid, NamedArm
 from cl_repro.analysis.data.study import ARMS, Study
 from cl_repro.analysis.lambdas.accuracy import NOTHING, at_best, interval_text, lambda_text
-from cl_repro.analysis.lambdas.selection import TOO_SMALL, limits_text, resampled, reselected
+from cl_repro.analysis.lambdas.intervals import resampled_interval, resamples
+from cl_repro.analysis.lambdas.selection import TOO_SMALL, limits_text, reselected
 from cl_repro.analysis.lambdas.shape import seed_mean
 from cl_repro.analysis.output.markup import MINUS, Table
-from cl_repro.common.stats import Array, Interval, bootstrap_weights, holm, paired, signed_rank
+from cl_repro.common.stats import Array, Interval, holm, paired, signed_rank
 
 IDENTICAL = "identical"
+FAMILIES = {"paired": "between estimators", "paired-none": "to methods without λ"}  # tables of `families`
 HEADER = ("Difference", "at λ", "points", "pairs", "p", "bootstrap")
 
 
@@ -31,7 +33,7 @@ class Side(NamedTuple):
     lam: float  # NaN for methods without
     accuracy: Array  # [S], percent
     cells: Array  # [S, L], percent; [S, 1] for methods without lambda
-    samples: Array  # [R], mean accuracy of every resample, lambda chosen again in each
+    samples: Array  # [1 + R], mean accuracy of all seeds and of every resample, lambda chosen again in each
 
 
 class Pair(NamedTuple):
@@ -58,21 +60,18 @@ def families(study: Study, grid: Grid) -> tuple[list[Pair], list[Pair]]:
 
 def pair_tables(study: Study, grid: Grid) -> list[Table]:
     """A table per family that has a pair."""
-    titles = (
-        ("paired", "Differences between estimators, paired by seed"),
-        ("paired-none", "Differences to methods without λ, paired by seed"),
-    )
-    there = [(*title, pairs) for title, pairs in zip(titles, families(study, grid), strict=True) if pairs]
-    return [
-        Table(name, title, HEADER, tuple(_cells(study, pair) for pair in pairs), _notes(study, grid, short=i > 0))
-        for i, (name, title, pairs) in enumerate(there)
-    ]
+    tables, notes = [], _notes(study, grid)
+    for (name, what), pairs in zip(FAMILIES.items(), families(study, grid), strict=True):
+        if pairs:
+            rows = tuple(_cells(study, pair) for pair in pairs)
+            tables.append(Table(name, f"Differences {what}, paired by seed", HEADER, rows, notes))
+            notes = ("Columns as above; p is Holm-corrected over the pairs of this table, a family of its own.",)
+    return tables
 
 
 def _sides(study: Study, grid: Grid) -> list[Side]:
     """Every arm, in the order of `at_best`: those with a lambda first."""
-    settings = study.settings
-    weight = bootstrap_weights(grid.seeds.size, settings.resamples, np.random.default_rng(settings.seed))
+    weight = resamples(grid.seeds.size, study.settings)
     flat = [values[:, None] for _, values in reversed(grid.flat)]
     cells = [*grid.accuracy, *flat]
     samples = [*reselected(grid.accuracy, weight).T, *(seed_mean(values, weight)[:, 0] for values in flat)]
@@ -86,16 +85,15 @@ def _family(study: Study, pairs: list[tuple[Side, Side]]) -> list[Pair]:
         same = bool(np.isfinite(a.cells).any()) and np.array_equal(a.cells, b.cells, equal_nan=True)
         tested = not same and difference.n >= settings.wilcoxon_from
         p = signed_rank(a.accuracy, b.accuracy) if tested else math.nan
-        bootstrap = resampled(study, difference.centre, a.samples - b.samples, difference.n)
+        bootstrap = resampled_interval(a.samples - b.samples, difference.n, settings)
         found.append(Pair(a, b, difference, same, p, bootstrap))
     corrected = holm([pair.p for pair in found])
     return [pair._replace(p=float(p)) for pair, p in zip(found, corrected, strict=True)]
 
 
-def _notes(study: Study, grid: Grid, short: bool) -> tuple[str, ...]:
-    settings = study.settings
-    if short:
-        return ("Columns as above; p is Holm-corrected over the pairs of this table, a family of its own.",)
+def _notes(study: Study, grid: Grid) -> tuple[str, ...]:
+    settings, arms = study.settings, [*grid.arms, *(arm for arm, _ in grid.flat)]
+    unlike = sorted({place for a, b in combinations(arms, 2) if not a.compares(b) for place in a.unlike(b)})
     chosen = "λ" if study.kind == ARMS else "best λ, chosen on the same seeds"
     return (
         f"Points of accuracy, each arm at its {chosen}; brackets: {settings.confidence:.0%} "
@@ -104,15 +102,8 @@ def _notes(study: Study, grid: Grid, short: bool) -> tuple[str, ...]:
         "the pairs of this table. Identical: the same accuracy at every λ and seed, so no test and not in the family.",
         f"Bootstrap: {settings.confidence:.0%} percentile interval over seeds, both λ chosen again in each of "
         f"{settings.resamples} resamples, from n = {settings.bootstrap_from} seeds on.",
-        *not_compared(grid),
+        *([f"Not subtracted: arms that differ in more than one thing, {', '.join(unlike)}."] if unlike else []),
     )
-
-
-def not_compared(grid: Grid) -> list[str]:
-    """In which settings arms differ that are not subtracted, if there are such."""
-    arms = [*grid.arms, *(arm for arm, _ in grid.flat)]
-    found = sorted({place for a, b in combinations(arms, 2) if not a.compares(b) for place in a.unlike(b)})
-    return [f"Not subtracted: arms that differ in more than one thing, {', '.join(found)}."] if found else []
 
 
 def _cells(study: Study, pair: Pair) -> tuple[str, ...]:
@@ -121,10 +112,5 @@ def _cells(study: Study, pair: Pair) -> tuple[str, ...]:
     n = str(pair.difference.n)
     if pair.identical:
         return (name, lams, "0", n, IDENTICAL, NOTHING)
-    p = p_text(pair.p) if math.isfinite(pair.p) else TOO_SMALL
+    p = TOO_SMALL if math.isnan(pair.p) else "<0.001" if pair.p < 0.001 else f"{pair.p:.3f}"
     return (name, lams, interval_text(pair.difference), n, p, limits_text(study, pair.bootstrap, sign="+"))
-
-
-def p_text(p: float) -> str:
-    """E.g. 0.031, <0.001, 1.000."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -15,9 +15,10 @@ from cl_repro.analysis.data.arms import Grid, NamedArm, grid_of
 from cl_repro.analysis.data.read import read_accuracy
 from cl_repro.analysis.data.study import Study
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
+from cl_repro.analysis.lambdas.intervals import resampled_interval, resamples
 from cl_repro.analysis.lambdas.shape import best, complete, seed_mean
 from cl_repro.analysis.output.markup import MINUS, Table
-from cl_repro.common.stats import Array, Interval, bootstrap_weights, estimate, paired, percentile_interval
+from cl_repro.common.stats import Array, Interval, estimate, paired
 
 NO_VALIDATION, TOO_SMALL = "no validation runs", "n too small"
 
@@ -39,15 +40,7 @@ class Selection(NamedTuple):
 
 
 def selections(study: Study, grid: Grid) -> list[Selection]:
-    """The three ways for every arm with a lambda.
-
-    Args:
-        study: whose accuracy.csv may hold rows of the split `val`.
-        grid: of the same runs.
-
-    Returns:
-        One per arm of `grid.arms`.
-    """
+    """The three ways for every arm with a lambda; `grid` is of the study's runs."""
     held_out = grid_of(study.runs.assign(accuracy=validation_accuracy(study)), study.folder).accuracy
     seeds = grid.seeds.size
     found = []
@@ -65,14 +58,13 @@ def selections(study: Study, grid: Grid) -> list[Selection]:
 
 
 def leave_one_seed_out(accuracy: ArrayLike) -> NDArray[np.intp]:
-    """For every seed the lambda that the other seeds choose.
+    """For every seed the lambda that the other seeds choose, among those with all of their runs.
 
     Args:
         accuracy: [S, L], NaN where a run diverged or is missing.
 
     Returns:
-        [S], index of the highest mean over the other seeds, among the lambdas with all of their runs; -1 where
-        there is no other seed.
+        [S], index of the highest mean over the other seeds; -1 where there is no other seed.
     """
     x = np.asarray(accuracy, dtype=float)
     others = np.array([np.delete(x, seed, axis=0) for seed in range(len(x))])  # [S, S - 1, L]
@@ -107,13 +99,6 @@ def reselected(accuracy: ArrayLike, weight: ArrayLike) -> Array:
     return np.where(np.isfinite(highest), highest, np.nan)
 
 
-def resampled(study: Study, point: float, samples: Array, n: int) -> Interval:
-    """The percentile interval of `samples` around `point`; without limits for fewer seeds than the settings ask."""
-    if n < study.settings.bootstrap_from:
-        return Interval(point, np.nan, np.nan, n)
-    return percentile_interval(point, samples, study.settings.confidence, n)
-
-
 def limits_text(study: Study, interval: Interval, sign: str = "") -> str:
     """The limits of a bootstrap interval, e.g. [99.01, 99.32], or `n too small`."""
     if interval.n < study.settings.bootstrap_from:
@@ -124,12 +109,10 @@ def limits_text(study: Study, interval: Interval, sign: str = "") -> str:
 
 def selection_table(study: Study, grid: Grid, found: list[Selection]) -> Table:
     """What each way chooses and reports, per arm."""
-    weight = bootstrap_weights(grid.seeds.size, study.settings.resamples, np.random.default_rng(study.settings.seed))
-    samples = reselected(grid.accuracy, weight)
-    body = []
-    for a, selection in enumerate(found):
-        oracle = estimate(selection.oracle.accuracy)
-        interval = resampled(study, oracle.mean, samples[:, a], oracle.n)
+    body, samples = [], reselected(grid.accuracy, resamples(grid.seeds.size, study.settings))
+    for selection, own in zip(found, samples.T, strict=True):
+        n = int(np.isfinite(selection.oracle.accuracy).sum())
+        interval = resampled_interval(own, n, study.settings)
         cells = [selection.arm.label, *_cells(selection.oracle), limits_text(study, interval)]
         cells += _cells(selection.leave_one_seed_out)
         cells += _cells(selection.validation) if selection.validation else [NO_VALIDATION, NOTHING]

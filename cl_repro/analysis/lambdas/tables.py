@@ -13,12 +13,11 @@ from cl_repro.analysis.comparisons.beside import beside_table, pairs_of
 from cl_repro.analysis.comparisons.comparison import compared, comparison_tables
 from cl_repro.analysis.comparisons.numbered import epochs_table, sizes_table
 from cl_repro.analysis.data.arms import Grid, NamedArm, grid_of
-from cl_repro.analysis.data.read import read_importance
+from cl_repro.analysis.data.read import read_further
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import ARMS, CURVES, LISTING, TIMING, Study, describe, unmixed
 from cl_repro.analysis.lambdas.accuracy import (
     NOTHING,
-    Row,
     accuracy_rows,
     accuracy_table,
     estimate_text,
@@ -78,7 +77,7 @@ def shapes(study: Study, grid: Grid) -> list[Shape]:
 
 def log_traces(study: Study, grid: Grid) -> Array:
     """log10 of the trace of the importance after task 1, per arm and seed, [A, S]; mean over lambdas; NaN if absent."""
-    traces = read_importance(study.folder)
+    traces = read_further(study.folder, "importance.csv")
     traces = traces[(traces["after_task"] == 0) & (traces["trace"] > 0)]
     merged = traces.merge(study.runs[["run_id", "config_id", "seed"]], on="run_id")
     merged = merged.assign(log=np.log10(merged["trace"].astype(float)))
@@ -101,8 +100,8 @@ def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
     body = []
     for shape, row in zip(found, traces, strict=True):
         rising = ("≤ " if shape.at_most else "") + interval_text(shape.rise, sign="")
-        edges = [name for name, touched in zip(("lower", "upper"), shape.edges, strict=True) if touched]
-        body.append((shape.arm.label, rising, interval_text(shape.width, sign=""), _edges(edges), trace_text(row)))
+        edges = " and ".join(name for name, touched in zip(("lower", "upper"), shape.edges, strict=True) if touched)
+        body.append((shape.arm.label, rising, interval_text(shape.width, sign=""), edges or "no", trace_text(row)))
     notes = (
         "Rise: log10 λ at which the seed-mean curve first crosses half-way between None's mean and its own best. "
         f"Width: decades of λ (not necessarily contiguous) within {_points(settings.width_points)} of its best; where "
@@ -137,9 +136,10 @@ def gap_table(study: Study, found: list[Shape], traces: Array) -> Table | None:
     return Table("gaps", title, header, tuple(body), notes) if body else None
 
 
-def summary_table(study: Study, grid: Grid, rows: list[Row], found: list[Shape]) -> Table:
-    """The accuracy table in short, for the end of a run."""
-    by_arm = {shape.arm.config_id: shape for shape in found}
+def summary_table(study: Study) -> Table:
+    """The accuracy table of a study of curves in short, for the end of a run."""
+    grid = grid_of(study.runs, study.folder)
+    rows, by_arm = accuracy_rows(study, grid), {shape.arm.config_id: shape for shape in shapes(study, grid)}
     published = list(rows[0].beside) if rows else []
     body = []
     for row in rows:
@@ -197,10 +197,6 @@ def paired_tables(study: Study) -> list[Table]:
 def document(study: Study) -> Document:
     """Its tables as files."""
     return Document(study.name, f"{study.name}: {describe(study.runs)}", tables_of(study), study.folder)
-
-
-def _edges(edges: list[str]) -> str:
-    return " and ".join(edges) if edges else "no"
 
 
 def _points(points: float) -> str:
