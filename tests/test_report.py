@@ -666,7 +666,7 @@ def idea_of(root: Path) -> None:
     ]
     rows += [("ewc-exact", 300.0, step, 0.0, 6.0 * step, 8.0 * step, 0.9, 0.1 + 0.3 * step) for step in (0, 1, 2)]
     pd.DataFrame(rows, columns=list(IDEA["paths.csv"])).to_csv(root / "idea" / "paths.csv", index=False)
-    pd.DataFrame({"x": [0.0]}).to_csv(root / "idea" / "plane.csv", index=False)
+    pd.DataFrame(0.0, index=[0], columns=list(IDEA["plane.csv"])).to_csv(root / "idea" / "plane.csv", index=False)
     picture_of(root, "idea", 1920)
 
 

@@ -14,8 +14,21 @@ from cl_repro.analysis.output.markup import Table, plain
 from cl_repro.common.errors import UserError
 
 
-def rebuild(name: str, results_dir: Path) -> str:
-    """As `cl_repro.analysis.report`."""
+def report(name: str, results_dir: Path) -> str:
+    """Rebuild figure and tables of one results folder.
+
+    They go to `figures/` and `tables/` beside it.
+
+    Args:
+        name: of the folder under `results_dir`.
+        results_dir: the folder of all results.
+
+    Returns:
+        What to print at the end of a run: a compact table and the paths written.
+
+    Raises:
+        UserError: a file is missing, cut short, edited, or of another schema.
+    """
     study = open_study(name, results_dir)
     made = document(study)
     tables = made.write(results_dir / "tables")
@@ -24,18 +37,39 @@ def rebuild(name: str, results_dir: Path) -> str:
     return "\n".join([plain(shown), *map(str, [*figures, *tables, *sorted(study.folder.glob("*.csv"))])])
 
 
-def tables_by_name(folder: Path) -> dict[str, Table]:
-    """As `cl_repro.analysis.read_tables`."""
-    study = open_study(folder.name, folder.parent)
+def read_tables(folder: str | Path) -> dict[str, Table]:
+    """The tables of a results folder, as `results/tables` has them; a notebook shows each as one.
+
+    Args:
+        folder: e.g. results/split_mnist_fisher.
+
+    Returns:
+        By their names, in reading order: of a study of curves accuracy, shape, gaps, pairs, selection and optimism.
+
+    Raises:
+        UserError: a file is missing, cut short, edited, or of another schema.
+    """
+    study = open_study(Path(folder).name, Path(folder).parent)
     found = tables_of(study)
     if study.kind == CURVES and (collapsed := collapse.collapse(study)):
         found.append(collapse.table(study, collapsed))
     return {table.name: table for table in found}
 
 
-def figure_of(folder: Path, rescaled: bool) -> Figure:
-    """As `cl_repro.analysis.draw_folder`."""
-    study = open_study(folder.name, folder.parent)
+def draw_folder(folder: str | Path, rescaled: bool = False) -> Figure:
+    """Accuracy against lambda, of a results folder with one benchmark, scenario and model.
+
+    Args:
+        folder: e.g. results/split_mnist_fisher.
+        rescaled: beside it also against lambda times the trace of the importance.
+
+    Returns:
+        The figure, as `results/figures` has it; a notebook shows it.
+
+    Raises:
+        UserError: it is no study of curves (rescaled: with traces), or as `read_tables`.
+    """
+    study = open_study(Path(folder).name, Path(folder).parent)
     collapsed = collapse.collapse(study) if study.kind == CURVES and rescaled else None
     if study.kind != CURVES or (rescaled and not collapsed):
         raise UserError(f"{folder}: has no curves of accuracy against lambda{' with traces' if rescaled else ''}")

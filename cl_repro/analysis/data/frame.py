@@ -17,8 +17,35 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def read(folder: Path) -> pd.DataFrame:
-    """As `cl_repro.analysis.read_folder`."""
+def read_folder(folder: str | Path) -> pd.DataFrame:
+    """The runs of a results folder, one row each, in the order of the tables.
+
+    Every key has a value in every row, so that grouping by it drops none. Columns:
+
+    - benchmark, scenario, model: as in runs.csv.
+    - arm: its name in the tables, another one for every configuration of a benchmark and scenario.
+    - settings: in words, those in which it differs from other arms of its benchmark and scenario, as far as they make
+      the same choice: optim=sgd, optim.lr=0.3, memory.size=200, gamma=0.5. Empty if in none, or if there is no
+      configuration beside the rows.
+    - lambda: text, as in the tables, e.g. 1e3; none for methods without.
+    - lam: the same as a number; NaN for methods without.
+    - seed.
+    - accuracy: percent, the mean over tasks after the last one; NaN where the run was lost (see status).
+    - forgetting: points, the mean over old tasks of the best accuracy so far minus the last; NaN likewise.
+    - seconds: of training and importances.
+    - status: ok, diverged or failed.
+    - method, fisher, run_id, config_id: as in runs.csv; fisher is empty for methods without.
+
+    Args:
+        folder: e.g. results/split_mnist_fisher.
+
+    Returns:
+        The frame; its index counts the rows.
+
+    Raises:
+        UserError: runs.csv is missing, cut short, edited, or of another schema.
+    """
+    folder = Path(folder)
     runs = read_runs(folder)
     fine, parts = runs["status"] == "ok", []
     runs = runs.assign(

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -15,23 +16,6 @@ from cl_repro.common.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[2]
 COMPARISON = "comparison"
-KEYS = (
-    "confidence",
-    "delta_points",
-    "width_points",
-    "trace_jump",
-    "bootstrap",
-    "at_least",
-    "gaps",
-    "verdict_scales",
-    "estimated_minutes",
-    "published_study",
-    "pairs",
-    "chosen_on",
-    "kind",
-    "note",
-    "title",
-)
 
 
 class Settings(NamedTuple):
@@ -54,6 +38,29 @@ class Settings(NamedTuple):
     kind: str | None  # comparison: methods side by side, by what they cost; None: what the runs allow
     note: str | None  # said beside verdicts; None: nothing
     title: str | None  # of the study in the report; None: what kind it is of
+
+
+# The keys of those fields that are called otherwise.
+NESTED = {
+    "resamples": "bootstrap.resamples",
+    "seed": "bootstrap.seed",
+    "wilcoxon_from": "at_least.wilcoxon",
+    "bootstrap_from": "at_least.bootstrap",
+}
+KEYS = tuple(dict.fromkeys(NESTED.get(field, field).partition(".")[0] for field in Settings._fields))
+# Of a field whether it may have a value, and in words which.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "confidence": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "delta_points": (lambda value: all(points > 0 for points in value.values()), "positive"),
+    "estimated_minutes": (lambda value: all(0 < minutes < math.inf for minutes in value.values()), "positive"),
+    "width_points": (lambda value: value > 0, "positive"),
+    "trace_jump": (lambda value: value > 1, "above 1"),
+    "resamples": (lambda value: value >= 1, "at least 1"),
+    "seed": (lambda value: value >= 0, "at least 0"),
+    "kind": (lambda value: value in (None, COMPARISON), f"null or {COMPARISON}"),
+    "wilcoxon_from": (lambda value: value >= 2, "at least 2"),
+    "bootstrap_from": (lambda value: value >= 2, "at least 2"),
+}
 
 
 def conf_dir() -> Path:
@@ -167,23 +174,7 @@ def _checked(tree: dict[str, Any], study: str, place: str) -> Settings:
         note=tree["note"],
         title=tree["title"],
     )
-    rules: dict[str, tuple[Any, bool, str]] = {
-        "confidence": (settings.confidence, 0 < settings.confidence < 1, "between 0 and 1"),
-        "delta_points": (settings.delta_points, all(d > 0 for d in settings.delta_points.values()), "positive"),
-        "estimated_minutes": (
-            settings.estimated_minutes,
-            all(0 < m < math.inf for m in settings.estimated_minutes.values()),
-            "positive",
-        ),
-        "width_points": (settings.width_points, settings.width_points > 0, "positive"),
-        "trace_jump": (settings.trace_jump, settings.trace_jump > 1, "above 1"),
-        "bootstrap.resamples": (settings.resamples, settings.resamples >= 1, "at least 1"),
-        "bootstrap.seed": (settings.seed, settings.seed >= 0, "at least 0"),
-        "kind": (settings.kind, settings.kind in (None, COMPARISON), f"null or {COMPARISON}"),
-        "at_least.wilcoxon": (settings.wilcoxon_from, settings.wilcoxon_from >= 2, "at least 2"),
-        "at_least.bootstrap": (settings.bootstrap_from, settings.bootstrap_from >= 2, "at least 2"),
-    }
-    for key, (value, obeyed, rule) in rules.items():
-        if not obeyed:
-            raise UserError(f"{place}: {key} = {value} must be {rule}")
+    for field, (holds, rule) in RULES.items():
+        if not holds(value := getattr(settings, field)):
+            raise UserError(f"{place}: {NESTED.get(field, field)} = {value} must be {rule}")
     return settings

@@ -10,6 +10,7 @@ from cl_repro.analysis.data.arms import label
 from cl_repro.analysis.data.read import read_ledger
 from cl_repro.analysis.data.settings import load
 from cl_repro.analysis.data.study import benchmark_name
+from cl_repro.analysis.kinds import folders
 from cl_repro.analysis.lambdas.accuracy import (
     NOTHING,
     OTHER_PROTOCOL,
@@ -23,10 +24,8 @@ from cl_repro.analysis.output.markup import MINUS, TIMES, Table, markdown
 from cl_repro.common.stats import AGREES, DIFFERS, TOO_FEW
 from cl_repro.records import to_csv, verifiable, write_atomically
 from cl_repro.records.files import UNVERIFIED
-from cl_repro.records.measured import ANATOMY, IDEA, SEARCH, UNIFYING
-from cl_repro.records.schema import IDENTITY, LEDGER, STUDY
+from cl_repro.records.schema import IDENTITY, LEDGER
 
-WRITTEN = {*STUDY, *ANATOMY, *UNIFYING, *IDEA, *SEARCH}  # CSVs of which provenance.json has the checksums
 ENOUGH = re.compile(r"(?:n = |an interval needs at least )(\d+)")  # how many seeds of ours a remark asks for
 
 INTRODUCTION = f"""\
@@ -80,8 +79,8 @@ def regressions(results_dir: Path) -> list[str]:
     before = _verdicts(read_ledger(results_dir / "ledger.csv").to_dict("records"))
     now = _verdicts([_record(entry) for entry in entries(results_dir)])
     lost = "no longer a published row"
-    ours = {path.parent for path in results_dir.glob("*/*.csv") if path.name in WRITTEN}
-    unverified = [f"{folder}: {UNVERIFIED}" for folder in sorted(ours) if not verifiable(folder)]
+    ours = [results_dir / name for name in folders(results_dir)]
+    unverified = [f"{folder}: {UNVERIFIED}" for folder in ours if not verifiable(folder)]
     return unverified + [
         f"{', '.join(part for part in identity[:-1] if part)}: {AGREES} in the ledger, now {now.get(identity, lost)}"
         for identity, verdict in before.items()

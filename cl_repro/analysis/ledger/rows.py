@@ -36,7 +36,6 @@ from cl_repro.records.schema import IDENTITY
 SHOWN, NOT_RUN, NOT_UNIQUE, NO_VERDICT = "shown", "not yet run", "not unique", "no verdict"
 VERDICTS = (AGREES, DIFFERS, TOO_FEW, SHOWN, OTHER_PROTOCOL, NOT_UNIQUE, NO_VERDICT, NOT_RUN)
 TIME = "train_time"
-NO_INTERVAL = Interval(math.nan, math.nan, math.nan, 0)
 
 
 class Made(NamedTuple):
@@ -65,12 +64,12 @@ class Entry(NamedTuple):
     row: pd.Series  # of published.csv
     twins: int  # how many published rows have its identity
     theirs: Estimate  # percent; of a training time its ratio to None
-    ours: Estimate | None
-    lam: float
-    difference: Interval  # ours - theirs; limits only where there is a comparison
-    verdict: str  # one of `VERDICTS`
-    remark: str  # why, or how many seeds would do
-    made: Made
+    ours: Estimate | None = None
+    lam: float = math.nan
+    difference: Interval = Interval(math.nan, math.nan, math.nan, 0)  # ours - theirs; limits only of a comparison
+    verdict: str = NOT_RUN  # one of `VERDICTS`
+    remark: str = ""  # why, or how many seeds would do
+    made: Made = Made("")
     settings: Settings | None = None  # by which it was judged
     would: str = ""  # of a row that is not yet run: the study that would make our number, if there is one
 
@@ -126,10 +125,9 @@ def _accuracies(study: Study) -> Iterator[Ours]:
         found = [one for grid in places for one in at_best(grid)]
     for arm, lam, values in found:
         own, ours = study.runs[study.runs["config_id"] == arm.config_id], estimate(values)
-        place = {column: own[column].iloc[0] for column in ("benchmark", "scenario", "batch_size")}
-        place["variant"] = variant(own["arm"].iloc[0], arm.method, arm.fisher)
         if ours.n:
-            yield Ours(study, _identity(study, "accuracy", arm.method, arm.fisher, place), ours, lam, own)
+            shown = {"variant": variant(own["arm"].iloc[0], arm.method, arm.fisher)}
+            yield Ours(study, _identity(study, own, "accuracy", arm.method, arm.fisher) | shown, ours, lam, own)
 
 
 def _ratios(study: Study) -> Iterator[Ours]:
@@ -140,13 +138,13 @@ def _ratios(study: Study) -> Iterator[Ours]:
         slow, method = (row.one_sample, "ewc") if row.fisher else (row.ours, "finetune")
         fishers = [ONE_SAMPLE + row.fisher, ""] if row.fisher else [""]
         own = study.runs[study.runs["fisher"].isin(fishers)].sort_values("fisher", ascending=False, kind="stable")
-        place = {column: own[column].iloc[0] for column in ("benchmark", "scenario", "batch_size")}
         ratio = Estimate(slow.mean / none, math.nan, slow.n)
         if math.isfinite(ratio.mean):
-            yield Ours(study, _identity(study, TIME, method, row.fisher, place), ratio, math.nan, own)
+            yield Ours(study, _identity(study, own, TIME, method, row.fisher), ratio, math.nan, own)
 
 
-def _identity(study: Study, metric: str, method: str, fisher: str, place: dict[str, Any]) -> dict[str, Any]:
+def _identity(study: Study, runs: pd.DataFrame, metric: str, method: str, fisher: str) -> dict[str, Any]:
+    place = runs[["benchmark", "scenario", "batch_size"]].iloc[0].to_dict()
     return {"study": study.settings.published_study, "metric": metric, "method": method, "fisher": fisher, **place}
 
 
@@ -178,21 +176,22 @@ def _entry(row: pd.Series, theirs: Estimate, fitting: list[Ours], twins: int, wo
     Returns:
         The entry.
     """
+    entry = Entry(row, twins, theirs)
     if not fitting:
-        made = Made(_command(would, "paper") if would else "")
-        return Entry(row, twins, theirs, None, math.nan, NO_INTERVAL, NOT_RUN, "", made, would=would)
+        return entry._replace(made=Made(_command(would, "paper") if would else ""), would=would)
     if twins > 1 or len(fitting) > 1:
-        remark = f"{twins} published and {len(fitting)} of our numbers fit"
-        return Entry(row, twins, theirs, None, math.nan, NO_INTERVAL, NOT_UNIQUE, remark, Made(""))
+        return entry._replace(verdict=NOT_UNIQUE, remark=f"{twins} published and {len(fitting)} of our numbers fit")
     study, _, ours, lam, runs = fitting[0]
     difference = Interval(ours.mean - theirs.mean, math.nan, math.nan, ours.n)
+    entry = entry._replace(ours=ours, lam=lam, difference=difference, made=_made(study, runs))
     if row["metric"] == TIME:
-        return Entry(row, twins, theirs, ours, lam, difference, SHOWN, "", _made(study, runs))
+        return entry._replace(verdict=SHOWN)
     _, comparison, remark = judge(study, row, ours)
     if comparison:
-        return Entry(row, twins, theirs, ours, lam, *comparison, _made(study, runs), study.settings)
+        interval, verdict, note = comparison
+        return entry._replace(difference=interval, verdict=verdict, remark=note, settings=study.settings)
     verdict, remark = (remark, "") if remark == OTHER_PROTOCOL else (NO_VERDICT, remark)
-    return Entry(row, twins, theirs, ours, lam, difference, verdict, remark, _made(study, runs))
+    return entry._replace(verdict=verdict, remark=remark)
 
 
 def _made(study: Study, runs: pd.DataFrame) -> Made:
