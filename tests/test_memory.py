@@ -20,7 +20,7 @@ from cl_repro.common import rng
 from cl_repro.common.errors import UserError
 from cl_repro.engine.aids import aids
 from cl_repro.engine.batches import batches, minibatch
-from cl_repro.engine.recall import Kept, before, kept
+from cl_repro.engine.recall import Kept, kept
 from cl_repro.engine.stack import start
 from cl_repro.memory import Contents, Memory
 from cl_repro.types import Curriculum, Method, Needs, Task
@@ -69,7 +69,7 @@ def held(contents: Contents) -> list[Pair]:
 
 
 def final(of: Memory, made: Course, seed: int) -> list[Pair]:
-    return held(before(of, made.curriculum, seed, made.batches))
+    return goes_through(of, made, seed, draws=False)[-1][1]
 
 
 def chances(seed: int, task: int, n: int) -> list[float]:
@@ -219,7 +219,9 @@ def test_what_is_recalled_moves_no_other_draw(policy):
     assert [after for _, after in drawing] == [after for _, after in silent]
     assert all(torch.equal(a.slot, b.slot) for (a, _), (b, _) in zip(drawing, silent, strict=True))
     assert all(one.recalled is None for one, _ in silent)
-    contents = before(of, made.curriculum, 4, made.batches[:2])
+    contents = Contents()
+    for task, rows in enumerate(made.batches[:2]):
+        kept(of, contents, made.curriculum, 4, task, rows, draws=False)
     alone = kept(of, contents, made.curriculum, 4, 2, made.batches[2], draws=True)
     assert torch.equal(alone.items, drawing[2][0].items)
 

@@ -15,7 +15,7 @@ from cl_repro.benchmarks import scenarios
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
 from cl_repro.engine import Experiment, Replica
-from cl_repro.engine.inspection import inspected, together
+from cl_repro.engine.boundary import inspected, together
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import active_mask, start
 from cl_repro.methods.baselines import finetune

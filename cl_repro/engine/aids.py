@@ -5,13 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cl_repro.common import rng
-from cl_repro.common.runtime import tf32
+from cl_repro.common import rng, tree
 from cl_repro.engine.batches import Batches, batches, labels_of
 from cl_repro.engine.needs import repetitions, trains_on
-from cl_repro.engine.recall import before, kept
-from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, groups, lift, look, lower
-from cl_repro.memory import Contents
+from cl_repro.engine.recall import kept
+from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, groups, look
+from cl_repro.memory import Contents, Memory
 from cl_repro.types import Curriculum, Method, Tree
 
 BATCH, INDEPENDENT = "batch", "independent"  # gradients a method may observe
@@ -51,13 +50,8 @@ def lessons(experiment: Experiment, stack: Stack, task: int, method: Method, aid
     if not (method.needs.teacher and task):
         return aid
     if method.needs.teacher == "step":
-        return aid._replace(teacher=(copy(stack.params), copy(stack.buffers)))
+        return aid._replace(teacher=(tree.copied(stack.params), tree.copied(stack.buffers)))
     return aid._replace(targets=logits(experiment, stack, task, method))
-
-
-def copy(of: Tree) -> Tree:
-    """Copies of the tensors, which stay as they are when the originals are changed in place."""
-    return {name: value.clone() for name, value in of.items()}
 
 
 def memories(
@@ -66,12 +60,13 @@ def memories(
     """Where the memories of S seeds put what is trained on, and the mini-batches that they give back."""
     memory = method.needs.memory
     assert memory
-    earlier = [batches(experiment, seeds, k, trains_on(method, k)).rows.cpu() for k in range(task)]
     found, labels = [], []
     for s, seed in enumerate(seeds):
-        curriculum = experiment.benchmark.curriculum(seed)
-        contents = before(memory, curriculum, seed, [rows[s] for rows in earlier])
-        one = kept(memory, contents, curriculum, seed, task, drawn.rows[s].cpu(), draws=task > 0)
+        curriculum, contents = (
+            experiment.benchmark.curriculum(seed),
+            held_before(experiment, memory, seed, task, method),
+        )
+        one = kept(memory, contents, curriculum, seed, task, own_rows(drawn, s, task), draws=task > 0)
         found.append(one)
         labels.append(labels_of(experiment, curriculum, *one.items.to(drawn.rows.device).unbind(-1)))
     slot = torch.stack([one.slot for one in found]).to(drawn.rows.device)
@@ -91,16 +86,24 @@ def rehearsed(experiment: Experiment, seeds: list[int], task: int, method: Metho
     memory = method.needs.memory
     if not (repetitions(method, 0) and memory and task):
         return None
-    found = []
-    for seed in seeds:
-        curriculum, contents = experiment.benchmark.curriculum(seed), Contents()
-        for k in range(task):
-            more = [repeated(method, curriculum, k, contents)]
-            drawn = batches(experiment, [seed], k, trains_on(method, k), more=more)
-            own = drawn.rows[0].masked_fill(drawn.owner[0] != k, -1).cpu()
-            kept(memory, contents, curriculum, seed, k, own, draws=False)
-        found.append(repeated(method, curriculum, task, contents))
-    return found
+    benchmark = experiment.benchmark
+    contents = {seed: held_before(experiment, memory, seed, task, method) for seed in seeds}
+    return [repeated(method, benchmark.curriculum(seed), task, held) for seed, held in contents.items()]
+
+
+def held_before(experiment: Experiment, memory: Memory, seed: int, task: int, method: Method) -> Contents:
+    """What the memory of a seed holds before a task: the mini-batches of the tasks before are gone through again."""
+    curriculum, contents = experiment.benchmark.curriculum(seed), Contents()
+    for k in range(task):
+        more = [repeated(method, curriculum, k, contents)]
+        drawn = batches(experiment, [seed], k, trains_on(method, k), more=more)
+        kept(memory, contents, curriculum, seed, k, own_rows(drawn, 0, k), draws=False)
+    return contents
+
+
+def own_rows(drawn: Batches, s: int, task: int) -> Tensor:
+    """The mini-batches of one of the seeds, [iterations, B] rows; -1 for what is no example of the task itself."""
+    return drawn.rows[s].masked_fill(drawn.owner[s] != task, -1).cpu()
 
 
 def repeated(method: Method, curriculum: Curriculum, task: int, contents: Contents) -> Tensor:
@@ -131,11 +134,3 @@ def logits(experiment: Experiment, stack: Stack, task: int, method: Method) -> T
             result[i] = torch.cat(parts)
     most = max(len(z) for z in result)
     return torch.stack([torch.nn.functional.pad(z, (0, 0, 0, most - len(z))) for z in result])
-
-
-@torch.no_grad()
-def taught(experiment: Experiment, teacher: tuple[Tree, Tree], k: int, x: Tensor, each: int | None) -> Tensor:
-    """Logits [K, B, C] of the teacher of each replica, or [B, C] for one, of a mini-batch."""
-    out = lift(lambda p, b, given: experiment.net.apply(p, b, given)[0], k, (0, 0, each))
-    with tf32(False):  # as the logits of a whole task
-        return out(*(lower(of, k) for of in teacher), x)

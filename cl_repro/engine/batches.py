@@ -52,38 +52,27 @@ def batches(
         UserError: fewer examples than a mini-batch has, where incomplete ones are dropped.
         ValueError: seeds whose epochs are cut into different mini-batches.
     """
-    at: list[Tensor] = []
-    rows: list[Tensor] = []
-    labels: list[Tensor] = []
-    owners: list[Tensor] = []
-    pixels: list[Tensor] = []
+    benchmark = experiment.benchmark
+    drawn, pixels = [], []
     for s, seed in enumerate(seeds):
-        curriculum = experiment.benchmark.curriculum(seed)
+        curriculum = benchmark.curriculum(seed)
         pool = torch.cat([curriculum.tasks[t].rows for t in trains_on])
         owner = torch.cat([torch.full_like(curriculum.tasks[t].rows, t) for t in trains_on])
         if more is not None:
             pool, owner = torch.cat([pool, more[s][:, 0]]), torch.cat([owner, more[s][:, 1]])
-        label = labels_of(experiment, curriculum, pool, owner)
         order = drawn_order(experiment, seed, task, len(pool), stream).to(pool.device)
-        at.append(order)
-        for found, of_pool in ((rows, pool), (labels, label), (owners, owner)):
-            found.append(of_pool[order].masked_fill_(order < 0, -1))
-        pixels += pixel_orders(experiment.benchmark, curriculum)
-    sizes = [(order >= 0).sum(1).cpu() for order in at]
+        of_pool = pool, labels_of(experiment, curriculum, pool, owner), owner
+        drawn.append((order, *(values[order].masked_fill_(order < 0, -1) for values in of_pool)))
+        pixels += pixel_orders(benchmark, curriculum)
+    sizes = [(order >= 0).sum(1).cpu() for order, *_ in drawn]
     if not all(torch.equal(own, sizes[0]) for own in sizes):
         raise ValueError(f"task {task} of seeds {list(seeds)}: whole epochs of different lengths are no one stack")
-    curriculum = experiment.benchmark.curriculum(seeds[0])
-    masks = [active_mask(experiment, curriculum, task, asked) for asked in range(experiment.benchmark.n_tasks)]
-    return Batches(
-        torch.stack(at),
-        torch.stack(rows),
-        torch.stack(labels),
-        torch.stack(owners),
-        torch.stack(masks),
-        torch.stack(pixels).unflatten(0, (len(seeds), -1)) if pixels else None,
-        [rng.stream(seed, "noise", task, experiment.device) for seed in seeds],
-        sizes[0],
-    )
+    at, rows, label, owner = (torch.stack(of_seeds) for of_seeds in zip(*drawn, strict=True))
+    curriculum = benchmark.curriculum(seeds[0])
+    masks = [active_mask(experiment, curriculum, task, asked) for asked in range(benchmark.n_tasks)]
+    order_of_pixels = torch.stack(pixels).unflatten(0, (len(seeds), -1)) if pixels else None
+    noise = [rng.stream(seed, "noise", task, experiment.device) for seed in seeds]
+    return Batches(at, rows, label, owner, torch.stack(masks), order_of_pixels, noise, sizes[0])
 
 
 def drawn_order(experiment: Experiment, seed: int, task: int, n: int, stream: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What happens between tasks: importances of the task just learned, and test accuracy on every task."""
+"""What happens between tasks: importances of the task just learned, what a method sees of it, and test accuracy."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 from cl_repro.common import rng, tree
 from cl_repro.common.errors import OutOfMemoryError, UserError
 from cl_repro.common.runtime import clock
+from cl_repro.engine.needs import check_inspects
 from cl_repro.engine.stack import Experiment, Stack, active_mask, gathered, groups, lift, look, lower, raise_axis
-from cl_repro.types import Estimator, Tree
+from cl_repro.types import Estimator, Method, Tree
 
 Predict = Callable[..., Tensor]  # Method.predict
 
@@ -171,3 +173,43 @@ def accuracy(
 
     in_parts(count, torch.arange(len(images), device=images.device), experiment.rows_per_pass)
     return right / len(images)
+
+
+def inspected(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any) -> Any:
+    """The state of K replicas after `method.inspect` of `needs.inspects` random examples of a task.
+
+    One replica at a time, for it may grow its state.
+
+    Raises:
+        UserError: the task has fewer.
+    """
+    assert method.inspect
+    began, k, benchmark = clock(experiment.device), len(stack.seeds), experiment.benchmark
+    stacked, found = raise_axis(state, k), []
+    for i, seed in enumerate(stack.seeds):
+        curriculum = benchmark.curriculum(seed)
+        own = curriculum.tasks[task]
+        check_inspects(method, len(own.rows), task, seed)
+        order = torch.randperm(len(own.rows), generator=rng.stream(seed, "inspect", task))[: method.needs.inspects]
+        rows = own.rows[order.to(own.rows.device)]
+        found.append(
+            method.inspect(
+                tree_map(lambda t, i=i: t[i], stacked),
+                experiment.net,
+                tree.at(stack.params, i),
+                tree.at(stack.buffers, i),
+                look(benchmark, gathered(benchmark.x, rows), own.pixels),
+                experiment.scenario.label(curriculum.y[rows], own),
+                active_mask(experiment, curriculum, task, task),
+            )
+        )
+    stack.seconds.fisher += clock(experiment.device) - began
+    return lower(tree_map(lambda *parts: together(parts), *found), k)
+
+
+def together(parts: tuple[Tensor, ...]) -> Tensor:
+    """Tensors of one shape but for the last dimension as one [K, ...]; the shorter are filled with zeros."""
+    if not parts[0].dim():
+        return torch.stack(parts)
+    most = max(part.shape[-1] for part in parts)
+    return torch.stack([functional.pad(part, (0, most - part.shape[-1])) for part in parts])

@@ -88,11 +88,10 @@ def examples(z: Tensor, of: Inputs) -> Examples:
     return Examples(z, of["label"], of["active"], of.get("target"))
 
 
-def loss_function(net: Net, train: bool = True) -> Callable[..., tuple[Tensor, Tree]]:
-    """The task loss of one replica: mean cross-entropy of a mini-batch on each example's active logits."""
+def task_loss(net: Net) -> Callable[..., Tensor]:
+    """The task loss of one replica as it is evaluated: mean cross-entropy of examples on each one's active logits."""
 
-    def loss(params: Tree, buffers: Tree, x: Tensor, label: Tensor, active: Tensor) -> tuple[Tensor, Tree]:
-        z, buffers = net.apply(params, buffers, x, train=train)
-        return cross_entropy(z, label, active), buffers
+    def loss(params: Tree, buffers: Tree, x: Tensor, label: Tensor, active: Tensor) -> Tensor:
+        return cross_entropy(net.apply(params, buffers, x)[0], label, active)
 
     return loss

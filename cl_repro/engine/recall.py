@@ -1,10 +1,10 @@
 """What is kept of the examples of earlier tasks, and what of it each step is given: drawn beforehand, seed by seed.
 
 Nothing here depends on a network: replicas of one seed keep and recall the same examples. Where the contents before a
-task are needed, the tasks before are gone through again, from the mini-batches that they were trained on.
+task are needed, the tasks before are gone through again, from the mini-batches that they were trained on
+(`aids.held_before`).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,11 +74,3 @@ def kept(
         own = [Item(row, classes[row], task) for row in sorted(set(rows.flatten().tolist()) - {-1})]
         memory.settle(contents, own, [chance[item.row] for item in own])
     return Kept(torch.from_numpy(slot), torch.from_numpy(drawn) if draws else None, torch.from_numpy(items))
-
-
-def before(memory: Memory, curriculum: Curriculum, seed: int, earlier: Sequence[Tensor]) -> Contents:
-    """The contents after tasks with these mini-batches, [iterations, B] rows each."""
-    contents = Contents()
-    for task, rows in enumerate(earlier):
-        kept(memory, contents, curriculum, seed, task, rows, draws=False)
-    return contents

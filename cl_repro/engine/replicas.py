@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_repro.common import tree
-from cl_repro.engine.boundary import evaluate, measure
+from cl_repro.engine.boundary import evaluate, inspected, measure
 from cl_repro.engine.course import Course, Middle, middle
-from cl_repro.engine.inspection import inspected
 from cl_repro.engine.lifecycle import begin, ended, initial, learning
 from cl_repro.engine.needs import NO_METHOD, in_first_task
 from cl_repro.engine.representation import representation

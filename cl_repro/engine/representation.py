@@ -1,5 +1,7 @@
 """What the head reads: how much the tasks share of it, and how many units speak for an example."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -7,9 +9,8 @@ from cl_repro.common import tree
 from cl_repro.common.runtime import clock
 from cl_repro.engine.boundary import in_parts
 from cl_repro.engine.stack import Experiment, Stack, gathered, groups, lift, look, lower, raise_axis
-from cl_repro.types import Layer, Tree
-
-HEAD = "head"
+from cl_repro.models.layers import head_input
+from cl_repro.types import Tree
 
 
 @torch.no_grad()
@@ -30,10 +31,10 @@ def representation(experiment: Experiment, stack: Stack) -> list[dict[str, float
     for seed, _, replicas in groups(stack, stack.seeds):
         chosen = tree.select(stack.params, replicas), tree.select(stack.buffers, replicas)
         parts = [read(experiment, *chosen, seed, task) for task in range(experiment.benchmark.n_tasks)]
-        if any(part is None for part in parts):
+        if not all(parts):  # no layer is called head
             continue
-        means = torch.stack([part[0] for part in parts if part], 1)  # [k, T, units]
-        active = torch.stack([part[1] for part in parts if part], 1).mean(1)
+        means, active = (torch.stack(of_tasks, 1) for of_tasks in zip(*parts, strict=True))  # [k, T, units], [k, T]
+        active = active.mean(1)
         for i, k in enumerate(replicas.tolist()):
             found[k] = {"overlap": overlap(means[i]), "active": float(active[i])}
     stack.seconds.evaluate += clock(experiment.device) - began
@@ -48,34 +49,24 @@ def overlap(means: Tensor) -> float:
     return float(torch.minimum(shares[first], shares[second]).sum(1).mean()) if len(means) > 1 else float("nan")
 
 
-def read(experiment: Experiment, params: Tree, buffers: Tree, seed: int, task: int) -> tuple[Tensor, Tensor] | None:
-    """Mean activations [k, units] of a task's test examples, and the mean fraction [k] of units that are not 0."""
+def read(experiment: Experiment, params: Tree, buffers: Tree, seed: int, task: int) -> tuple[Tensor, ...]:
+    """Mean activations [k, units] of a task's test examples, and the mean fraction [k] of units that are not 0.
+
+    Nothing for networks without a layer `head`.
+    """
     k, benchmark = len(next(iter(params.values()))), experiment.benchmark
     own = benchmark.curriculum(seed).tasks[task]
-
-    def of_head(p: Tree, b: Tree, x: Tensor) -> Tree:
-        seen: Tree = {}
-
-        def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
-            if name == HEAD:
-                seen[HEAD] = a
-            return z
-
-        experiment.net.apply(p, b, x, tap=tap)
-        return seen
-
-    reads = lift(of_head, k, (0, 0, None))
+    reads = lift(partial(head_input, experiment.net), k, (0, 0, None))
     total: list[Tensor] = []
 
     def add(at: Tensor) -> None:
         x = look(benchmark, gathered(benchmark.x_test, own.rows_test[at]), own.pixels)
-        seen = raise_axis(reads(lower(params, k), lower(buffers, k), x), k)
-        if HEAD in seen:
-            a = seen[HEAD].double()
+        for of_head in raise_axis(reads(lower(params, k), lower(buffers, k), x), k).values():
+            a = of_head.double()
             total.append(torch.cat([a.sum(1), (a != 0).double().mean(2).sum(1, keepdim=True)], 1))
 
     in_parts(add, torch.arange(len(own.rows_test), device=own.rows_test.device), experiment.rows_per_pass)
     if not total:
-        return None
+        return ()
     mean = torch.stack(total).sum(0) / len(own.rows_test)
     return mean[:, :-1], mean[:, -1]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from cl_repro.engine.stack import Experiment, Stack
@@ -27,27 +26,22 @@ def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) ->
         beyond its first. Kinds that a method has nothing of are left out.
     """
     benchmark, k = experiment.benchmark, len(stack.seeds)
-    image = benchmark.x[0].numel() * benchmark.x.element_size() + LABEL
+    image = benchmark.x[0].nbytes + LABEL
     tasks, needs = benchmark.curriculum(stack.seeds[0]).tasks, method.needs
     again = sum(len(task.rows) for task in tasks[:-1]) if needs.rebuild_every or needs.all_tasks else 0
     memory = needs.memory.size if needs.memory else 0
     found = {
-        "state": sum(map(size, tree_leaves(state))) // k,
+        "state": sum(t.nbytes for t in tree_leaves(state)) // k,
         "examples": image * (memory + again),
     }
     if stack.stored is not None:
-        found["logits"] = size(stack.stored[0, :memory])
+        found["logits"] = stack.stored[0, :memory].nbytes
     if needs.teacher == "step":
-        found["teacher"] = (sum(map(size, stack.params.values())) + sum(map(size, stack.buffers.values()))) // k
+        found["teacher"] = sum(t.nbytes for t in (*stack.params.values(), *stack.buffers.values())) // k
     elif needs.teacher == "task":
         n_outputs = experiment.scenario.n_outputs(benchmark, tasks)
         found["teacher"] = max(len(t.rows) for t in tasks[1:]) * n_outputs * experiment.dtype.itemsize
     if experiment.net.columns:
         # as `models.progressive` names them
-        found["columns"] = sum(size(p) for name, p in stack.params.items() if not name.startswith("c1.")) // k
+        found["columns"] = sum(p.nbytes for name, p in stack.params.items() if not name.startswith("c1.")) // k
     return {kind: n for kind, n in found.items() if n}
-
-
-def size(of: Tensor) -> int:
-    """Bytes of a tensor."""
-    return of.numel() * of.element_size()

@@ -9,14 +9,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cl_repro.common import tree
-from cl_repro.common.losses import cross_entropy
 from cl_repro.common.runtime import tf32
 from cl_repro.engine.aids import BATCH, INDEPENDENT
 from cl_repro.engine.batches import minibatch
-from cl_repro.engine.course import Course
+from cl_repro.engine.course import DATA, Course, inputs, store
 from cl_repro.engine.graphs import Recorded
-from cl_repro.engine.inputs import DATA, inputs, store
-from cl_repro.engine.objective import Inputs, loss_function, objective
+from cl_repro.engine.objective import Inputs, objective, task_loss
 from cl_repro.engine.stack import lift, lower, raise_axis
 from cl_repro.types import Tree
 
@@ -126,11 +124,11 @@ def observed(course: Course, leaves: Tree, batch: Inputs, grads: Tree, i: int) -
     """
     experiment, method, k = course.experiment, course.method, course.k
     mine = experiment.protected(leaves)
-    evaluated = lift(loss_function(experiment.net, train=False), k, (0, 0, course.each, course.each, course.each))
+    evaluated = lift(task_loss(experiment.net), k, (0, 0, course.each, course.each, course.each))
 
     def task_gradient(*data: Tensor) -> Tree:
         with tf32(False):
-            losses, _ = evaluated(leaves, lower(course.stack.buffers, k), *data)
+            losses = evaluated(leaves, lower(course.stack.buffers, k), *data)
             return dict(zip(mine, torch.autograd.grad(losses.sum(), list(mine.values())), strict=True))
 
     seen = {}
@@ -170,13 +168,9 @@ def warm_up(course: Course, new: Tensor) -> None:
     rest = {name: p for name, p in lower(stack.params, k).items() if name not in head}
     optimiser = experiment.optimiser(list(head.values()))
 
-    def of_head(own: Tree, others: Tree, buffers: Tree, x: Tensor, label: Tensor) -> Tensor:
-        z, _ = experiment.net.apply(others | own, buffers, x)
-        return cross_entropy(z, label, new.expand(len(z), -1))
-
-    value = lift(of_head, k, (0, 0, 0, each, each))
+    value = lift(task_loss(experiment.net), k, (0, 0, each, each, None))
     for i in range(course.method.needs.warm_up):
         x, label, _ = minibatch(experiment.benchmark, course.drawn, course.take, i)
-        losses = value(leaves, rest, lower(stack.buffers, k), x, label)
+        losses = value(rest | leaves, lower(stack.buffers, k), x, label, new)
         grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
         descend(optimiser, head, dict(zip(head, grads, strict=True)), k)

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cl_repro.common import tree
 from cl_repro.common.errors import UserError
-from cl_repro.types import Layer, Method, Needs, Net, Tree
+from cl_repro.models.layers import head_input
+from cl_repro.types import Method, Needs, Net, Tree
 
 
 class State(NamedTuple):
@@ -58,8 +60,8 @@ def context(window: int = 1000, n: int = 200, temperature: float = 0.1) -> Metho
         value = functional.one_hot(label, len(active)).to(x).mT
         if not state.params:
             state = state._replace(
-                params={name: p.clone() for name, p in params.items()},
-                buffers={name: b.clone() for name, b in buffers.items()},
+                params=tree.copied(params),
+                buffers=tree.copied(buffers),
                 keys=features(net, params, buffers, x[:0]).mT,
                 values=value[:, :0],
             )
@@ -81,15 +83,6 @@ def context(window: int = 1000, n: int = 200, temperature: float = 0.1) -> Metho
     return Method(init, inspect=inspect, predict=predict, needs=Needs(inspects=n, hidden=True))
 
 
-@torch.no_grad()
 def features(net: Net, params: Tree, buffers: Tree, x: Tensor) -> Tensor:
     """f(x) [N, units], what the head reads, scaled to length 1."""
-    read: list[Tensor] = []
-
-    def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
-        if name == "head":
-            read.append(a)
-        return z
-
-    net.apply(params, buffers, x, tap=tap)
-    return functional.normalize(read[0], dim=1)
+    return functional.normalize(head_input(net, params, buffers, x)["head"], dim=1)

@@ -8,7 +8,6 @@ Prefactor: lam/2, as in Kirkpatrick et al. (2017), equation 3, and the reference
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cl_repro.common import tree
@@ -51,6 +50,6 @@ def ewc(gamma: float = 1.0) -> Method:
     def end_task(state: State, params: Tree, importance: Tree) -> State:
         total = {name: f + gamma * state.importance[name] for name, f in importance.items()}
         weight = {name: state.lam * (gamma * omega) for name, omega in total.items()}
-        return State(state.lam, {name: torch.clone(p) for name, p in params.items()}, total, weight)
+        return State(state.lam, tree.copied(params), total, weight)
 
     return Method(init, penalty_grad, end_task)

@@ -9,7 +9,6 @@ SI, SOS and their kin observe omega during training; here it is what an estimato
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cl_repro.common import tree
@@ -41,7 +40,7 @@ def tightened(pull: Pull, params: Tree, omega: Tree) -> Pull:
     """The penalty after one more task, that ended at these weights."""
     total = {name: old + omega[name] for name, old in pull.importance.items()}
     weight = {name: pull.lam * (2 * value) for name, value in total.items()}
-    return Pull(pull.lam, {name: torch.clone(p) for name, p in params.items()}, total, weight)
+    return Pull(pull.lam, tree.copied(params), total, weight)
 
 
 def quadratic(rebuild_every: int = 0) -> Method:

@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cl_repro.common import tree
@@ -78,7 +77,7 @@ def path_integral(
         return State(no_pull(params, lam), tree.zeros_like(params), tree.zeros_like(params))
 
     def start_task(state: State, params: Tree) -> State:
-        return State(state.pull, {name: torch.clone(p) for name, p in params.items()}, tree.zeros_like(params))
+        return State(state.pull, tree.copied(params), tree.zeros_like(params))
 
     def observe(state: State, gradients: dict[str, Tree], change: Tree) -> State:
         return state._replace(path=tree.add_products(state.path, along(gradients), change, -1))

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
-from cl_repro.types import Layer, Tap, Tree
+from cl_repro.types import Layer, Net, Tap, Tree
 
 MOMENTUM, EPS = 0.1, 1e-5  # of batch normalisation; PyTorch's defaults
 PAIRS_PAY = 4  # positions up to which convolution squares go by pairs of positions (measured: 4 pays, 16 does not)
@@ -36,6 +36,20 @@ Elementwise = Callable[[Tensor], Tensor]  # torch.square or torch.abs; f(xy) = f
 def no_tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
     """The identity on a layer's output."""
     return z
+
+
+@torch.no_grad()
+def head_input(net: Net, params: Tree, buffers: Tree, x: Tensor) -> Tree:
+    """{"head": [N, units]}, what that layer reads of x [N, *shape] in evaluation; {} if there is no such layer."""
+    read: Tree = {}
+
+    def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
+        if name == "head":
+            read[name] = a
+        return z
+
+    net.apply(params, buffers, x, tap=tap)
+    return read
 
 
 def uniform(generator: Generator, fan_in: int, *shape: int) -> Tensor:

@@ -44,8 +44,8 @@ def mlp(
 
     def draw(generator: Generator) -> tuple[Tree, Tree]:
         params = init_perceptron(names, sizes, generator, LAWS[law])
-        for name in names if bias is not None else ():
-            params[f"{name}.bias"].fill_(bias)
+        if bias is not None:
+            params |= {f"{name}.bias": torch.full_like(params[f"{name}.bias"], bias) for name in names}
         return params, {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:

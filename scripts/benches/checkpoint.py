@@ -16,7 +16,6 @@ from benches.stacked import study_replicas
 from benches.workloads import SEED, digits_experiment, experiment, random_data
 from cl_repro import engine
 from cl_repro.engine import checkpoint
-from cl_repro.engine.storage import size
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.ewc import ewc
 from cl_repro.models.slim_resnet18 import slim_resnet18
@@ -41,7 +40,7 @@ def of(name: str, experiment: engine.Experiment, replicas: list[engine.Replica],
     at = next(at for at in engine.stages(experiment, ewc(), replicas, {}, every=1) if at.learned and at.middle)
     stack = at.stack
     held = sum(
-        size(leaf)
+        leaf.nbytes
         for leaf in tree_leaves([stack.params, stack.buffers, dict(stack.optimiser.state), at.state])
         if isinstance(leaf, torch.Tensor)
     )

@@ -10,7 +10,7 @@ from cl_repro.engine.batches import minibatch
 from cl_repro.engine.boundary import in_parts
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import begin
-from cl_repro.engine.objective import loss_function
+from cl_repro.engine.objective import task_loss
 from cl_repro.engine.stack import active_mask, gathered, look, lower
 from cl_repro.types import Method, Tree
 
@@ -72,6 +72,4 @@ def _slope(course: Course, x: Tensor, label: Tensor, active: Tensor) -> Slope:
 
 
 def _mean(course: Course, params: Tree, x: Tensor, label: Tensor, active: Tensor) -> Tensor:
-    return loss_function(course.experiment.net, train=False)(params, lower(course.stack.buffers, 1), x, label, active)[
-        0
-    ]
+    return task_loss(course.experiment.net)(params, lower(course.stack.buffers, 1), x, label, active)
