@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cl_repro.benchmarks import rows
 from cl_repro.benchmarks.data.arrays import CHECKSUMS, load
-from cl_repro.benchmarks.inputs import check_scale, to_input
+from cl_repro.benchmarks.inputs import to_input
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
@@ -55,15 +55,15 @@ def cifar10_100(
     Raises:
         UserError: missing or wrong data; an argument out of range.
     """
-    check_scale(scale)
+    inputs = to_input(scale, device, dtype)
     if type(n_tasks) is not int or not 1 <= n_tasks <= MOST_TASKS:
         raise UserError(
             f"benchmark.n_tasks={n_tasks}: must be an integer from 1 to {MOST_TASKS}: CIFAR-10, and CIFAR-100 in tens"
         )
     kept = {"train": each("train", train_per_task, n_tasks), "test": each("test", test_per_task, n_tasks)}
     first, second = (load(name, data_dir) for name in DATA_SETS)
-    y = np.concatenate([first.y_train, CLASSES + second.y_train])
-    y_test = np.concatenate([first.y_test, CLASSES + second.y_test])
+    second = second._replace(y_train=CLASSES + second.y_train, y_test=CLASSES + second.y_test)
+    x, y, x_test, y_test = (torch.from_numpy(np.concatenate(both)) for both in zip(first, second, strict=True))
     classes = [tuple(range(CLASSES * k, CLASSES * (k + 1))) for k in range(n_tasks)]
     own = [parted(by_class(y, of)) for of in classes]
     tests = [by_class(y_test, of).sort().values for of in classes]
@@ -83,11 +83,11 @@ def cifar10_100(
         ]
         return Curriculum(labels, labels_test, tuple(tasks))
 
-    labels, labels_test = (torch.from_numpy(of).to(device) for of in (y, y_test))
+    labels, labels_test = y.to(device), y_test.to(device)
     return Benchmark(
-        x=torch.cat([torch.from_numpy(of.x_train).to(device) for of in (first, second)]),
-        x_test=torch.cat([torch.from_numpy(of.x_test).to(device) for of in (first, second)]),
-        to_input=to_input(scale, device, dtype),
+        x=x.to(device),
+        x_test=x_test.to(device),
+        to_input=inputs,
         curriculum=curriculum,
         n_tasks=n_tasks,
         n_classes=CLASSES * n_tasks,
@@ -112,9 +112,9 @@ def each(split: str, given: int | Sequence[int] | None, n_tasks: int) -> Sequenc
     return [given] * n_tasks
 
 
-def by_class(y: np.ndarray, classes: Sequence[int]) -> Tensor:
+def by_class(y: Tensor, classes: Sequence[int]) -> Tensor:
     """The rows of some classes, [N] int64: class by class, and in the order of the data within one."""
-    return torch.from_numpy(np.concatenate([np.flatnonzero(y == c) for c in classes]))
+    return torch.cat([(y == c).nonzero()[:, 0] for c in classes])
 
 
 def parted(whole: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,6 @@ from torch import Tensor
 from cl_repro.common.errors import UserError
 
 
-def check_scale(scale: float) -> None:
-    """Refuse a scale that no pixel can be divided by."""
-    if not (_is_finite(scale) and scale > 0):
-        raise UserError(f"benchmark.scale={scale}: must be a finite number above 0")
-
-
 def to_input(
     scale: float,
     device: str | torch.device,
@@ -37,8 +31,10 @@ def to_input(
         uint8 [..., *shape] -> dtype, the same shape; it never writes to its argument.
 
     Raises:
-        UserError: mean or std do not fit the channels.
+        UserError: a scale that no pixel can be divided by; mean or std do not fit the channels.
     """
+    if not (_is_finite(scale) and scale > 0):
+        raise UserError(f"benchmark.scale={scale}: must be a finite number above 0")
     # Divisors on the device: CUDA multiplies by the reciprocal of a host scalar, which can be one rounding off.
     divisor = torch.tensor(scale, dtype=dtype, device=device)
     if mean is None and std is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl_repro.benchmarks import rows
 from cl_repro.benchmarks.data.arrays import CHECKSUMS, load
-from cl_repro.benchmarks.inputs import check_scale, to_input
+from cl_repro.benchmarks.inputs import to_input
 from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
 
@@ -52,7 +52,7 @@ def permuted(
     Raises:
         UserError: unknown, missing or wrong data; an argument out of range.
     """
-    check_scale(scale)
+    inputs = to_input(scale, device, dtype)
     if type(n_tasks) is not int or n_tasks < 1:
         raise UserError(f"benchmark.n_tasks={n_tasks}: must be an integer of at least 1")
     arrays = load(dataset, data_dir)
@@ -65,7 +65,7 @@ def permuted(
     rows.check("train", train_per_task, n_train - skip_first, f"every task of permuted {dataset}")
     rows.check("test", test_per_task, n_test, f"every task of permuted {dataset}")
     n_classes = int(arrays.y_train.max()) + 1
-    y, y_test = (torch.from_numpy(labels).to(device) for labels in (arrays.y_train, arrays.y_test))
+    x, y, x_test, y_test = (torch.from_numpy(of).to(device) for of in arrays)
     train, test = torch.arange(skip_first, n_train, device=device), torch.arange(n_test, device=device)
 
     def curriculum(seed: int) -> Curriculum:
@@ -82,9 +82,9 @@ def permuted(
         return Curriculum(y, y_test, tuple(tasks))
 
     return Benchmark(
-        x=torch.from_numpy(arrays.x_train).to(device),
-        x_test=torch.from_numpy(arrays.x_test).to(device),
-        to_input=to_input(scale, device, dtype),
+        x=x,
+        x_test=x_test,
+        to_input=inputs,
         curriculum=curriculum,
         n_tasks=n_tasks,
         n_classes=n_tasks * n_classes,

@@ -19,9 +19,6 @@ def task() -> Scenario:
 
     One output per class of the benchmark, of which a task uses its own: the same as a separate
     output layer for each task.
-
-    Returns:
-        The scenario.
     """
     return Scenario(
         n_outputs=lambda benchmark, tasks: benchmark.n_classes,
@@ -35,9 +32,6 @@ def domain() -> Scenario:
 
     A label is the position of the class among the sorted classes of its task, so digits whose pixels
     are permuted keep their labels.
-
-    Returns:
-        The scenario.
     """
     return Scenario(
         n_outputs=lambda benchmark, tasks: _common_size(tasks),
@@ -47,11 +41,7 @@ def domain() -> Scenario:
 
 
 def class_() -> Scenario:
-    """Class-incremental: the task is unknown, and all classes seen so far compete.
-
-    Returns:
-        The scenario.
-    """
+    """Class-incremental: the task is unknown, and all classes seen so far compete."""
     return Scenario(
         n_outputs=lambda benchmark, tasks: benchmark.n_classes,
         label=_class_id,

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from cl_repro.benchmarks import rows
 from cl_repro.benchmarks.data.arrays import CHECKSUMS, Arrays, load
-from cl_repro.benchmarks.inputs import check_scale, to_input
+from cl_repro.benchmarks.inputs import to_input
 from cl_repro.common.errors import UserError
 from cl_repro.types import Benchmark, Curriculum, Task
 
@@ -60,7 +60,6 @@ def split(
     Raises:
         UserError: unknown, missing or wrong data; an argument out of range.
     """
-    check_scale(scale)
     if pad is not None and pad < 0:
         raise UserError(f"benchmark.pad={pad}: must be at least 0, in pixels, or null for none")
     arrays = load(dataset, data_dir)

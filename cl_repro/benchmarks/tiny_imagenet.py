@@ -24,7 +24,7 @@ from tqdm import tqdm
 from cl_repro.benchmarks import rows
 from cl_repro.benchmarks.data.arrays import Arrays, checksum
 from cl_repro.benchmarks.data.files import UNREADABLE, MissingDataError, read_npz
-from cl_repro.benchmarks.inputs import check_scale, to_input
+from cl_repro.benchmarks.inputs import to_input
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
 from cl_repro.common.progress import progress_bar
@@ -84,7 +84,7 @@ def tiny_imagenet(
     Raises:
         UserError: missing, incomplete or damaged data; an argument out of range.
     """
-    check_scale(scale)
+    inputs = to_input(scale, device, dtype, mean, std, SHAPE)
     most = COUNTS.classes // CLASSES
     if type(n_tasks) is not int or not 1 <= n_tasks <= most:
         raise UserError(
@@ -93,7 +93,6 @@ def tiny_imagenet(
     n_train = CLASSES * COUNTS.train * 4 // 5
     rows.check("train", train_per_task, n_train, "every task of tiny_imagenet")
     rows.check("test", test_per_task, CLASSES * COUNTS.test, "every task of tiny_imagenet")
-    inputs = to_input(scale, device, dtype, mean, std, SHAPE)  # refuses before the images are read
     arrays = load(Path(data_dir).expanduser().absolute())
     own = [parted(k, n_train) for k in range(n_tasks)]
 
@@ -109,10 +108,10 @@ def tiny_imagenet(
             rows_val=val.to(device) if validation else None,
         )
 
-    y, y_test = (torch.from_numpy(labels).to(device) for labels in (arrays.y_train, arrays.y_test))
+    x, y, x_test, y_test = (torch.from_numpy(of).to(device) for of in arrays)
     return Benchmark(
-        x=torch.from_numpy(arrays.x_train).to(device),
-        x_test=torch.from_numpy(arrays.x_test).to(device),
+        x=x,
+        x_test=x_test,
         to_input=inputs,
         curriculum=curriculum,
         n_tasks=n_tasks,
@@ -176,7 +175,7 @@ def labels(per_class: int) -> np.ndarray:
 
 def listed(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files of the training and of the test images, in canonical order."""
-    names = words(folder / "wnids.txt")
+    names = (folder / "wnids.txt").read_text(errors="replace").split()
     if len(names) != COUNTS.classes or len(set(names)) < len(names):
         raise UserError(f"{folder / 'wnids.txt'}: must list {COUNTS.classes} classes, one a line, once each; {AGAIN}")
     train: list[Path] = []
@@ -196,11 +195,6 @@ def listed(folder: Path) -> tuple[list[Path], list[Path]]:
         path for name in names for path in complete(annotations, sorted(by_class[name]), COUNTS.test, f" of {name}")
     ]
     return train, test
-
-
-def words(path: Path) -> list[str]:
-    """The words of a text file."""
-    return path.read_text(errors="replace").split()
 
 
 def complete(where: Path, images: list[Path], n: int, of: str = "") -> list[Path]:

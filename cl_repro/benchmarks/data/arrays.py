@@ -1,13 +1,14 @@
 """A data set as four arrays, and the checksum that decides whether it is the real one."""
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cl_repro.benchmarks.data.cifar import read_cifar10, read_cifar100
+from cl_repro.benchmarks.data.cifar import CIFAR10, CIFAR100, read_cifar
 from cl_repro.benchmarks.data.digits import read_digits
 from cl_repro.benchmarks.data.mnist import read_mnist
 from cl_repro.common.errors import UserError
@@ -22,7 +23,12 @@ class Arrays(NamedTuple):
     y_test: np.ndarray  # [M] int64
 
 
-READERS = {"digits": read_digits, "mnist": read_mnist, "cifar10": read_cifar10, "cifar100": read_cifar100}
+READERS: dict[str, Callable[[Path], tuple[str, dict[str, np.ndarray]]]] = {
+    "digits": read_digits,
+    "mnist": read_mnist,
+    "cifar10": partial(read_cifar, CIFAR10),
+    "cifar100": partial(read_cifar, CIFAR100),
+}
 """Data set -> function of the data folder that returns its origin and its arrays as stored."""
 
 CHECKSUMS = {

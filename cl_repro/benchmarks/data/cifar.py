@@ -36,10 +36,11 @@ CIFAR10 = Source(
 CIFAR100 = Source("CIFAR-100", "cifar100.npz", "cifar-100-python", ["train"], ["test"], b"fine_labels")
 
 
-def read_cifar10(data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
-    """Read CIFAR-10 from a folder: `cifar10.npz` if it is there, else `cifar-10-batches-py/`.
+def read_cifar(source: Source, data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Read one of them from a folder: `<name>.npz` if it is there, else the folder of its pickles.
 
     Args:
+        source: which.
         data_dir: absolute path of the folder.
 
     Returns:
@@ -49,15 +50,6 @@ def read_cifar10(data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
         MissingDataError: neither is complete.
         UserError: a file is damaged.
     """
-    return _read(CIFAR10, data_dir)
-
-
-def read_cifar100(data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
-    """Read CIFAR-100, as `read_cifar10`: `cifar100.npz`, else `cifar-100-python/`."""
-    return _read(CIFAR100, data_dir)
-
-
-def _read(source: Source, data_dir: Path) -> tuple[str, dict[str, np.ndarray]]:
     npz, folder = data_dir / source.npz, data_dir / source.folder
     arrays: dict[str, np.ndarray] = {}
     if npz.is_file():

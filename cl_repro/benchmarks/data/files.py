@@ -18,15 +18,7 @@ class MissingDataError(UserError):
 
 
 def missing(name: str, looked_for: str) -> MissingDataError:
-    """The error for a data set whose files were not found.
-
-    Args:
-        name: data set.
-        looked_for: absolute path or paths, as the user should read them.
-
-    Returns:
-        The error, to be raised by the reader.
-    """
+    """The error for a data set whose files were not found; `looked_for`: absolute path or paths, for the user."""
     return MissingDataError(
         f"{name} not found: looked for {looked_for}; run `make data`, or say where it is "
         "with the environment variable CL_REPRO_DATA or with data_dir=<folder>"
@@ -98,14 +90,6 @@ def whole(path: Path, key: str, array: np.ndarray, dtype: type) -> np.ndarray:
 
 
 def damaged(path: Path, error: Exception | str) -> UserError:
-    """The error for a file that is there but cannot be read.
-
-    Args:
-        path: the file.
-        error: what is wrong with it.
-
-    Returns:
-        The error, to be raised by the reader.
-    """
+    """The error for a file that is there but cannot be read."""
     what = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"{path}: cannot be read ({what}); move it away and run `make data`")

@@ -167,13 +167,14 @@ def mean_of_squares(
             width = max((block.shape[1] for block in islice(blocks, 1)), default=0)
         size = chunk or max(1, FLOATS.get(x.device.type, FLOATS["cuda"]) // max(1, plan.each + width * plan.column))
         count += len(x)
-        used = chosen(model, x, y, active, size, choose, generator) if choose else (x, y, x.new_ones(len(x)))
+        everyone = x, y, torch.ones(len(x), device=x.device)
+        used = chosen(model, x, y, active, size, choose, generator) if choose else everyone
         for x_part, y_part, w in zip(*(t.split(size) for t in used), strict=True):
             noise = torch.rand(len(x_part), generator=generator, dtype=torch.float64, device=generator.device)
 
             def of_logits(z: Tensor, y: Tensor = y_part, noise: Tensor = noise, w: Tensor = w) -> Iterable[Tensor]:
-                blocks = label(z, positions(y, z, active), noise.to(z.device))
-                return (w.sqrt().to(z)[:, None, None] * s for s in blocks) if choose else blocks
+                root = w.sqrt().to(z)[:, None, None]
+                return (root * s for s in label(z, positions(y, z, active), noise.to(z.device)))
 
             found = sum_of_squares(model, plan, x_part, active, of_logits)
             total = {name: value + found[name] for name, value in total.items()}
