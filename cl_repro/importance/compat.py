@@ -158,8 +158,8 @@ def sum_of_batches(labels: str, square: str, batch_size: int) -> Estimator:
 
 def counts(divisor: str, of_batches: bool, n: int | None, b: int) -> Counts:
     """How many of N examples are used, and by what the sum is divided."""
-    if not of_batches and divisor in ("examples", "last_index"):
-        return fisher.counts(n, "exact" if divisor == "examples" else "reference")
+    if not of_batches and divisor == "last_index":
+        return fisher.counts(n, "reference")
     per: dict[str, Callable[[int], float]] = {
         "examples": float,
         "batches": lambda used: float(-(-used // b)),
@@ -168,11 +168,6 @@ def counts(divisor: str, of_batches: bool, n: int | None, b: int) -> Counts:
         "last_index": lambda used: fisher.one_less(-(-used // b)),
         "one": lambda used: 1.0,
     }
-
-    def used(total: int) -> int:
-        return total if n is None else n
-
-    def rows(total: int) -> int:
-        return used(total) // b * b if divisor == "full_batches" else used(total)
-
+    used = lambda total: n or total  # noqa: E731
+    rows = (lambda total: used(total) // b * b) if divisor == "full_batches" else used
     return rows, lambda total: per[divisor](used(total))

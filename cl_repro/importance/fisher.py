@@ -81,11 +81,8 @@ def counts(n: int | None, normalisation: str) -> tuple[Callable[[int], int], Cal
     if normalisation == "exact":
         return (lambda total: n or total), (lambda total: float(n or total))
     # N - 1 on a full pass, n + 1 examples divided by n + 1 otherwise
-    stops = lambda total: n is not None and total > n + 1  # noqa: E731
-    return (
-        lambda total: (n or 0) + 1 if stops(total) else total,
-        lambda total: float((n or 0) + 1) if stops(total) else one_less(total),
-    )
+    rows = lambda total: total if n is None else min(n + 1, total)  # noqa: E731
+    return rows, lambda total: float(rows(total)) if rows(total) < total else one_less(total)
 
 
 def check_n(n: int | None) -> None:

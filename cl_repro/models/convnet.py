@@ -9,18 +9,8 @@ from collections.abc import Sequence
 from torch import Generator, Tensor
 
 from cl_repro.common import tree
-from cl_repro.models.layers import (
-    batch_norm,
-    channels_last,
-    check_images,
-    check_sizes,
-    convolution,
-    init_batch_norm,
-    init_convolution,
-    init_perceptron,
-    no_tap,
-    perceptron,
-)
+from cl_repro.models import layers
+from cl_repro.models.layers import no_tap
 from cl_repro.types import Net, Tap, Tree
 
 
@@ -39,31 +29,31 @@ def convnet(channels: Sequence[int], hidden: Sequence[int], *, input_shape: Sequ
     Raises:
         UserError: if a layer is empty, or the examples are not images.
     """
-    check_sizes("channels", channels)
-    check_sizes("hidden", hidden, some=False)
-    check_images("convnet", input_shape)
+    layers.check_sizes("channels", channels)
+    layers.check_sizes("hidden", hidden, some=False)
+    layers.check_images("convnet", input_shape)
     height, width = (halved(size, len(channels) - 1) for size in input_shape[1:])
     convolutions = [f"conv{i}" for i in range(1, len(channels) + 1)]
-    layers = [f"fc{i}" for i in range(1, len(hidden) + 1)] + ["head"]
+    names = [f"fc{i}" for i in range(1, len(hidden) + 1)] + ["head"]
 
     def init(generator: Generator) -> tuple[Tree, Tree]:
         params: Tree = {}
         buffers: Tree = {}
         for name, n_in, n_out in zip(convolutions, [input_shape[0], *channels], channels, strict=False):
-            params |= init_convolution(name, n_in, n_out, 3, generator, bias=True)
+            params |= layers.init_convolution(name, n_in, n_out, 3, generator, bias=True)
             if name != convolutions[-1]:
-                more = init_batch_norm(f"{name}.norm", n_out)
+                more = layers.init_batch_norm(f"{name}.norm", n_out)
                 params, buffers = params | more[0], buffers | more[1]
         sizes = [channels[-1] * height * width, *hidden, n_outputs]
-        return params | init_perceptron(layers, sizes, generator), buffers
+        return params | layers.init_perceptron(names, sizes, generator), buffers
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
-        a, after = channels_last(x), tree.copied(buffers) if train else buffers  # the caller's stay as they are
+        a, after = layers.channels_last(x), tree.copied(buffers) if train else buffers  # the caller's stay as they are
         for name in convolutions:
-            a = convolution(params, name, a, tap, stride=1 if name == convolutions[0] else 2, padding=1)
+            a = layers.convolution(params, name, a, tap, stride=1 if name == convolutions[0] else 2, padding=1)
             if name != convolutions[-1]:
-                a = batch_norm(params, after, f"{name}.norm", a, tap, train=train).relu()
-        return perceptron(params, layers, a.flatten(1), tap), after  # of [N, channels * height * width]
+                a = layers.batch_norm(params, after, f"{name}.norm", a, tap, train=train).relu()
+        return layers.perceptron(params, names, a.flatten(1), tap), after  # of [N, channels * height * width]
 
     return Net(init, apply)
 

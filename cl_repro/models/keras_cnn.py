@@ -11,16 +11,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
-from cl_repro.models.layers import (
-    channels_last,
-    check_images,
-    check_sizes,
-    convolution,
-    glorot_convolution,
-    glorot_linear,
-    linear,
-    no_tap,
-)
+from cl_repro.models import layers
+from cl_repro.models.layers import no_tap
 from cl_repro.types import Net, Tap, Tree
 
 PADDINGS = ("same", "valid")
@@ -57,7 +49,7 @@ def keras_cnn(
     Raises:
         UserError: if a size or a rate is impossible, or the examples are not images, or too small.
     """
-    check_images("keras_cnn", input_shape)
+    layers.check_images("keras_cnn", input_shape)
     check_options(channels, units, dropout, padding, head_fan_out)
     shapes = pooled(channels, padding, input_shape)
     dropped = [
@@ -67,10 +59,10 @@ def keras_cnn(
     def init(generator: Generator) -> tuple[Tree, Tree]:
         params: Tree = {}
         for block, (n_in, n_out) in enumerate(pairwise([input_shape[0], *channels])):
-            params |= glorot_convolution(f"conv{2 * block + 1}", n_in, n_out, 3, generator)
-            params |= glorot_convolution(f"conv{2 * block + 2}", n_out, n_out, 3, generator)
-        params |= glorot_linear("fc1", shapes[-1].numel(), units, generator)
-        return params | glorot_linear("head", units, n_outputs, generator, fan_out=head_fan_out), {}
+            params |= layers.glorot_convolution(f"conv{2 * block + 1}", n_in, n_out, 3, generator)
+            params |= layers.glorot_convolution(f"conv{2 * block + 2}", n_out, n_out, 3, generator)
+        params |= layers.glorot_linear("fc1", shapes[-1].numel(), units, generator)
+        return params | layers.glorot_linear("head", units, n_outputs, generator, fan_out=head_fan_out), {}
 
     def apply(
         params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap, noise: Tensor | None = None
@@ -80,14 +72,15 @@ def keras_cnn(
         def drop(a: Tensor, after: int) -> Tensor:
             return dropped_out(a, drawn[after], dropout[after]) if drawn and dropped[after] else a
 
-        a = channels_last(x)  # [N, colours, H, W]
+        a = layers.channels_last(x)  # [N, colours, H, W]
         for block in range(len(channels)):
-            a = convolution(params, f"conv{2 * block + 1}", a, tap, padding=1).relu()
-            z = convolution(params, f"conv{2 * block + 2}", a, tap, padding=int(padding == "same"))
+            a = layers.convolution(params, f"conv{2 * block + 1}", a, tap, padding=1).relu()
+            z = layers.convolution(params, f"conv{2 * block + 2}", a, tap, padding=int(padding == "same"))
             # the ReLU of a maximum is the maximum of the ReLUs, and has a quarter of the work
             a = drop(functional.max_pool2d(z, 2).relu(), block)
-        a = linear(params, "fc1", a.permute(0, 2, 3, 1).flatten(1), tap).relu()  # [N, H W channels] -> [N, units]
-        return linear(params, "head", drop(a, -1), tap), buffers
+        a = a.permute(0, 2, 3, 1).flatten(1)  # [N, H W channels]
+        a = layers.linear(params, "fc1", a, tap).relu()
+        return layers.linear(params, "head", drop(a, -1), tap), buffers
 
     return Net(init, apply, sum(dropped), frozenset({"head.weight", "head.bias"}))
 
@@ -115,7 +108,7 @@ def check_options(
     channels: Sequence[int], units: int, dropout: Sequence[float], padding: str, head_fan_out: int | None
 ) -> None:
     """Refuse empty layers, impossible rates and unknown paddings."""
-    check_sizes("channels", channels)
+    layers.check_sizes("channels", channels)
     for key, size in (("units", units), ("head_fan_out", 1 if head_fan_out is None else head_fan_out)):
         if size < 1:
             raise UserError(f"model.{key}={size}: must be at least 1")

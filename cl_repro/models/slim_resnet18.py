@@ -10,17 +10,8 @@ from torch import Generator, Tensor
 
 from cl_repro.common import tree
 from cl_repro.common.errors import UserError
-from cl_repro.models.layers import (
-    batch_norm,
-    channels_last,
-    check_images,
-    convolution,
-    init_batch_norm,
-    init_convolution,
-    init_linear,
-    linear,
-    no_tap,
-)
+from cl_repro.models import layers
+from cl_repro.models.layers import no_tap
 from cl_repro.types import Net, Tap, Tree
 
 STAGES = 4
@@ -43,7 +34,7 @@ def slim_resnet18(channels: int, *, input_shape: Sequence[int], n_outputs: int) 
     """
     if not isinstance(channels, int) or channels < 1:
         raise UserError(f"model.channels={channels}: must be an integer of at least 1")
-    check_images("slim_resnet18", input_shape)
+    layers.check_images("slim_resnet18", input_shape)
     widths = [channels * 2**stage for stage in range(STAGES)]
 
     def init(generator: Generator) -> tuple[Tree, Tree]:
@@ -57,7 +48,7 @@ def slim_resnet18(channels: int, *, input_shape: Sequence[int], n_outputs: int) 
                     more = init_unit(f"{name}.{unit}", n_in, width, kernel, generator)
                     params, buffers = params | more[0], buffers | more[1]
                 before = width
-        return params | init_linear("head", widths[-1], n_outputs, generator), buffers
+        return params | layers.init_linear("head", widths[-1], n_outputs, generator), buffers
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
         after = tree.copied(buffers) if train else buffers  # the caller's stay as they are
@@ -65,10 +56,10 @@ def slim_resnet18(channels: int, *, input_shape: Sequence[int], n_outputs: int) 
         def unit(name: str, a: Tensor, stride: int = 1) -> Tensor:
             """Convolution, then batch normalisation; odd kernels keep the resolution at stride 1."""
             padding = params[f"{name}.weight"].shape[-1] // 2
-            z = convolution(params, name, a, tap, stride=stride, padding=padding)
-            return batch_norm(params, after, f"{name}.norm", z, tap, train=train)
+            z = layers.convolution(params, name, a, tap, stride=stride, padding=padding)
+            return layers.batch_norm(params, after, f"{name}.norm", z, tap, train=train)
 
-        a = unit("stem", channels_last(x)).relu()  # [N, channels, H, W]
+        a = unit("stem", layers.channels_last(x)).relu()  # [N, channels, H, W]
         for stage in range(1, STAGES + 1):
             for block in range(1, BLOCKS + 1):
                 name, last = f"stage{stage}.block{block}", (stage, block) == (STAGES, BLOCKS)
@@ -76,7 +67,7 @@ def slim_resnet18(channels: int, *, input_shape: Sequence[int], n_outputs: int) 
                 z = unit(f"{name}.conv2", unit(f"{name}.conv1", a, 2 if halved else 1).relu())
                 z = z + (unit(f"{name}.shortcut", a, 2) if halved else a)
                 a = z if last else z.relu()
-        return linear(params, "head", a.mean((2, 3)), tap), after
+        return layers.linear(params, "head", a.mean((2, 3)), tap), after
 
     return Net(init, apply)
 
@@ -85,5 +76,5 @@ def init_unit(
     name: str, n_in: int, n_out: int, kernel: int, generator: Generator, *, bias: bool = False
 ) -> tuple[Tree, Tree]:
     """A convolution and its normalisation."""
-    params, buffers = init_batch_norm(f"{name}.norm", n_out)
-    return init_convolution(name, n_in, n_out, kernel, generator, bias=bias) | params, buffers
+    params, buffers = layers.init_batch_norm(f"{name}.norm", n_out)
+    return layers.init_convolution(name, n_in, n_out, kernel, generator, bias=bias) | params, buffers
