@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_data import assert_same, idx_bytes, one_line
 
-from cl_repro.benchmarks.data.idx import read_idx
+from cl_repro.benchmarks.data.mnist import read_idx
 from cl_repro.common.errors import UserError
 
 
