@@ -33,7 +33,8 @@ from cl_repro.engine.training import follow
 from cl_repro.importance import quadratic_penalty
 from cl_repro.importance.fisher import exact
 from cl_repro.methods.baselines import finetune
-from cl_repro.methods.ewc import State, ewc
+from cl_repro.methods.ewc import ewc
+from cl_repro.methods.quadratic import Pull
 from cl_repro.models.slim_resnet18 import slim_resnet18
 from cl_repro.records import Store
 from cl_repro.study import grid, status
@@ -161,7 +162,7 @@ def test_the_usual_style_computes_the_engine_s_gradient(penalised: bool) -> None
     shapes = {name: tuple(p.shape) for name, p in before.items()}
     anchor, importance = random_tree(shapes, 1), {k: v.square() for k, v in random_tree(shapes, 2).items()}
     lam = 30.0
-    state = State(torch.tensor(lam), anchor, importance, {name: lam * f for name, f in importance.items()})
+    state = Pull(torch.tensor(lam), anchor, importance, {name: lam * f for name, f in importance.items()})
 
     method, state = (ewc(), state) if penalised else (finetune(), None)
     course = begin(experiment, of_seed, 1, method, state)

@@ -9,7 +9,7 @@ import torch
 from cl_repro.analysis.data.conditions import flat
 from cl_repro.common import moved
 from cl_repro.engine import checkpoint
-from cl_repro.methods import ewc
+from cl_repro.methods.quadratic import Pull
 from cl_repro.study import grid
 from cl_repro.study.config import check
 from cl_repro.study.factories import build
@@ -76,7 +76,7 @@ def test_a_configuration_with_an_old_name_is_the_same_run_and_builds_the_same(
 
 
 def test_the_state_of_a_method_that_has_moved_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, name, values = checkpoint.plain(ewc.State(torch.ones(()), {}, {}, {}))
+    module, name, values = checkpoint.plain(Pull(torch.ones(()), {}, {}, {}))
     monkeypatch.setitem(moved.MOVED, "cl_repro.of_before", "cl_repro.methods")
-    assert module == "cl_repro.methods.ewc"
-    assert isinstance(checkpoint.restored(("cl_repro.of_before.ewc", name, values)), ewc.State)
+    assert module == "cl_repro.methods.quadratic"
+    assert isinstance(checkpoint.restored(("cl_repro.of_before.quadratic", name, values)), Pull)

@@ -3,25 +3,14 @@ r"""Elastic Weight Consolidation, online: one importance, one anchor (Huszar 201
     loss = cross-entropy + (lam/2) sum_i gamma Omega_i (theta_i - theta*_i)^2
     after a task:  Omega <- F + gamma Omega,   theta* <- theta
 
+The penalty's gradient is lam gamma Omega (theta - theta*), `quadratic.gradient` with the weight lam gamma Omega.
 Prefactor: lam/2, as in Kirkpatrick et al. (2017), equation 3, and the reference study (which has gamma = 1).
 """
 
-from typing import NamedTuple
-
-from torch import Tensor
-
 from cl_repro.common import tree
 from cl_repro.common.errors import UserError
+from cl_repro.methods.quadratic import Pull, gradient, no_pull
 from cl_repro.types import Method, Tree
-
-
-class State(NamedTuple):
-    """State of online EWC."""
-
-    lam: Tensor  # []
-    anchor: Tree  # theta*
-    importance: Tree  # Omega
-    weight: Tree  # lam gamma Omega, precomputed: it changes once a task
 
 
 def ewc(gamma: float = 1.0) -> Method:
@@ -39,17 +28,9 @@ def ewc(gamma: float = 1.0) -> Method:
     if not 0 <= gamma <= 1:
         raise UserError(f"method.gamma={gamma}: must be from 0 to 1")
 
-    def init(params: Tree, lam: Tensor) -> State:
-        zeros = tree.zeros_like(params)
-        return State(lam, zeros, zeros, zeros)
+    def end_task(pull: Pull, params: Tree, importance: Tree) -> Pull:
+        total = {name: f + gamma * pull.importance[name] for name, f in importance.items()}
+        weight = {name: pull.lam * (gamma * omega) for name, omega in total.items()}
+        return Pull(pull.lam, tree.copied(params), total, weight)
 
-    def penalty_grad(state: State, params: Tree) -> Tree:
-        # (lam gamma Omega) (theta - theta*), as separate operations: bit for bit what autograd gives for the loss.
-        return tree.pulled(params, state.weight, state.anchor)
-
-    def end_task(state: State, params: Tree, importance: Tree) -> State:
-        total = {name: f + gamma * state.importance[name] for name, f in importance.items()}
-        weight = {name: state.lam * (gamma * omega) for name, omega in total.items()}
-        return State(state.lam, tree.copied(params), total, weight)
-
-    return Method(init, penalty_grad, end_task)
+    return Method(no_pull, gradient, end_task)

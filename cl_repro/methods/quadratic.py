@@ -17,12 +17,12 @@ from cl_repro.types import Method, Needs, Tree
 
 
 class Pull(NamedTuple):
-    """State of the penalty."""
+    """State of a penalty with one anchor: of this one, and of `ewc`."""
 
     lam: Tensor  # []
     anchor: Tree  # theta*
     importance: Tree  # Omega
-    weight: Tree  # 2 lam Omega, precomputed: it changes once a task
+    weight: Tree  # its second derivative, here 2 lam Omega, precomputed: it changes once a task
 
 
 def no_pull(params: Tree, lam: Tensor) -> Pull:
@@ -32,7 +32,7 @@ def no_pull(params: Tree, lam: Tensor) -> Pull:
 
 
 def gradient(pull: Pull, params: Tree) -> Tree:
-    """2 lam Omega (theta - theta*)."""
+    """2 lam Omega (theta - theta*), as separate operations: bit for bit what autograd gives for the loss."""
     return tree.pulled(params, pull.weight, pull.anchor)
 
 
