@@ -93,15 +93,9 @@ def permuted(
 
 
 def pixel_orders(n_pixels: int, n_tasks: int, seed: int) -> list[Tensor]:
-    """The order of the pixels in each task.
+    """The order of the P pixels in each of T tasks, T times [P] int64: input i is pixel order[i].
 
-    Args:
-        n_pixels: P.
-        n_tasks: T; the orders of fewer tasks are the first of more.
-        seed: of the run.
-
-    Returns:
-        T times [P] int64: input i is pixel order[i].
+    The orders of fewer tasks are the first of more.
     """
     generator = np.random.RandomState(seed)
     return [torch.from_numpy(generator.permutation(n_pixels)) for _ in range(n_tasks)]

@@ -10,16 +10,9 @@ WORDS = {"train": "training", "test": "test"}
 
 
 def check(split: str, n: object, most: int, of: str) -> None:
-    """Refuse a number of rows that a task cannot keep.
+    """Refuse a number of rows that a task cannot keep: no integer from 1 to `most`, and not None for all.
 
-    Args:
-        split: train or test.
-        n: rows to keep; None: all.
-        most: rows there are.
-        of: whose rows, for the message.
-
-    Raises:
-        UserError: n is no integer from 1 to `most`.
+    `split` is train or test; `of` says whose rows they are.
     """
     if n is not None and (type(n) is not int or not 1 <= n <= most):
         raise UserError(

@@ -89,14 +89,7 @@ def split(
 
 
 def class_permutation(n_classes: int, seed: int) -> np.ndarray:
-    """Which new label each original class gets.
-
-    Args:
-        n_classes: number of classes.
-        seed: of the run; 0 leaves the classes as they are.
-
-    Returns:
-        p [n_classes] int64: new label = p[original label].
+    """Which new label each original class gets, p [n_classes] int64: new label = p[original label]; seed 0: the same.
 
     Raises:
         UserError: seed outside NumPy's range.

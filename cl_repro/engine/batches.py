@@ -35,18 +35,9 @@ def batches(
     stream: str = "order",
     more: Sequence[Tensor] | None = None,
 ) -> Batches:
-    """Draw the mini-batches of a task.
+    """Draw the mini-batches of a task for S seeds, each with a draw of its own, from the tasks `trains_on`.
 
-    Args:
-        experiment: what they are for.
-        seeds: S of them, each with a draw of its own.
-        task: 0, 1, ...
-        trains_on: tasks whose examples they are drawn from.
-        stream: of the draw.
-        more: for each seed other examples that they are drawn from, too: [n, 2] int64, row and task.
-
-    Returns:
-        The mini-batches.
+    `more`: for each seed other examples that they are drawn from, too, [n, 2] int64, row and task.
 
     Raises:
         UserError: fewer examples than a mini-batch has, where incomplete ones are dropped.

@@ -35,12 +35,9 @@ class Unusable(Exception):
 
 
 def dump(at: Progress, experiment: Experiment, origin: Origin) -> bytes:
-    """The content of the file.
+    """The content of the file; `load` compares the origin.
 
-    Args:
-        at: replicas between two tasks, or two steps.
-        experiment: what they share. The optimiser's moments are kept only if what comes next goes on with them.
-        origin: to be compared by `load`.
+    The optimiser's moments are kept only if what comes next goes on with them.
 
     Raises:
         TypeError: the state of the method is not what `types.Method` says of one.
@@ -75,14 +72,8 @@ def sealed(content: bytes) -> bytes:
 def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) -> Progress | None:
     """What `dump` was given; None if another origin has written it, so that the chunk has to begin again.
 
-    Args:
-        data: the content of the file.
-        experiment: of the chunk.
-        seeds: of its replicas.
-        origin: of this process.
-
     Raises:
-        Unusable: truncated, edited, or of something else.
+        Unusable: truncated, edited, or of something else than a chunk of this experiment and these seeds.
     """
     content = data[SHA256:]
     if sealed(content) != data:

@@ -31,22 +31,11 @@ def begin(
     middle: Middle | None = None,
     anew: Callable[[int], Any] | None = None,
 ) -> Course:
-    """What happens before the first step of a task.
+    """What happens before the first step of a task; with `middle`, the task where it was stopped.
 
     In this order: optimiser, mini-batches and what the method asks to be drawn or computed beforehand, initial weights,
-    warm-up, `Method.start_task`.
-
-    Args:
-        experiment: what its replicas share.
-        stack: K replicas, trained in place.
-        task: 0, 1, ...
-        method: whose penalty pulls, and who may observe.
-        state: of the method; None if it has none yet.
-        middle: where the task was stopped; stack and state are then those of that moment.
-        anew: for methods that ask for it, see `Course`.
-
-    Returns:
-        The task, before its first step, or where it was stopped.
+    warm-up, `Method.start_task`. The stack is trained in place. `state` is None if the method has none yet; stack and
+    state are those of the moment of `middle`. `anew`: as in `Course`, for methods that ask for it.
     """
     began = clock(experiment.device)
     method, seeds = acting(method, task), sorted(set(stack.seeds))
@@ -89,13 +78,8 @@ def advance(course: Course, steps: int, report: Report = silent) -> None:
 def learning(course: Course, report: Report = silent, every: int | None = None) -> Iterator[Course]:
     """Train the stack on the task, in place, from its beginning or its middle.
 
-    Args:
-        course: the task.
-        report: told about progress.
-        every: steps between two stops; None: as many as take some seconds.
-
-    Yields:
-        The task, always the same object: now and then between two steps, where it can be stopped, and at its end.
+    Yields the task, always the same object: now and then between two steps, where it can be stopped, and at its end.
+    `every`: steps between two stops; None: as many as take some seconds.
     """
     span = every or SPAN
     while course.taken < course.steps:

@@ -53,11 +53,7 @@ def lengths(experiment: Experiment, method: Method, seed: int) -> list[int]:
 def check(experiment: Experiment, method: Method, seeds: Sequence[int], names: Mapping[str, str]) -> None:
     """Refuse an experiment that has not what a method needs.
 
-    Args:
-        experiment: what is to be trained.
-        method: to train with.
-        seeds: of the runs.
-        names: of the method, the optimiser and the model, by their groups, for messages.
+    `names`: of the method, the optimiser and the model, by their groups, for messages.
 
     Raises:
         UserError: what is missing.

@@ -27,19 +27,11 @@ class Kept(NamedTuple):
 def kept(
     memory: Memory, contents: Contents, curriculum: Curriculum, seed: int, task: int, rows: Tensor, draws: bool
 ) -> Kept:
-    """Take the contents of a memory through the mini-batches of a task.
+    """Take the contents of a memory, which it changes, through the mini-batches of a task of a seed.
 
-    Args:
-        memory: what decides.
-        contents: before the task; changed to what they are after it.
-        curriculum: of the seed.
-        seed: whose draws they are.
-        task: 0, 1, ...
-        rows: [iterations, B], the mini-batches, as rows of the resident data; -1 where there is no example of the task.
-        draws: whether as many examples as a mini-batch has are recalled at each step.
-
-    Returns:
-        Where examples go and what is recalled. Draws are uniform, without replacement where the memory holds enough.
+    `rows` [iterations, B] are the mini-batches, as rows of the resident data; -1 where there is no example of the task.
+    `draws`: whether as many examples as a mini-batch has are recalled at each step: uniformly, without replacement
+    where the memory holds enough.
     """
     iterations, size = rows.shape
     slot = np.full((iterations, size), memory.size)

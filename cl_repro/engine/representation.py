@@ -15,16 +15,11 @@ from cl_repro.types import Tree
 
 @torch.no_grad()
 def representation(experiment: Experiment, stack: Stack) -> list[dict[str, float]]:
-    """Measures of the activations that the head reads, of test examples of all tasks.
+    """Measures of the activations that the head reads, of test examples of all tasks, for each of K replicas.
 
-    Args:
-        experiment: whose benchmark and network they are.
-        stack: K replicas.
-
-    Returns:
-        For each replica: overlap, the mean over pairs of tasks of sum_i min(a_i, b_i), with a and b the mean
-        activations of the tasks' examples, divided by their sum: from 0, no unit in common, to 1. active, the mean
-        fraction of units that are not 0 for an example. Empty for networks without a layer `head`.
+    overlap: the mean over pairs of tasks of sum_i min(a_i, b_i), with a and b the mean activations of the tasks'
+    examples, divided by their sum: from 0, no unit in common, to 1. active: the mean fraction of units that are not 0
+    for an example. Empty for networks without a layer `head`.
     """
     began = clock(experiment.device)
     found: list[dict[str, float]] = [{}] * len(stack.seeds)

@@ -11,19 +11,12 @@ LABEL = 8  # bytes: class ids are int64
 
 
 def storage(experiment: Experiment, stack: Stack, method: Method, state: Any) -> dict[str, int]:
-    """Bytes that one replica keeps for its method, as it is implemented here.
+    """Bytes that one of K replicas keeps for its method, as it is implemented here; a state of () is none.
 
-    Args:
-        experiment: what the replica trains on.
-        stack: K replicas; each keeps as much.
-        method: whose needs are counted.
-        state: of the method, of all replicas; () if it has none.
-
-    Returns:
-        state: tensors of the method, e.g. importances and anchors. examples: of earlier tasks, with their labels,
-        as many as the memory may hold, or all that a method looks at again. logits: stored with examples.
-        teacher: its logits of the largest task, or a copy of the network. columns: weights of a network of columns
-        beyond its first. Kinds that a method has nothing of are left out.
+    state: tensors of the method, e.g. importances and anchors. examples: of earlier tasks, with their labels, as many
+    as the memory may hold, or all that a method looks at again. logits: stored with examples. teacher: its logits of
+    the largest task, or a copy of the network. columns: weights of a network of columns beyond its first. Kinds that a
+    method has nothing of are left out.
     """
     benchmark, k = experiment.benchmark, len(stack.seeds)
     image = benchmark.x[0].nbytes + LABEL

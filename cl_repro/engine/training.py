@@ -75,16 +75,10 @@ def prepared(course: Course) -> Callable[[Course, int], Tensor]:
 
 
 def gradient(course: Course, leaves: Tree, batch: Inputs, recalled: Inputs) -> tuple[Tree, Tensor, Any]:
-    """The gradient of a step, as the method says, or as the derivative of the objective.
+    """The gradient of a step by `leaves`, as the method says, or as the derivative of the objective.
 
-    Args:
-        course: whose method may have a way of its own, which may change its state.
-        leaves: parameters, which the derivative is taken by.
-        batch: of the task.
-        recalled: of the memory; empty without one.
-
-    Returns:
-        Gradient, losses, and what the objective returns beside them, of K replicas.
+    Returns gradient, losses, and what the objective returns beside them, of K replicas. A method's own way may change
+    its state.
     """
     method, k, buffers = course.method, course.k, lower(course.stack.buffers, course.k)
     value = objective(course.experiment.net, method, course.aid.old)
@@ -112,15 +106,8 @@ def channels_last(of: Inputs) -> Inputs:
 def observed(course: Course, leaves: Tree, batch: Inputs, grads: Tree, i: int) -> dict[str, Tree]:
     """The gradients that a method observes before step i: of the task's cross-entropy, as the network is evaluated.
 
-    Args:
-        course: whose method says which.
-        leaves: parameters.
-        batch: of the step.
-        grads: of the step, which is one to observe unless something else is in it.
-        i: the step.
-
-    Returns:
-        {"batch": gradient, "independent": gradient}, or one of them.
+    {"batch": gradient, "independent": gradient}, or one of them; `grads` of the step is the first, unless something
+    else is in it.
     """
     experiment, method, k = course.experiment, course.method, course.k
     mine = experiment.protected(leaves)
@@ -156,11 +143,9 @@ def descend(optimiser: Optimizer, params: Tree, grads: Tree, k: int) -> None:
 def warm_up(course: Course, new: Tensor) -> None:
     """Train outputs of the head alone, in place, by an optimiser of their own (Li & Hoiem 2018, section 3).
 
-    The network is as it is evaluated. No gradient reaches other outputs, so a new optimiser leaves them as they are.
-
-    Args:
-        course: a task before its first step, of whose mini-batches the first are used.
-        new: [C] bool, the outputs, at least one, which compete among themselves.
+    The network is as it is evaluated. No gradient reaches other outputs, so a new optimiser leaves them as they are. Of
+    the task's mini-batches the first are used. `new` [C] bool: the outputs, at least one, which compete among
+    themselves.
     """
     experiment, stack, k, each = course.experiment, course.stack, course.k, course.each
     head = {name: p for name, p in stack.params.items() if name.startswith("head.")}

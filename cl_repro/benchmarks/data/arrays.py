@@ -83,14 +83,7 @@ def _load(name: str, data_dir: Path, expected: str) -> Arrays:
 
 
 def checksum(arrays: Arrays) -> str:
-    """Fingerprint of a data set: SHA-256 over name, shape and bytes of each array.
-
-    Args:
-        arrays: the data set.
-
-    Returns:
-        64 hexadecimal digits; the same on every platform.
-    """
+    """SHA-256, in hexadecimal and the same on every platform, over name, shape and bytes of each array."""
     digest = hashlib.sha256()
     for name, array in arrays._asdict().items():
         portable = array if array.dtype == np.uint8 else array.astype("<i8")

@@ -26,13 +26,7 @@ def missing(name: str, looked_for: str) -> MissingDataError:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read the four arrays of a data set from one `.npz` file; further keys are ignored.
-
-    Args:
-        path: the file.
-
-    Returns:
-        x_train, y_train, x_test, y_test, as stored.
+    """Read x_train, y_train, x_test and y_test, as stored, from one `.npz` file; further keys are ignored.
 
     Raises:
         UserError: the file is damaged or lacks an array.

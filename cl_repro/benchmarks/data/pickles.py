@@ -54,13 +54,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[bytes, Any]:
-    """Read a dictionary.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The dictionary, its keys as Python 2's strings are; an array in it is a `Stored`, for `array`.
+    """Read a dictionary, its keys as Python 2's strings are; an array in it is a `Stored`, for `array`.
 
     Raises:
         UserError: not a pickle of a dictionary, damaged, or with anything in it but plain values and arrays.
@@ -76,14 +70,9 @@ def read_pickle(path: Path) -> dict[bytes, Any]:
 
 
 def array(stored: Any, kinds: Collection[str]) -> np.ndarray | None:
-    """The array that a pickle describes.
+    """The array that a value of `read_pickle` describes, read-only; None if its type is none of `kinds`.
 
-    Args:
-        stored: a value of `read_pickle`.
-        kinds: the types that it may have, as numpy abbreviates them, e.g. u1.
-
-    Returns:
-        The array, read-only; None: it is none of these.
+    Those are as numpy abbreviates them, e.g. u1.
     """
     match stored:
         case Stored(state=(_, tuple(shape), Stored() as kind, bool(by_column), bytes(content))):
