@@ -1,12 +1,12 @@
 """From the bytes of an image to what a network sees."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import POSITIVE, is_number, require
 
 
 def to_input(
@@ -33,15 +33,14 @@ def to_input(
     Raises:
         UserError: a scale that no pixel can be divided by; mean or std do not fit the channels.
     """
-    if not (_is_finite(scale) and scale > 0):
-        raise UserError(f"benchmark.scale={scale}: must be a finite number above 0")
+    require("benchmark.scale", scale, POSITIVE)
     # Divisors on the device: CUDA multiplies by the reciprocal of a host scalar, which can be one rounding off.
     divisor = torch.tensor(scale, dtype=dtype, device=device)
     if mean is None and std is None:
         return lambda x: x.to(dtype, copy=True).div_(divisor)
     n = shape[0] if len(shape) == 3 else 1
     for key, values in (("mean", mean), ("std", std)):
-        if not (isinstance(values, list | tuple) and len(values) == n and all(map(_is_finite, values))):
+        if not (isinstance(values, list | tuple) and len(values) == n and all(map(is_number, values))):
             rule = f"{n} finite numbers, one for each channel" if n > 1 else "1 finite number in a list"
             raise UserError(f"benchmark.{key}={values}: must be {rule} (mean and std may both be null)")
         if key == "std" and min(values) <= 0:
@@ -49,7 +48,3 @@ def to_input(
     of_channels = (n, 1, 1) if len(shape) == 3 else (1, 1)
     shift, spread = (torch.tensor(values, dtype=dtype, device=device).view(of_channels) for values in (mean, std))
     return lambda x: x.to(dtype, copy=True).div_(divisor).sub_(shift).div_(spread)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

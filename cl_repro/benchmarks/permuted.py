@@ -16,6 +16,7 @@ from cl_repro.benchmarks import rows
 from cl_repro.benchmarks.data.arrays import CHECKSUMS, load
 from cl_repro.benchmarks.inputs import to_input
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import at_least, require
 from cl_repro.types import Benchmark, Curriculum, Task
 
 
@@ -53,8 +54,7 @@ def permuted(
         UserError: unknown, missing or wrong data; an argument out of range.
     """
     inputs = to_input(scale, device, dtype)
-    if type(n_tasks) is not int or n_tasks < 1:
-        raise UserError(f"benchmark.n_tasks={n_tasks}: must be an integer of at least 1")
+    require("benchmark.n_tasks", n_tasks, at_least(1))
     arrays = load(dataset, data_dir)
     n_train, n_test = len(arrays.y_train), len(arrays.y_test)
     if type(skip_first) is not int or not 0 <= skip_first < n_train:

@@ -23,10 +23,7 @@ from cl_repro.types import Tree
 Origin = dict[str, str]
 """Code, libraries, machine and data: what must be the same when a run goes on."""
 
-
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError)
-
-
 SHA256 = hashlib.sha256().digest_size  # bytes
 
 

@@ -68,6 +68,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import one_of, require
 from cl_repro.importance import columns, fisher
 from cl_repro.importance.batched import batched
 from cl_repro.types import Estimator, Net, Tree
@@ -104,13 +105,9 @@ def compat(
     Raises:
         UserError: if an argument is outside these rules.
     """
-    for key, value, allowed in (
-        ("labels", labels, EXAMPLES),
-        ("square", square, SQUARES),
-        ("divisor", divisor, DIVISORS),
-    ):
-        if value not in allowed:
-            raise UserError(f"fisher.{key}={value}: must be one of {', '.join(allowed)}")
+    require("fisher.labels", labels, one_of(EXAMPLES))
+    require("fisher.square", square, one_of(SQUARES))
+    require("fisher.divisor", divisor, one_of(DIVISORS))
     of_batches = square.startswith("batch")
     if labels == "all" and square != "example":
         raise UserError(

@@ -7,7 +7,7 @@ study. Same scale as `fisher`: the mean over examples of squared per-example gra
 import torch
 from torch import Tensor
 
-from cl_repro.common.errors import UserError
+from cl_repro.common.rules import one_of, require
 from cl_repro.importance import columns
 from cl_repro.importance.batched import batched as batched_estimator
 from cl_repro.importance.fisher import check_n, check_normalisation, counts
@@ -30,8 +30,7 @@ def one_sample(labels: str, n: int | None = None, normalisation: str = "exact") 
     Raises:
         UserError: if an argument is outside these rules.
     """
-    if labels not in LABELS:
-        raise UserError(f"fisher.labels={labels}: must be one of {', '.join(LABELS)}")
+    require("fisher.labels", labels, one_of(LABELS))
     check_n(n)
     check_normalisation(normalisation)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cl_repro import engine
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import at_least
 from cl_repro.engine import Experiment, Replica, Stack
 from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.stack import start
@@ -26,7 +27,6 @@ from cl_repro.records.measured import IDEA
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job
-from cl_repro.study.rules import at_least
 from cl_repro.study.worker import Workshop
 from cl_repro.types import Method, Tree
 

@@ -17,13 +17,13 @@ from rich.console import Console
 from cl_repro import engine
 from cl_repro.common import runtime
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import Rule, require
 from cl_repro.records import Row, Store
 from cl_repro.records.columns import Table
 from cl_repro.study import checks, grid, provenance, status, study
 from cl_repro.study.grid import Arm, Cell
 from cl_repro.study.jobs import Job
 from cl_repro.study.rows import origin
-from cl_repro.study.rules import Rule, require
 from cl_repro.study.worker import Workshop
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from cl_repro.common import tree
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import POSITIVE, require
 from cl_repro.models.layers import head_input
 from cl_repro.types import Method, Needs, Net, Tree
 
@@ -50,8 +51,7 @@ def context(window: int = 1000, n: int = 200, temperature: float = 0.1) -> Metho
     """
     if window < 1 or n < 1:
         raise UserError(f"method.window={window} with method.n={n}: must be at least 1, in examples")
-    if not 0 < temperature < math.inf:
-        raise UserError(f"method.temperature={temperature}: must be a finite number above 0")
+    require("method.temperature", temperature, POSITIVE)
 
     def init(params: Tree, lam: Tensor) -> State:
         return State(lam, {}, {}, lam.new_zeros(0, 0), lam.new_zeros(0, 0))

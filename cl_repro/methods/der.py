@@ -10,12 +10,11 @@ DEVIATES from the paper: both terms of DER++ are of the same recalled examples, 
 replayed from task 2 on.
 """
 
-import math
-
 from torch import Tensor
 
 from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
+from cl_repro.common.rules import NOT_NEGATIVE, require
 from cl_repro.memory import Memory
 from cl_repro.types import Method, Needs, Step
 
@@ -33,8 +32,7 @@ def der(memory: Memory, beta: float = 0.0) -> Method:
     Raises:
         UserError: a negative beta, or a memory that is filled after the task.
     """
-    if not 0 <= beta < math.inf:
-        raise UserError(f"method.beta={beta}: must be a finite number of at least 0")
+    require("method.beta", beta, NOT_NEGATIVE)
     if memory.settle is not None:
         raise UserError("method.memory: der stores the logits of training, so the memory must be filled in training")
 

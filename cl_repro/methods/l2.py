@@ -6,11 +6,10 @@ r"""Importances that need no data: of every weight the same, or its magnitude (B
 The penalty is that of `quadratic`: lam sum_i Omega_i (theta_i - theta*_i)^2.
 """
 
-import math
-
 import torch
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import POSITIVE, require
 from cl_repro.methods.quadratic import Pull, gradient, no_pull, tightened
 from cl_repro.types import Method, Tree
 
@@ -51,8 +50,7 @@ def magnitude(power: float = 1.0) -> Method:
     Raises:
         UserError: if power is not.
     """
-    if not 0 < power < math.inf:
-        raise UserError(f"method.power={power}: must be a finite number above 0")
+    require("method.power", power, POSITIVE)
 
     def end_task(pull: Pull, params: Tree, importance: Tree) -> Pull:
         del importance  # nobody estimated one

@@ -17,7 +17,6 @@ in the inner steps, too.
 DEVIATES from both of the authors' variants in that no gradient is clipped.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from torch.func import grad, grad_and_value
 
 from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
+from cl_repro.common.rules import NOT_NEGATIVE, require
 from cl_repro.memory import Memory
 from cl_repro.types import Method, Needs, Step, Tree
 
@@ -54,8 +54,7 @@ def la_maml(memory: Memory, slices: int = 5, rate_step: float = 0.1) -> Method:
     """
     if slices < 1:
         raise UserError(f"method.slices={slices}: must be at least 1")
-    if not 0 <= rate_step < math.inf:
-        raise UserError(f"method.rate_step={rate_step}: must be a finite number of at least 0")
+    require("method.rate_step", rate_step, NOT_NEGATIVE)
 
     def init(params: Tree, lam: Tensor) -> State:
         return State(lam, {name: torch.zeros_like(p) + lam for name, p in params.items()})

@@ -7,13 +7,12 @@ logits that earlier tasks were told apart by: each old head (task-incremental), 
 all classes seen before (class-incremental). Prefactor: lam; lam T^2 = 4 with the paper's lam = 1 and T = 2.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
+from cl_repro.common.rules import POSITIVE, require
 from cl_repro.types import Method, Needs, Step
 
 
@@ -32,8 +31,7 @@ def lwf(temperature: float = 2.0, teacher: str = "task", warm_up: int = 0) -> Me
     Raises:
         UserError: a temperature, a teacher or a warm-up out of range.
     """
-    if not 0 < temperature < math.inf:
-        raise UserError(f"method.temperature={temperature}: must be a finite number above 0")
+    require("method.temperature", temperature, POSITIVE)
     if teacher not in ("task", "step"):
         raise UserError(f"method.teacher={teacher}: must be task or step")
 

@@ -12,7 +12,6 @@ orthonormal anew after each task. The guarantee holds for plain SGD, or momentum
 (optim.reset).
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import POSITIVE, require
 from cl_repro.types import Method, Needs, Net, Tree
 
 DEPENDENT = 1e-6  # of a gradient's norm: what is left of it outside the space, below which it is in it
@@ -51,8 +51,7 @@ def ogd(n: int = 200, variant: str = "gtl", most_bytes: float = 4e9) -> Method:
         raise UserError(f"method.n={n}: must be at least 0, in examples")
     if variant not in ("gtl", "ave"):
         raise UserError(f"method.variant={variant}: must be gtl or ave")
-    if not 0 < most_bytes < math.inf:
-        raise UserError(f"method.most_bytes={most_bytes}: must be a finite number above 0")
+    require("method.most_bytes", most_bytes, POSITIVE)
 
     def init(params: Tree, lam: Tensor) -> State:
         return State(flat(params).new_zeros(sum(p.numel() for p in params.values()), 0))

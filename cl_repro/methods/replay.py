@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
+from cl_repro.common.rules import one_of, require
 from cl_repro.memory import Memory
 from cl_repro.types import Examples, Method, Needs, Step, Tree
 
@@ -43,8 +43,7 @@ def replay(memory: Memory, loss: str = "balanced") -> Method:
     Raises:
         UserError: if the loss is none of them.
     """
-    if loss not in LOSSES:
-        raise UserError(f"method.loss={loss}: must be one of {', '.join(LOSSES)}")
+    require("method.loss", loss, one_of(LOSSES))
 
     def init(params: Tree, lam: Tensor) -> State:
         return State(lam, torch.zeros_like(lam))

@@ -11,13 +11,11 @@ step of its own, and from later accounts that let the head read h* itself, whose
 there are.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
-from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
+from cl_repro.common.rules import NOT_NEGATIVE, require
 from cl_repro.types import Method, Needs, Step
 
 
@@ -33,8 +31,7 @@ def sharpening(sharpness: float = 5.0) -> Method:
     Raises:
         UserError: if the sharpness is out of range.
     """
-    if not 0 <= sharpness < math.inf:
-        raise UserError(f"method.sharpness={sharpness}: must be a finite number of at least 0")
+    require("method.sharpness", sharpness, NOT_NEGATIVE)
 
     def loss(lam: Tensor, step: Step) -> Tensor:
         batch = step.batch

@@ -14,14 +14,13 @@ DEVIATES from the code of Zenke et al. (ganguli-lab/pathint), which takes the ma
 not of each task's part, and whose gradients are those of training, with dropout; here both are as in Benzing's.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 
 from cl_repro.common import tree
-from cl_repro.common.errors import UserError
+from cl_repro.common.rules import POSITIVE, require
 from cl_repro.methods.quadratic import Pull, gradient, no_pull, tightened
 from cl_repro.types import Method, Needs, Tree
 
@@ -70,8 +69,7 @@ def path_integral(
     Raises:
         UserError: if xi is not.
     """
-    if not 0 < xi < math.inf:
-        raise UserError(f"method.xi={xi}: must be a finite number above 0")
+    require("method.xi", xi, POSITIVE)
 
     def init(params: Tree, lam: Tensor) -> State:
         return State(no_pull(params, lam), tree.zeros_like(params), tree.zeros_like(params))

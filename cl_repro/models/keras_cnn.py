@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import one_of, require
 from cl_repro.models import layers
 from cl_repro.models.layers import no_tap
 from cl_repro.types import Net, Tap, Tree
@@ -117,5 +118,4 @@ def check_options(
             f"model.dropout={list(dropout)}: must list {len(channels) + 1} rates of at least 0 and below 1, "
             "one for each block and one for the hidden layer"
         )
-    if padding not in PADDINGS:
-        raise UserError(f"model.padding={padding}: must be one of {', '.join(PADDINGS)}")
+    require("model.padding", padding, one_of(PADDINGS))

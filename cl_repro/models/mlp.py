@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from cl_repro.common.errors import UserError
+from cl_repro.common.rules import one_of, require
 from cl_repro.models.layers import check_sizes, glorot_linear, init_linear, init_perceptron, no_tap, perceptron
 from cl_repro.types import Net, Tap, Tree
 
@@ -37,8 +37,7 @@ def mlp(
     """
     check_sizes("hidden", hidden, some=False)
     law = "torch" if init is None else init
-    if law not in LAWS:
-        raise UserError(f"model.init={init}: must be one of {', '.join(LAWS)}")
+    require("model.init", law, one_of(LAWS))
     sizes = [int(torch.Size(input_shape).numel()), *hidden, n_outputs]
     names = [f"fc{i}" for i in range(1, len(hidden) + 1)] + ["head"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Generator, Tensor
 
 from cl_repro.common import tree
-from cl_repro.common.errors import UserError
+from cl_repro.common.rules import at_least, require
 from cl_repro.models import layers
 from cl_repro.models.layers import no_tap
 from cl_repro.types import Net, Tap, Tree
@@ -32,8 +32,7 @@ def slim_resnet18(channels: int, *, input_shape: Sequence[int], n_outputs: int) 
     Raises:
         UserError: if channels is below 1, or the examples are not images.
     """
-    if not isinstance(channels, int) or channels < 1:
-        raise UserError(f"model.channels={channels}: must be an integer of at least 1")
+    require("model.channels", channels, at_least(1))
     layers.check_images("slim_resnet18", input_shape)
     widths = [channels * 2**stage for stage in range(STAGES)]
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import one_of, require
 from cl_repro.models.layers import channels_last, check_images, convolution, init_linear, no_tap, perceptron
 from cl_repro.types import Net, Tap, Tree
 
@@ -44,8 +45,7 @@ def vgg(variant: str, shrink: int = 1, *, input_shape: Sequence[int], n_outputs:
     Raises:
         UserError: if the variant is unknown, nothing is left of a layer, or the examples are not images, or too small.
     """
-    if variant not in VARIANTS:
-        raise UserError(f"model.variant={variant}: must be one of {', '.join(VARIANTS)}")
+    require("model.variant", variant, one_of(VARIANTS))
     if type(shrink) is not int or shrink < 1 or THINNEST % shrink:
         raise UserError(f"model.shrink={shrink}: must divide {THINNEST}")
     check_images("vgg", input_shape)

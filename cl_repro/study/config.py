@@ -12,9 +12,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from cl_repro.common import rules
 from cl_repro.common.errors import UserError
 from cl_repro.records.csvs import UNWRITABLE
-from cl_repro.study import rules
 from cl_repro.study.factories import FLAGS, check_targets
 
 PACKAGE = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 
 from cl_repro.common import moved
 from cl_repro.common.errors import UserError
-from cl_repro.study.rules import FINITE, HELD, NAME, is_int, require
+from cl_repro.common.rules import FINITE, HELD, NAME, is_int, require
 
 # Keys of a group's node that are not arguments of its factory.
 NOT_ARGUMENTS = {"_target_", "name", "protocol", "reset", "rows_per_pass", "uses_lambda"}

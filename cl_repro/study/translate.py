@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cl_repro.common.errors import Parser, UserError
+from cl_repro.common.rules import is_number
 from cl_repro.study.code_bases import CODE_BASES, CodeBase, Powers
-from cl_repro.study.rules import is_number
 
 OPTIONS = {"N": ("examples",), "N-1": ("examples",), "b": ("batch",), "E": ("epochs",)} | dict.fromkeys(
     ("M", "M-1", "m"), ("examples", "batch")

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import one_of, require
 from cl_repro.importance import columns
 from cl_repro.importance.by_score import pick
 from cl_repro.importance.library.arguments import (
@@ -91,8 +92,7 @@ def diagonal_fisher(
     other layers) take a gradient per example, with `torch.vmap` or, where it refuses the model, one at a time. Two
     examples are computed one at a time first, and a parameter that comes out otherwise goes the slower way.
     """
-    if estimator not in LABELS and estimator != BATCHED:
-        raise UserError(f"estimator={estimator}: must be one of {', '.join([*LABELS, BATCHED])}")
+    require("estimator", estimator, one_of([*LABELS, BATCHED]))
     for name, value in (("n", n), ("chunk", chunk)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be at least 1, or None")

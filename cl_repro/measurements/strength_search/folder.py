@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import Rule, at_least, is_number
 from cl_repro.measurements.program import Bench, Program, settings
 from cl_repro.measurements.strength_search.procedure import Patience, Rules
 from cl_repro.measurements.strength_search.training import search_all_tasks
@@ -16,7 +17,6 @@ from cl_repro.records.measured import SEARCH
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job
-from cl_repro.study.rules import Rule, at_least, is_number
 from cl_repro.study.worker import Workshop
 from cl_repro.types import Method
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import at_least, or_null
 from cl_repro.measurements.program import Bench, Program, settings
 from cl_repro.measurements.unifying.watch import Settings, watch
 from cl_repro.records import Row, identity
@@ -20,7 +21,6 @@ from cl_repro.records.measured import UNIFYING
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
 from cl_repro.study.jobs import Job
-from cl_repro.study.rules import at_least, or_null
 
 SCATTER = "scatter.npz"
 

@@ -59,6 +59,7 @@ def of_all(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
 NAME: Rule = (lambda value: isinstance(value, str) and bool(value), "text of at least one character")
 FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
 POSITIVE: Rule = (lambda value: is_number(value) and value > 0, "a finite number above 0")
+NOT_NEGATIVE: Rule = (lambda value: is_number(value) and value >= 0, "a finite number of at least 0")
 SECONDS: Rule = (POSITIVE[0], "a number of seconds above 0")
 COUNT = from_to(1, MOST_STEPS)
 AUTO_OR_COUNT: Rule = (lambda value: value == "auto" or COUNT[0](value), f"auto or {COUNT[1]}")
