@@ -1,10 +1,12 @@
 """Figures and tables of the unifying study: from invented numbers, written as `measure.py unifying` writes them."""
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
 
+import cli
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +32,8 @@ from cl_repro.analysis.measurements.unifying import (
     seeds,
 )
 from cl_repro.analysis.measurements.unifying_panels import covered
-from cl_repro.analysis.output.markup import DASH, MINUS, Table
+from cl_repro.analysis.output.figures import Drawing
+from cl_repro.analysis.output.markup import DASH, MINUS, Document, Table
 from cl_repro.common.errors import Skipping, UserError
 from cl_repro.common.stats import Interval
 from cl_repro.measurements.unifying import measures
@@ -91,7 +94,7 @@ def write(results: Path, benchmark: str, suffix: str, runs: list[tuple[float, bo
     for lam, reinit, those in runs:
         run = f"c{lam:g}" + ("_reinit" if reinit else "")
         cfg = {"benchmark": {"name": benchmark}, "model": {"name": "mlp"}, "lam": lam, "reinit": reinit}
-        call = {"command": "python scripts/unifying.py", "config_ids": [f"abcd_{run}"]}
+        call = {"command": "python scripts/measure.py unifying", "config_ids": [f"abcd_{run}"]}
         store.note_invocation(call, {}, {f"abcd_{run}": cfg | {"suffix": suffix}})
         stamp = {"seconds": "1", "dtype": "float32", "device": "cpu", "hardware": "made", "torch": "2", "dirty": False}
         stamp |= {"git_sha": "0123456789", "finished": "now", "schema_version": 1, "benchmark": benchmark}
@@ -586,3 +589,19 @@ def test_those_of_one_scale_are_drawn_together_or_as_they_are_named(copy: Path, 
     with pytest.raises(UserError, match=r"no results at .*/other \(there: unifying_figures_"):
         groups("other")
     assert opened([], tmp_path / "empty", Skipping()) == []
+
+
+def test_what_is_measured_is_drawn_with_those_that_share_its_figures(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for kind in (Drawing, Document):
+        monkeypatch.setattr(kind, "write", lambda self, out: [out / self.name])
+    shown = runpy.run_path(str(cli.ROOT / "scripts" / "measure.py"))["shown"]
+    mine, other = (copy / f"unifying_figures_{name}_cpu" for name in (CIFAR, MNIST))
+    figures, tables = copy / "figures", copy / "tables"
+    sums = {figures / "unifying_figL2_cpu", figures / "unifying_figL3_cpu"}
+    assert {*sums, tables / mine.name, tables / other.name} < {*shown(mine)}
+    damaged(other, "summed.csv: cut")
+    left = {*shown(mine)}
+    assert left & sums == {figures / "unifying_figL3_cpu"} and tables / other.name not in left
+    assert capfd.readouterr().err.startswith(f"skipped {other}: {other}/summed.csv: edited since")

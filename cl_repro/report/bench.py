@@ -15,8 +15,8 @@ from cl_repro.report.section import BENCH, Place, Section
 
 def section(place: Place, paths: Sequence[Path]) -> Section:
     """What `make bench` measured, from its CSVs."""
-    found = {path: read_table(path, COLUMNS) for path in paths}
-    rows = pd.concat(found.values())
+    rows = pd.concat([read_table(path, COLUMNS).assign(memory=path.stem == "memory") for path in paths])
+    titles = {False: "Speed", True: "Memory of all tensors a run holds"}
     where = "; ".join(sorted(rows["hardware"].unique()))
     origins = f"Measured at commit {commits(rows)}, torch {', '.join(sorted(rows['torch'].unique()))}, {where}."
     return Section(
@@ -25,17 +25,7 @@ def section(place: Place, paths: Sequence[Path]) -> Section:
         kind=BENCH,
         benchmark="",
         sentence="Ratios within one process, medians of interleaved rounds, beside their targets.",
-        tables=[
-            _measured(title, pd.concat(tables))
-            for title, tables in (
-                ("Speed", [table for path, table in found.items() if path.stem != "memory"]),
-                (
-                    "Memory of all tensors a run holds",
-                    [table for path, table in found.items() if path.stem == "memory"],
-                ),
-            )
-            if tables
-        ],
+        tables=[_measured(titles[memory], own) for memory, own in rows.groupby("memory")],
         facts=[("Origin", origins), ("Command", "`make bench`")],
         commits=commits(rows),
         links=place.links(paths),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from cl_repro.analysis.data.study import all_published
 from cl_repro.analysis.ledger.files import INTRODUCTION, by_study, counts_table, study_table
-from cl_repro.analysis.ledger.rows import NOT_RUN, Entry, entries
+from cl_repro.analysis.ledger.rows import NOT_RUN, entries
 from cl_repro.analysis.output.markup import Table
 from cl_repro.common.errors import Skipping
 
@@ -15,7 +15,7 @@ class Published(NamedTuple):
 
     study: str
     table: Table
-    made: tuple[str, ...]  # what made our numbers, or would; code between backticks
+    made: list[str]  # what made our numbers, or would; code between backticks
     run: bool  # whether a number of ours is there
 
 
@@ -23,9 +23,9 @@ class Ledger(NamedTuple):
     """All published numbers."""
 
     counts: Table
-    verdicts: tuple[tuple[str, int], ...]  # how many published numbers have each
-    meanings: tuple[str, ...]  # of the verdicts
-    studies: tuple[Published, ...]
+    verdicts: list[tuple[str, int]]  # how many published numbers have each
+    meanings: list[str]  # of the verdicts
+    studies: list[Published]
 
 
 def ledger(results_dir: Path, skipping: Skipping | None = None) -> Ledger | None:
@@ -45,13 +45,11 @@ def ledger(results_dir: Path, skipping: Skipping | None = None) -> Ledger | None
         return None
     found = entries(results_dir, skipping)
     groups = by_study(found)
-    meanings = (" ".join(part.split()) for part in INTRODUCTION.split("\n- ")[1:])
-    studies = (_of_study(name, rows) for name, rows in groups.items())
+    meanings = [" ".join(part.split()) for part in INTRODUCTION.split("\n- ")[1:]]
     counts = counts_table(found, groups)
-    verdicts = tuple(zip(counts.header[2:], map(int, counts.rows[0][2:]), strict=True))
-    return Ledger(counts, verdicts, tuple(meanings), tuple(studies))
-
-
-def _of_study(study: str, rows: list[Entry]) -> Published:
-    table, made = study_table(study, rows)
-    return Published(study, table, tuple(made), run=any(entry.verdict != NOT_RUN for entry in rows))
+    verdicts = [*zip(counts.header[2:], map(int, counts.rows[0][2:]), strict=True)]
+    studies = [
+        Published(name, *study_table(name, rows), run=any(entry.verdict != NOT_RUN for entry in rows))
+        for name, rows in groups.items()
+    ]
+    return Ledger(counts, verdicts, meanings, studies)

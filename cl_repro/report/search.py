@@ -9,7 +9,7 @@ from cl_repro.analysis.kinds import SEARCH
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text
 from cl_repro.analysis.output.markup import Table
 from cl_repro.common.stats import estimate
-from cl_repro.report.section import KINDS, Place, Section, capital, commands, one
+from cl_repro.report.section import KINDS, Place, Section, capital, commands, minutes, one
 
 AVERAGE = "average"  # the row of final.csv that is the mean over tasks
 
@@ -19,8 +19,6 @@ def section(place: Place, found: Measured) -> Section:
     folder, attempts, final = found.folder, found.tables["attempts"], found.tables["final"]
     searches, arms = final[final["task"] == AVERAGE], arms_of(final, folder)
     benchmarks, n, seeds = sorted(final["benchmark"].unique()), len(attempts), searches["seed"].nunique()
-    cost = searches.groupby("device")["seconds"].sum() / 60
-    minutes = [f"{total:,.0f} {'core' if device == 'cpu' else device}-minutes" for device, total in cost.items()]
     return Section(
         name=folder.name,
         title=capital(KINDS[SEARCH]),
@@ -31,7 +29,7 @@ def section(place: Place, found: Measured) -> Section:
         facts=[
             ("Origin", origin(searches)),
             *commands(folder),
-            ("Cost", f"{' and '.join(minutes)}, the sum over {len(searches):,} searches."),
+            ("Cost", f"{minutes(searches, 'seconds')}, the sum over {len(searches):,} searches."),
         ],
         commits=commits(searches),
         links=place.files(folder.name),

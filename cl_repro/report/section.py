@@ -111,6 +111,12 @@ def commands(folder: Path) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts if text]
 
 
+def minutes(rows: pd.DataFrame, seconds: str) -> str:
+    """The sum of a column of seconds, for each kind of device, in minutes."""
+    sums = rows.groupby("device")[seconds].sum() / 60
+    return " and ".join(f"{n:,.0f} {'core' if device == 'cpu' else device}-minutes" for device, n in sums.items())
+
+
 def capital(text: str) -> str:
     """The text with its first letter as a capital."""
     return text[:1].upper() + text[1:]

@@ -25,7 +25,7 @@ from cl_repro.analysis.output.markup import Table
 from cl_repro.common.stats import estimate
 from cl_repro.report import curves, sizes
 from cl_repro.report.chart import Chart
-from cl_repro.report.section import KINDS, Place, Section, capital, commands, one
+from cl_repro.report.section import KINDS, Place, Section, capital, commands, minutes, one
 
 ROWS = 30  # of a listing; a longer one is shown in short
 CLAIMS = "claims"  # the table of what stored examples are worth, there where arms differ in how many they store
@@ -110,9 +110,7 @@ def _in_short(study: Study, table: Table) -> Table:
 
 def _cost(runs: pd.DataFrame) -> str:
     """Sums of seconds_total by kind of device, and the largest memory of a process."""
-    sums = runs.groupby("device")["seconds_total"].sum() / 60
-    minutes = [f"{total:,.0f} {'core' if device == 'cpu' else device}-minutes" for device, total in sums.items()]
     shared = "; a first task that runs share is counted in each" if runs["shared_first_task"].any() else ""
     most = runs["peak_memory"].max()
     peak = f"; largest memory of a process {most / 1e9:.2g} GB" if most > 0 else ""
-    return f"{' and '.join(minutes)}, the sum over {len(runs):,} runs{shared}{peak}."
+    return f"{minutes(runs, 'seconds_total')}, the sum over {len(runs):,} runs{shared}{peak}."
