@@ -20,12 +20,8 @@ def make_files(
 ) -> None:
     """Parse the command line, make the files, print their paths; a user's mistake is one line, and exit status 2.
 
-    Args:
-        description: for --help.
-        default_out: folder under --results-dir.
-        make: from `names`, `results_dir`, `out` (and `show`) to the paths written; with `skipping`, for folders that
-            nobody has named.
-        shows: whether there is a --show.
+    `make` is given `names`, `results_dir`, `out` (by default the folder `default_out` there), `what`, which is that
+    name, and `skipping`, for folders that nobody has named; `show`, if there is such an option.
     """
     parser = Parser(description=description)
     parser.add_argument(

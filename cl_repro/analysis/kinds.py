@@ -104,19 +104,7 @@ def folders(results_dir: Path, kind: str = "") -> list[str]:
 
 
 def opened(names: Sequence[str], results_dir: Path, skipping: Skipping) -> list[Opened]:
-    """Folders, kind by kind.
-
-    Args:
-        names: of them; empty: all that are there.
-        results_dir: the folder of all results.
-        skipping: what to do with a bad one.
-
-    Returns:
-        Those that could be read.
-
-    Raises:
-        UserError: as `skipping` says.
-    """
+    """Folders, kind by kind: those that are named, or all that are there; a bad one is treated as `skipping` says."""
     found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     for name in names or folders(results_dir):
         with skipping.attempt(results_dir / name):

@@ -77,20 +77,10 @@ def assembled(
     left_out: tuple[str, ...] = (),
     ticks: Sequence[int] | None = None,
 ) -> Chart:
-    """A chart of traces.
+    """A chart of traces, bands below lines.
 
-    Args:
-        title: what all of it is of.
-        axes: title, smallest and largest x of each axis to choose from.
-        drawn: the traces, with an x for each axis.
-        keys: of the arms that traces belong to, by their positions.
-        table: the same numbers.
-        window: as in `Chart`.
-        left_out: as in `Chart`.
-        ticks: on the axis of x, if they are not to be decades.
-
-    Returns:
-        The chart, bands below lines.
+    `axes` has title, smallest and largest x of each axis to choose from; every trace has an x for each, and belongs to
+    the arm of a key, by its position. `ticks` are those of x, if they are not to be decades; all else is as in `Chart`.
     """
     traces = sorted(drawn, key=lambda one: one.trace.fill != "toself")
     payload = {

@@ -19,16 +19,13 @@ BENCHMARKS = ("split_mnist", "split_cifar10", "permuted_mnist", "cifar10_100", "
 
 
 def collect(names: Sequence[str], results_dir: Path, page: Path, skipping: Skipping | None = None) -> list[Section]:
-    """The sections of the page in reading order.
+    """The sections of the page: by benchmark, then by kind; the headline study first, how methods work and speed last.
 
     Args:
         names: folders under `results_dir`; empty: every one that something can be said of.
         results_dir: the folder of all results.
         page: the folder that the page will be in, where links start from.
         skipping: what to do with a bad folder; None: it is an error.
-
-    Returns:
-        At least one: by benchmark, then by kind; the headline study first, how methods work and speed last.
 
     Raises:
         UserError: there is nothing, or a folder cannot be opened.

@@ -30,17 +30,7 @@ from cl_repro.report.chart import (
 
 
 def charts(study: Study) -> list[Chart]:
-    """A chart for each benchmark, scenario and model of a study that has a curve; a comparison's networks share one.
-
-    Args:
-        study: curves, listing or comparison, with an arm of two lambdas.
-
-    Returns:
-        At least one.
-
-    Raises:
-        UserError: no arm has two lambdas.
-    """
+    """A chart for each benchmark, scenario and model of a study that has a curve; a comparison's networks share one."""
     if study.kind == COMPARISON:
         groups = [runs for _, runs in study.runs.groupby(["benchmark", "scenario"]) if most_lambdas(runs) > 1]
     else:

@@ -29,18 +29,7 @@ class Ledger(NamedTuple):
 
 
 def ledger(results_dir: Path, skipping: Skipping | None = None) -> Ledger | None:
-    """Judge every published number.
-
-    Args:
-        results_dir: the folder of all results.
-        skipping: as for `entries`.
-
-    Returns:
-        The ledger; None where there are no published numbers.
-
-    Raises:
-        UserError: a results folder is damaged.
-    """
+    """Judge every published number, as `entries` does; None where there are none."""
     if all_published(results_dir).empty:
         return None
     found = entries(results_dir, skipping)

@@ -53,18 +53,9 @@ class Page(NamedTuple):
 
 
 def write_page(names: Sequence[str], results_dir: Path, out: Path, skipping: Skipping | None = None) -> list[Path]:
-    """Write <out>/index.html, a page a benchmark, and what their charts need.
+    """Write <out>/index.html, a page a benchmark, and what their charts need; returns the paths, the index first.
 
-    Says in one line on standard error if pictures had no room.
-
-    Args:
-        names: folders under `results_dir`; empty: all.
-        results_dir: the folder of all results.
-        out: folder, made if missing.
-        skipping: what to do with a bad folder; None: it is an error.
-
-    Returns:
-        The paths, the index first.
+    Of folders and `skipping` as `collect`. Says in one line on standard error if pictures had no room.
 
     Raises:
         UserError: as `collect`, `ledger` and `pages`.
@@ -83,15 +74,9 @@ def write_page(names: Sequence[str], results_dir: Path, out: Path, skipping: Ski
 def pages(
     sections: Sequence[Section], published: Ledger | None, found: Finding | None = None
 ) -> tuple[dict[str, bytes], list[Picture]]:
-    """The files of the report, and the pictures that do not fit below `LIMIT`: those are linked and not shown.
+    """The files of the report by name, index.html first, and the pictures that do not fit below `LIMIT`: only linked.
 
-    Args:
-        sections: in reading order.
-        published: the ledger, if there are published numbers.
-        found: what the first page begins with, if it is there.
-
-    Returns:
-        Name -> content, the same for the same files, index.html first; pictures.
+    The same sections, in reading order, give the same files. The first begins with what was found, if that is there.
 
     Raises:
         UserError: they would be larger than `LIMIT` without any picture.

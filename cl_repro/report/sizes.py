@@ -15,15 +15,7 @@ TITLE = "Stored examples a class (log scale)"
 
 
 def charts(study: Study, found: list[Entry]) -> list[Chart]:
-    """A chart for each scenario.
-
-    Args:
-        study: comparison.
-        found: its entries, some of which differ in how many examples they store.
-
-    Returns:
-        At least one.
-    """
+    """A chart for each scenario of a comparison, of whose entries some differ in how many examples they store."""
     runs = study.runs
     drawn = {s: describe(runs[runs["scenario"] == s]) for s in scenarios_of(found) if curves_of(found, s, SIZES)}
     return [chart([entry for entry in found if entry.scenario == s], s, title) for s, title in drawn.items()]

@@ -72,12 +72,8 @@ def conf_dir() -> Path:
 def load(study: str, conf: Path | None = None) -> Settings:
     """The settings of a study: those of conf/analysis.yaml, but for what the study's own file says under `analysis`.
 
-    Args:
-        study: as in the `study` column of runs.csv; its file is conf/study/<study>.yaml, if there is one.
-        conf: the folder of the configuration; None: the package's.
-
-    Returns:
-        The merged settings.
+    `study` is as in the column of runs.csv; its file is conf/study/<study>.yaml, if there is one. `conf` is the folder
+    of the configuration; None: the package's.
 
     Raises:
         UserError: a file is missing or unreadable, a key is missing or unknown, or a value is outside its range.

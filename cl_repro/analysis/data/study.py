@@ -35,18 +35,10 @@ class Study(NamedTuple):
 
 
 def open_study(name: str, results_dir: Path) -> Study:
-    """Read results/<name>.
-
-    Args:
-        name: of the folder.
-        results_dir: the folder of all results; published numbers are in published/published.csv there, or beside
-            the package.
-
-    Returns:
-        The checked runs with their settings and published rows.
+    """Read results/<name>: its checked runs, their settings, and the published rows of their study.
 
     Raises:
-        UserError: no rows, or a file that `read_runs` refuses.
+        UserError: no rows, or a file that `read_runs` or `all_published` refuses.
     """
     folder = results_dir / name
     runs = read_runs(folder)
@@ -107,19 +99,10 @@ def benchmark_name(benchmark: str) -> str:
 
 
 def published_row(study: Study, source: str, metric: str, arm: NamedArm) -> pd.Series | None:
-    """The published row of an arm, matched by study, method and Fisher.
+    """The published row of an arm by a source (blog-final), of a metric (accuracy, train_time); None if there is none.
 
-    Where a study was published with several benchmarks, scenarios or variants, those of the arm's runs decide, or, of a
-    timing, those of the study's.
-
-    Args:
-        study: whose published rows are searched.
-        source: e.g. blog-final.
-        metric: accuracy or train_time.
-        arm: whose row is wanted; a one-sample arm has the row of its estimator.
-
-    Returns:
-        The row, or None if there is none.
+    Matched by study, method and Fisher, that of its estimator for a one-sample arm. Where a study was published with
+    several benchmarks, scenarios or variants, those of the arm's runs decide, or, of a timing, those of the study's.
 
     Raises:
         UserError: several rows fit.

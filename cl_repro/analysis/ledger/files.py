@@ -44,17 +44,7 @@ Every row of `results/published/published.csv` with our number beside it, from t
 
 
 def write_ledger(results_dir: Path) -> list[Path]:
-    """Write LEDGER.md and ledger.csv into the results folder.
-
-    Args:
-        results_dir: the folder of all results.
-
-    Returns:
-        The two paths.
-
-    Raises:
-        UserError: as `entries`.
-    """
+    """Write LEDGER.md and ledger.csv into the folder of results; returns the paths. Raises UserError as `entries`."""
     found = entries(results_dir)
     files = {"LEDGER.md": _document(found).encode(), "ledger.csv": to_csv(LEDGER, map(_record, found))}
     for name, data in files.items():
@@ -65,13 +55,7 @@ def write_ledger(results_dir: Path) -> list[Path]:
 def regressions(results_dir: Path) -> list[str]:
     """What `make check` fails for: rows that agreed in results/ledger.csv and do not now, folders without checksums.
 
-    Nothing is written.
-
-    Args:
-        results_dir: the folder of all results.
-
-    Returns:
-        One line per row, or folder.
+    A line for each; nothing is written.
 
     Raises:
         UserError: there is no ledger yet, or it is damaged; as `entries`.

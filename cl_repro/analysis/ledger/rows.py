@@ -75,14 +75,9 @@ class Entry(NamedTuple):
 
 
 def entries(results_dir: Path, skipping: Skipping | None = None) -> list[Entry]:
-    """One entry per row of published.csv, in its order.
+    """One entry per row of published.csv, in its order; rows that no run of ours belongs to are `not yet run`.
 
-    Args:
-        results_dir: the folder of all results.
-        skipping: what to do with a bad folder; None: it is an error. Only folders are opened that have published rows.
-
-    Returns:
-        The entries; rows that no run of ours belongs to are `not yet run`.
+    Only folders are opened that have published rows; what to do with a bad one `skipping` says, None: it is an error.
 
     Raises:
         UserError: there are no published numbers, or a results folder is damaged.
@@ -164,17 +159,9 @@ def _theirs(row: pd.Series, published: pd.DataFrame) -> Estimate:
 
 
 def _entry(row: pd.Series, theirs: Estimate, fitting: list[Ours], twins: int, would: str) -> Entry:
-    """Judge one published row.
+    """Judge one published row; `theirs` is its mean, or its ratio to None, and `fitting` what agrees with it of ours.
 
-    Args:
-        row: of published.csv.
-        theirs: its mean, or its ratio to None.
-        fitting: our numbers that agree with it in every column of their identity.
-        twins: how many published rows have this row's identity.
-        would: the study that would make our number; empty where there is none.
-
-    Returns:
-        The entry.
+    `twins` published rows have its identity, and the study `would` would make our number, where that is not empty.
     """
     entry = Entry(row, twins, theirs)
     if not fitting:

@@ -109,16 +109,10 @@ def decades(axes: Axes, low: float, high: float, labels: int = 20) -> None:
 
 
 def save(figure: Figure, title: str, source: str, stem: Path) -> list[Path]:
-    """Write PNG and SVG with title and source in their metadata, and nothing that changes between two drawings.
+    """Write <stem>.png and .svg, in a folder that is made if missing; returns the paths.
 
-    Args:
-        figure: as it was drawn.
-        title: study and what it is of.
-        source: program and commits.
-        stem: of the two paths; its folder is made if missing.
-
-    Returns:
-        The paths.
+    Title (study and what it is of) and source (program and commits) are in their metadata, and nothing that changes
+    between two drawings.
     """
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
     png_data, svg_data = io.BytesIO(), io.BytesIO()

@@ -57,14 +57,9 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table, study: str) -> str:
-    """A floating table of the packages booktabs and graphicx, shrunk where it is wider than the line.
+    """A floating table of the packages booktabs and graphicx, shrunk where it is wider than the line; all is escaped.
 
-    Args:
-        table: what to set.
-        study: prefix of the label, `tab:<study>-<name>`.
-
-    Returns:
-        LaTeX source, everything escaped.
+    Its label is `tab:<study>-<name>`.
     """
     rows = [" & ".join(_replaced(cell, LATEX) for cell in row) + r" \\" for row in (table.header, *table.rows)]
     rows = [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows]  # else the line before would read it
