@@ -6,6 +6,7 @@ readers and in grey; marker and dash pattern repeat the distinction.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,15 +89,9 @@ class Grid(NamedTuple):
 
 
 def label(method: str, fisher: str, unit: int | None = None) -> str:
-    """The arm's name in figures and tables.
+    """The arm's name in figures and tables; `unit`: examples per gradient of a batched Fisher, if known.
 
-    Args:
-        method: as in runs.csv.
-        fisher: as in runs.csv; empty for methods without.
-        unit: examples per gradient of a batched Fisher, if known.
-
-    Returns:
-        E.g. None, JOINT, EXACT, EXACT BY SCORE (n=500), BATCHED (b=128); of another library's Fisher the library.
+    E.g. None, JOINT, EXACT, EXACT BY SCORE (n=500), BATCHED (b=128); of another library's Fisher the library.
     """
     if not fisher:
         return "None" if method == "finetune" else method.upper().replace("_", " ")
@@ -126,12 +121,12 @@ def look(arm: NamedArm, position: int) -> Look:
 
 def looks_of(grid: Grid) -> list[Look]:
     """Of all arms, those without lambda first: their own, or a spare one where an arm before has the same."""
-    own = [(look(arm, position), False) for position, (arm, _) in enumerate(grid.flat)]
-    own += [(look(arm, position), True) for position, arm in enumerate(grid.arms)]
+    flat = [arm for arm, _ in grid.flat]
+    own = [look(arm, position) for arms in (flat, grid.arms) for position, arm in enumerate(arms)]
     spares = (*OTHERS, *(other._replace(filled=False) for other in OTHERS))
     found: list[Look] = []
-    for style, marked in own:
-        spare = (other if marked else other._replace(marker="") for other in spares)
+    for i, style in enumerate(own):
+        spare = (other if i >= len(flat) else other._replace(marker="") for other in spares)
         found.append(next((other for other in spare if other not in found), style) if style in found else style)
     return found
 
@@ -139,29 +134,24 @@ def looks_of(grid: Grid) -> list[Look]:
 def arms_of(runs: pd.DataFrame, folder: Path) -> tuple[NamedArm, ...]:
     """The arms of some runs in the order of figures and tables: None, joint, then the estimators as in `LOOKS`.
 
-    Args:
-        runs: from `read_runs`.
-        folder: where configs/<config_id>.yaml may be, which tells the batch size of a batched Fisher.
-
-    Returns:
-        One per config_id. Where two would share a name, what their study calls them (`label=`) is appended. So are the
-        settings in which they differ: those that share a name even so, and all whose study does not itself say what it
-        compares (`analysis` in its file), but for arms that it names.
+    One per config_id; their configurations may be in configs/ of the folder. Where two would share a name, what their
+    study calls them (`label=`) is appended. So are the settings in which they differ: those that share a name even so,
+    and all whose study does not itself say what it compares (`analysis` in its file), but for arms that it names.
     """
-    rows = runs.drop_duplicates("config_id")
+    rows, order = runs.drop_duplicates("config_id"), list(LOOKS)
     arms = unnamed(rows, folder)
-    names = [arm.label for arm in arms]
-    own = [variant(called, arm.method, arm.fisher) for arm, called in zip(arms, rows["arm"], strict=True)]
-    details = [[detail] if names.count(name) > 1 and detail else [] for name, detail in zip(names, own, strict=True)]
-    arms = named(arms, details, rows, folder)
-    order = list(LOOKS)
+    shared = Counter(arm.label for arm in arms)
+    details = [
+        variant(called, arm.method, arm.fisher) if shared[arm.label] > 1 else ""
+        for arm, called in zip(arms, rows["arm"], strict=True)
+    ]
 
     def rank(arm: NamedArm) -> tuple:
         key = kind_of(arm.fisher) if arm.fisher else arm.method
         parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", arm.label)]  # 5 before 10
         return (order.index(key) if key in order else len(order), arm.method, arm.fisher, parts, arm.config_id)
 
-    return tuple(sorted(arms, key=rank))
+    return tuple(sorted(named(arms, details, rows, folder), key=rank))
 
 
 def unnamed(rows: pd.DataFrame, folder: Path) -> list[NamedArm]:
@@ -179,27 +169,19 @@ def settings_in_words(runs: pd.DataFrame, folder: Path) -> dict[str, str]:
     return {i: words(own, places) for i, own, places in zip(rows["config_id"], of, differing(of), strict=True)}
 
 
-def named(arms: Sequence[NamedArm], details: list[list[str]], rows: pd.DataFrame, folder: Path) -> list[NamedArm]:
-    """Arms with their settings, and names that tell them apart.
-
-    Args:
-        arms: with the names of their methods and Fishers.
-        details: what is appended to each name already.
-        rows: one for each arm.
-        folder: of their configurations.
-    """
-    names = [(arm.label, *detail) for arm, detail in zip(arms, details, strict=True)]
-    declared = "study" in rows and says_what_it_compares(str(rows["study"].iloc[0]))
-    groups = [[i for i, name in enumerate(names) if name == one] for one in dict.fromkeys(names)]
-    groups = [group for group in groups if len(group) > 1] + (
-        [] if declared or len(arms) < 2 else [[*range(len(arms))]]
-    )
+def named(arms: Sequence[NamedArm], details: list[str], rows: pd.DataFrame, folder: Path) -> list[NamedArm]:
+    """Arms, of a row each, with their settings and names that tell them apart; `details` are appended in any case."""
+    names = [full(arm.label, [detail]) for arm, detail in zip(arms, details, strict=True)]
+    count = Counter(names)
+    groups = [[i for i, name in enumerate(names) if name == one] for one, n in count.items() if n > 1]
+    if len(arms) > 1 and not ("study" in rows and says_what_it_compares(str(rows["study"].iloc[0]))):
+        groups.append([*range(len(arms))])
     if not groups:
-        return [arm._replace(label=full(arm.label, detail)) for arm, detail in zip(arms, details, strict=True)]
+        return [arm._replace(label=name) for arm, name in zip(arms, names, strict=True)]
     of = settings_of(rows, folder, [arm.label for arm in arms])
     places: list[list[str]] = [[] for _ in arms]
     for group in groups:
-        asked = [not details[i] or names.count(names[i]) > 1 for i in group]
+        asked = [not details[i] or count[names[i]] > 1 for i in group]
         for i, found in zip(group, differing([of[i] for i in group], asked), strict=True):
             places[i] += [place for place in found if place not in places[i]]
     every = {place for found in places for place in found}
@@ -207,14 +189,10 @@ def named(arms: Sequence[NamedArm], details: list[list[str]], rows: pd.DataFrame
     result = []
     for arm, detail, settings, found in zip(arms, details, of, places, strict=True):
         own = tuple((place, value) for place, value in settings.items() if place in kept)
-        result.append(arm._replace(label=full(arm.label, [*detail, words(settings, found)]), settings=own))
-    labels = [arm.label for arm in result]  # the same only where no configuration is there to tell them apart
-    return [
-        arm._replace(label=full(arm.label, [f"unknown settings {arm.config_id}"]))
-        if labels.count(arm.label) > 1
-        else arm
-        for arm in result
-    ]
+        result.append(arm._replace(label=full(arm.label, [detail, words(settings, found)]), settings=own))
+    shared = Counter(arm.label for arm in result)  # only where no configuration is there to tell them apart
+    unknown = ([f"unknown settings {arm.config_id}"] if shared[arm.label] > 1 else [] for arm in result)
+    return [arm._replace(label=full(arm.label, detail)) for arm, detail in zip(result, unknown, strict=True)]
 
 
 def full(name: str, details: Sequence[str]) -> str:
@@ -224,15 +202,7 @@ def full(name: str, details: Sequence[str]) -> str:
 
 
 def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
-    """Arrange the runs of one benchmark, scenario and model by arm, seed and lambda.
-
-    Args:
-        runs: from `read_runs`; every (config_id, lambda, seed) at most once.
-        folder: as in `arms_of`.
-
-    Returns:
-        The arrays.
-    """
+    """Arrange the runs of one benchmark, scenario and model, each once, by arm (as in `arms_of`), seed and lambda."""
     seeds, lams = np.unique(runs["seed"]), np.unique(runs["lambda"].dropna())
     runs = runs.assign(accuracy=100 * runs["accuracy"].where(runs["status"] == "ok"))
     curved, flat, accuracy, lost = [], [], [], []

@@ -6,6 +6,7 @@ Settings are those that a run depends on (`identity.SCIENCE`), by their place: `
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,19 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, whe
 
 
 def settings_of(rows: pd.DataFrame, folder: Path, names: Sequence[str]) -> list[Settings]:
-    """The settings of runs, from the configurations beside them; if one is missing, those that all rows have.
+    """The settings of arms, a row each, from the configurations in their folder; if one is missing, those of all rows.
 
-    Args:
-        rows: of runs.csv, one for each arm.
-        folder: of the results.
-        names: of the arms, which say Fisher and size: arguments of a Fisher are compared between equal names.
+    Names of arms say Fisher and size: arguments of a Fisher are compared between equal ones.
     """
     cfgs = [configuration_of(folder, config_id) for config_id in rows["config_id"]]
     if not all(cfg and "method" in cfg for cfg in cfgs):
         columns = ["method", *(key for key in ROW if key in rows)]
         return [dict(zip(columns, map(str, row), strict=True)) for row in rows[columns].itertuples(index=False)]
-    found: list[Settings] = [{} for _ in cfgs]
-    for own, cfg, name in zip(found, cfgs, names, strict=True):
+    found: list[Settings] = []
+    for cfg, name in zip(cfgs, names, strict=True):
         known = dict.fromkeys(SWITCHES, False) | (cfg or {})  # one that is older than a switch has it off
-        for key in (*SCIENCE, *SWITCHES):
-            own.update(flat(key, known.get(key)))
-        own["fisher"] = name
+        own = [setting for key in (*SCIENCE, *SWITCHES) for setting in flat(key, known.get(key)).items()]
+        found.append(dict(own) | {"fisher": name})
     return found
 
 
@@ -63,27 +60,15 @@ def text(value: Any) -> str:
 
 
 def differing(of: Sequence[Settings], deciding: Sequence[bool] | None = None) -> list[list[str]]:
-    """The places in which settings differ, method and Fisher apart, which are an arm's name.
-
-    Args:
-        of: of each arm.
-        deciding: which arms are asked; None: all.
-
-    Returns:
-        For each arm the places that its name should say.
-    """
+    """For each arm the places in which settings differ, of those `deciding`: method and Fisher apart, its name."""
     found: list[list[str]] = [[] for _ in of]
-    for place in dict.fromkeys(key for one in of for key in one):
-        if place in ("method", "fisher"):
-            continue
-        groups: dict[str, list[int]] = {}
-        for i, one in enumerate(of):
-            groups.setdefault(one.get(choice(place), ""), []).append(i)
-        for members in groups.values():
-            asked = [i for i in members if deciding is None or deciding[i]]
-            if len({of[i].get(place) for i in asked}) > 1:
-                for i in members:
-                    found[i].append(place)
+    for place in dict.fromkeys(key for one in of for key in one if key not in ("method", "fisher")):
+        values: dict[str, set[str | None]] = {}  # of those that made a choice
+        for one, asked in zip(of, deciding or repeat(True), strict=False):
+            values.setdefault(one.get(choice(place), ""), set()).update([one.get(place)] if asked else [])
+        for places, one in zip(found, of, strict=True):
+            if len(values[one.get(choice(place), "")]) > 1:
+                places.append(place)
     return found
 
 

@@ -27,16 +27,9 @@ STATUS = ("ok", "diverged", "failed")
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """runs.csv of a results folder, one row per replica, columns typed as in `records.schema`.
+    """runs.csv of a results folder, one row per replica, columns typed as in `records.schema`; NaN where it is empty.
 
-    Args:
-        folder: results/<name>.
-
-    Returns:
-        The rows; `lambda` and `accuracy` are NaN where the file leaves them empty.
-
-    Raises:
-        UserError: missing, cut short, edited, of another schema version, or with impossible values.
+    Raises UserError where it is missing, cut short, edited, of another schema version, or has impossible values.
     """
     provenance = read_provenance(folder)
     path = folder / "runs.csv"

@@ -45,13 +45,9 @@ class Collapse(NamedTuple):
 
 
 def collapse(study: Study) -> Collapse | None:
-    """The collapse of a study's curves, with intervals over seeds.
+    """The collapse of a study of curves, with intervals over seeds.
 
-    Args:
-        study: of curves.
-
-    Returns:
-        None if fewer than two of its arms have both a rise and a trace, or if these differ in another setting, too.
+    None if fewer than two of its arms have both a rise and a trace, or if these differ in another setting, too.
     """
     study = unmixed(study)  # a spread is a difference between arms
     if study.runs.empty:

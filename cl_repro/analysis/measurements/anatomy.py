@@ -44,18 +44,7 @@ class Anatomy(NamedTuple):
 
 
 def open_anatomy(name: str, results_dir: Path) -> Anatomy:
-    """Read results/<name>.
-
-    Args:
-        name: of the folder.
-        results_dir: the folder of all results.
-
-    Returns:
-        Its rows; where `n` is all it is NaN.
-
-    Raises:
-        UserError: a file is missing, edited or cut short, or has no rows.
-    """
+    """Read results/<name>; where `n` is all it is NaN. Raises UserError where a file is damaged, or has no rows."""
     folder = results_dir / name
     known = read_provenance(folder)
     passes, layers, confidence = (

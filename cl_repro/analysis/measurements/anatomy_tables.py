@@ -55,13 +55,13 @@ def explanation(found: Anatomy) -> tuple[str, ...]:
     sample = full[full["estimator"] == "sample"]
     empirical = full[full["estimator"] == "empirical"]
     same, clean = sample["equals_empirical"] == "True", sample["wrong_drawn"] == 0
-    none = np.exp(-c["wrong_expected"])
     networks = f"{len(c)} networks, each" if len(c) > 1 else "1 network,"
     mostly = "is EMPIRICAL, number for number," if same.mean() > 0.5 else "is the same as EMPIRICAL"
     notes = [
         f"SAMPLE differs from EMPIRICAL only where it draws a label that is not the data's. A pass over all examples "
         f"draws {spread(c['wrong_expected'])} of them in expectation, so none at all with probability about "
-        f"{spread(none)}. In fact {int(clean.sum())} of {len(sample)} passes drew none ({networks} with "
+        f"{spread(np.exp(-c['wrong_expected']))}. In fact "
+        f"{int(clean.sum())} of {len(sample)} passes drew none ({networks} with "
         f"{sample['repeat'].nunique()} independent draws), and SAMPLE {mostly} in {int(same.sum())} of {len(sample)}.",
     ]
     if same.mean() <= 0.5:
@@ -78,13 +78,15 @@ def explanation(found: Anatomy) -> tuple[str, ...]:
             "It is unbiased all the same: what is missing from the trace comes in rare large passes, of which there is "
             f"about one in {1 / c['wrong_expected'].mean():.0f} here, so that none was seen."
         )
+    rows = found.passes[(found.passes["estimator"] == "exact") & (found.passes["n"] == 500)]  # sampling error alone
+    away = f"{spread(rows['shape_error'])} away, with {spread(rows['rank_correlation'])}"
+    sampled = "" if rows.empty else f"; EXACT of 500 examples is {away}"
     notes += [
         f"The scale: with p the probability of the wrong label of two, EXACT weighs an example by p (1 {MINUS} p) "
         f"and EMPIRICAL by p squared. The squared gradients of the logits alone make EMPIRICAL "
         f"{spread(c['empirical_weight'] / c['exact_weight'])} times EXACT; the traces, {spread(empirical['ratio'])}.",
         f"The shape: with its best factor EMPIRICAL is {spread(empirical['shape_error'])} away from EXACT (0: a "
-        f"multiple of it, 1: at right angles), with rank correlation {spread(empirical['rank_correlation'])}"
-        f"{_exact_500(found)}.",
+        f"multiple of it, 1: at right angles), with rank correlation {spread(empirical['rank_correlation'])}{sampled}.",
         f"Few examples decide: the ten most uncertain of {spread(c['examples'])} have "
         f"{spread(100 * c['top_ten_share'])}% of all wrong probability, so a small n may miss them or have too many.",
     ]
@@ -124,11 +126,3 @@ def layers_table(found: Anatomy) -> Table:
     note = "Percent, mean over seeds, all examples; first of the draws of SAMPLE."
     header = ("Layer", *(label("ewc", name) for name in estimators))
     return Table("layers", "Where the trace is", header, tuple(body), (note,))
-
-
-def _exact_500(found: Anatomy) -> str:
-    """For comparison, what sampling error does."""
-    rows = found.passes[(found.passes["estimator"] == "exact") & (found.passes["n"] == 500)]
-    if rows.empty:
-        return ""
-    return f"; EXACT of 500 examples is {spread(rows['shape_error'])} away, with {spread(rows['rank_correlation'])}"
