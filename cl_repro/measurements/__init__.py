@@ -1,1 +1,1 @@
-"""What is measured beside a study: a program for each, and the bench."""
+"""What is measured beside a study: a program for each."""
