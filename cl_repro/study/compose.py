@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from cl_repro.analysis.data.settings import of_file
 from cl_repro.common.errors import Parser, UserError
 from cl_repro.study.config import CONF, Schema
 
@@ -172,9 +173,16 @@ def chosen(value: Any, choice: Any) -> Any:
 
 
 def used(arms: list[dict[str, Any]], overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """The arms; refuses what was typed in vain: `lam` where every grid lists its own lambdas, and `analysis`."""
+    """The arms; refuses what is said in vain: `lam` where every grid lists its own lambdas, `analysis` elsewhere."""
     if typed := sorted(key for key in keys(overrides) if key.partition(".")[0] == "analysis"):
         raise UserError(f"{typed[0]}=: figures and tables read it in the study's file, conf/study/; write it there")
+    chosen_study = [text.partition("=")[2] for text in overrides if text.startswith("study=")]
+    own = arms[0]["analysis"]
+    if own and own not in map(of_file, (arms[0]["name"], *chosen_study)):
+        raise UserError(
+            f"analysis.{min(own)}: figures and tables read it in this package's conf/study/ alone, and study "
+            f"{arms[0]['name']} is of another folder; leave it out, or put the study there"
+        )
     if "lam" in keys(overrides) and not any(arm["grid"].get("lambdas") == [arm["lam"]] for arm in arms):
         raise UserError(f"lam={arms[0]['lam']:g}: this grid has lambdas of its own; choose grid=one, or leave out lam=")
     return arms

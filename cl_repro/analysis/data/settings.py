@@ -113,6 +113,13 @@ def _settings(study: str, files: tuple[tuple[Path, str], ...]) -> Settings:
         raise UserError(f"{place}: {str(error).splitlines()[0]}") from error
 
 
+def of_file(study: str) -> dict[str, Any]:
+    """What the package's file of a study says under `analysis`; {} if there is no such file, or it says nothing."""
+    own = (_tree(path, _content(path)).get("analysis") or {} for path in _files(study, conf_dir()))
+    merged: Any = OmegaConf.to_container(OmegaConf.merge({}, *own), resolve=True)
+    return merged
+
+
 def companions() -> dict[str, str]:
     """Studies that belong beside the published numbers of another, and which, e.g. a timing."""
     names = sorted(path.stem for path in (conf_dir() / "study").glob("*.yaml"))
