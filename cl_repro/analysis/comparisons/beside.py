@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.patches import Patch
 
 from cl_repro.analysis.comparisons.comparison import Entry, scenarios_of
 from cl_repro.analysis.data.study import SCENARIOS, Study, published_row, sources
-from cl_repro.analysis.lambdas.accuracy import estimate_text, interval_text, judge, verdict_note, verdict_text
+from cl_repro.analysis.lambdas.accuracy import delta_of, estimate_text, interval_text, judge, verdict_note, verdict_text
 from cl_repro.analysis.output.figures import headed, lettered, literal
 from cl_repro.analysis.output.markup import MINUS, Table
 from cl_repro.common.stats import AGREES, DIFFERS, TOO_FEW, Comparison, Estimate, estimate
@@ -32,6 +33,7 @@ class Pair(NamedTuple):
     row: pd.Series  # of published.csv
     ours: Estimate  # percent
     comparison: Comparison
+    delta: float  # points that ours may differ and agree
 
     @property
     def called(self) -> str:
@@ -46,7 +48,7 @@ def pairs_of(study: Study, found: list[Entry]) -> list[Pair]:
         for entry in found:
             row, ours = published_row(study, source, "accuracy", entry.arm), estimate(entry.accuracy)
             if row is not None and (comparison := judge(study, row, ours).comparison):
-                result.append(Pair(entry, row, ours, comparison))
+                result.append(Pair(entry, row, ours, comparison, delta_of(study.settings, row)))
     return sorted(result, key=lambda pair: int(pair.row.name))
 
 
@@ -60,7 +62,7 @@ def beside_table(study: Study, found: list[Pair]) -> Table:
             estimate_text(pair.ours),
             f"{pair.row['value']:.2f} ± {pair.row['spread']:.2f} ({pair.row['n_seeds']:g})",
             interval_text(pair.comparison.interval),
-            f"{delta_of(study, pair):g}",
+            f"{pair.delta:g}",
             verdict_text(pair.comparison),
         )
         for pair in found
@@ -70,23 +72,13 @@ def beside_table(study: Study, found: list[Pair]) -> Table:
     )  # fmt: skip
     kinds = {"std_ddof0": "standard deviation with ddof 0", "std": "standard deviation", "sem": "SEM"}
     spread = " and ".join(dict.fromkeys(kinds.get(pair.row["spread_kind"], "no spread") for pair in found))
+    of_rows = any(math.isfinite(pair.row["delta"]) for pair in found)
     notes = (
         f"Ours: mean ± SEM (n seeds); theirs: mean ± {spread} (n), from which the interval takes their SEM.",
-        verdict_note(study.settings, {pair.entry.arm.method for pair in found}, has_own_delta(found)),
+        verdict_note(study.settings, {pair.entry.arm.method for pair in found}, of_rows),
         *([study.settings.note] if study.settings.note else []),
     )
     return Table("beside", "Beside the published means", header, tuple(body), notes)
-
-
-def has_own_delta(found: list[Pair]) -> bool:
-    """Whether a published row says itself how far a number that agrees may be."""
-    return any(math.isfinite(pair.row["delta"]) for pair in found)
-
-
-def delta_of(study: Study, pair: Pair) -> float:
-    """How many points ours may differ from the published mean and agree: the row's own, or the method's."""
-    own = pair.row["delta"]
-    return own if math.isfinite(own) else study.settings.delta_points[pair.row["method"]]
 
 
 def draw(study: Study, found: list[Pair], name: str) -> Figure:
@@ -96,16 +88,17 @@ def draw(study: Study, found: list[Pair], name: str) -> Figure:
     figure = Figure(figsize=(1.6 + 3.6 * len(scenarios), 1.7 + 0.36 * len(names)), layout="constrained")  # inches
     panels = figure.subplots(1, len(scenarios), sharey=True, squeeze=False)[0]
     for axes, scenario in zip(panels, scenarios, strict=True):
-        panel(axes, study, [pair for pair in found if pair.entry.scenario == scenario], names)
+        panel(axes, [pair for pair in found if pair.entry.scenario == scenario], names)
     panels[0].set_yticks(range(len(names)), [literal(name) for name in names])
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     panels[len(panels) // 2].set_xlabel(f"accuracy, ours {MINUS} published (points)")
     lettered(panels, [SCENARIOS[scenario] for scenario in scenarios])
     headed(figure, name)
-    there = [verdict for verdict in COLOURS if any(pair.comparison.verdict == verdict for pair in found)]
+    count = Counter(pair.comparison.verdict for pair in found)
     handles: list[Artist] = [
-        Line2D([], [], color=COLOURS[v], marker=MARKERS[v], linewidth=1.6, label=f"{v} ({count(found, v)})")
-        for v in there
+        Line2D([], [], color=colour, marker=MARKERS[verdict], linewidth=1.6, label=f"{verdict} ({count[verdict]})")
+        for verdict, colour in COLOURS.items()
+        if count[verdict]
     ]
     handles += [
         Patch(color="#E4E4E4", label="within ±δ"),
@@ -117,16 +110,11 @@ def draw(study: Study, found: list[Pair], name: str) -> Figure:
     return figure
 
 
-def count(found: list[Pair], verdict: str) -> int:
-    """How many pairs have this verdict."""
-    return sum(pair.comparison.verdict == verdict for pair in found)
-
-
-def panel(axes: Axes, study: Study, found: list[Pair], names: list[str]) -> None:
+def panel(axes: Axes, found: list[Pair], names: list[str]) -> None:
     """Draw one scenario: for each pair ours minus published, its interval, and the width that counts as agreement."""
     for pair in found:
         y, (centre, low, high, _), verdict = names.index(pair.called), *pair.comparison[:2]
-        axes.barh(y, 2 * delta_of(study, pair), 0.8, left=-delta_of(study, pair), color="#E4E4E4", zorder=1)
+        axes.barh(y, 2 * pair.delta, 0.8, left=-pair.delta, color="#E4E4E4", zorder=1)
         spread = pair.row["spread"] if pair.row["spread_kind"].startswith("std") else 0.0
         axes.plot([-spread, spread], [y, y], color="#999999", linewidth=5, solid_capstyle="butt", zorder=2)
         whiskers = [[np.nan_to_num(centre - low)], [np.nan_to_num(high - centre)]]
@@ -141,7 +129,7 @@ def panel(axes: Axes, study: Study, found: list[Pair], names: list[str]) -> None
     axes.annotate(
         "ours | theirs, %", (1.01, -0.62), xycoords=axes.get_yaxis_transform(), va="bottom", fontsize=8, color="#333333"
     )
-    reach = [np.nanmax([abs(v) for v in (*p.comparison.interval[:3], delta_of(study, p))]) for p in found]
+    reach = [np.nanmax([abs(v) for v in (*p.comparison.interval[:3], p.delta)]) for p in found]
     axes.set_xlim(-FAR * max(reach), FAR * max(reach))
     axes.axvline(0, color="#555555", linewidth=0.8, zorder=2)
     axes.tick_params(axis="y", length=0)

@@ -4,6 +4,7 @@ Read along its diagonal it shows plasticity, what a task reaches when it has bee
 """
 
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,9 +100,7 @@ def drawings(study: Study) -> list[Drawing]:
 
 def draw(found: list[Matrix], title: str) -> Figure:
     """A small matrix for each arm, all of one scale of shades."""
-    groups: dict[str, list[Matrix]] = {}
-    for one in found:
-        groups.setdefault(one.group, []).append(one)
+    groups = {group: [*own] for group, own in groupby(found, key=lambda one: one.group)}
     across = min(ACROSS, max(map(len, groups.values())))
     down = sum(-(-len(own) // across) for own in groups.values())
     figure = Figure(figsize=(0.7 + (SIDE + 0.25) * across, 0.9 + (SIDE + 0.75) * down), layout=PADDED)  # inches

@@ -3,8 +3,6 @@
 from typing import Any, NamedTuple
 
 ONE_SAMPLE = "one_sample/"  # prefix of a fisher: the timing study's other implementation
-
-
 COMPAT = "compat/"  # and of what another library computes
 
 
@@ -34,8 +32,6 @@ LOOKS = {
     "exact_by_score": Look("#44AA99", "p", (0, (5, 1.2)), False, 7.5),
     "importance_sample_by_score": Look("#882255", "*", (0, (4, 1.5)), True, 9.0),
 }
-
-
 METHODS = {
     "si": Look("#332288", ">", "-"),
     "sib": Look("#2C93C4", "s", (0, (4, 1.5))),
@@ -50,8 +46,6 @@ METHODS = {
     "replay": Look("#D55E00", "o", "-"),
     "context": Look("#B03A78", "d", "-"),
 }
-
-
 LIBRARIES = {
     "reference": ("van de Ven", Look("#000000", "o", "-")),
     "avalanche": ("Avalanche", Look("#0072B2", "v", "-", False, 9.0, 2.8)),
@@ -62,8 +56,6 @@ LIBRARIES = {
     "gt_ripl": ("GT-RIPL", Look("#8C3B00", "^", "-", False, 7.5)),
     "mammoth": ("Mammoth", Look("#5B4FC7", ">", (0, (1.5, 1)))),
 }  # names as people write them
-
-
 OTHERS = (
     Look("#56B4E9", "X", "-"),
     Look("#882255", "*", (0, (4, 1.5)), True, 9.0),

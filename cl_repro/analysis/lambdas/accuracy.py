@@ -49,11 +49,7 @@ def accuracy_rows(study: Study, grid: Grid) -> list[Row]:
     for arm, lam, values in at_best(grid):
         ours = estimate(values)
         theirs = {source: published_row(study, source, "accuracy", arm) for source in sources(study, "accuracy")}
-        beside = {
-            source: Beside(None, None, NOTHING) if row is None else judge(study, row, ours)
-            for source, row in theirs.items()
-        }
-        rows.append(Row(arm, lam, ours, beside))
+        rows.append(Row(arm, lam, ours, {source: judge(study, row, ours) for source, row in theirs.items()}))
     return rows
 
 
@@ -156,11 +152,12 @@ def loss_notes(grid: Grid) -> list[str]:
     return notes
 
 
-def judge(study: Study, row: pd.Series, ours: Estimate) -> Beside:
+def judge(study: Study, row: pd.Series | None, ours: Estimate) -> Beside:
     """Compare one arm of a study, `ours` in percent, with its row of published.csv, or say why that is not possible."""
+    if row is None:
+        return Beside(None, None, NOTHING)
     theirs = published_estimate(row)
-    of_method = study.settings.delta_points.get(row["method"], math.nan)
-    delta = row["delta"] if math.isfinite(row["delta"]) else of_method
+    delta = delta_of(study.settings, row)
     scales = set(study.runs["scale"])
     if row["comparable"] != "same":
         return Beside(theirs, None, OTHER_PROTOCOL)
@@ -171,6 +168,11 @@ def judge(study: Study, row: pd.Series, ours: Estimate) -> Beside:
     if not ours.n:
         return Beside(theirs, None, "no run of ours")
     return Beside(theirs, compare(ours, theirs, delta, study.settings.confidence), "")
+
+
+def delta_of(settings: Settings, row: pd.Series) -> float:
+    """How many points ours may differ from a published mean and agree: the row's own, else the method's, else NaN."""
+    return row["delta"] if math.isfinite(row["delta"]) else settings.delta_points.get(row["method"], math.nan)
 
 
 def verdict_text(comparison: Comparison) -> str:

@@ -30,14 +30,9 @@ def told(figure: Figure, panels: Iterable[Axes]) -> None:
 
 
 def named_beside(axes: Axes, names: Mapping[str, str] | None = None, size: float = 9.5) -> None:
-    """The name of every curve beside it, in its colour, where it hides the least; then no legend is needed.
+    """The name of every labelled curve beside it, in its colour, where it hides the least; then no legend is needed.
 
-    Call it when all else has been drawn, since what is free depends on the layout.
-
-    Args:
-        axes: with curves that have a label.
-        names: shorter ones, by label.
-        size: of the letters, points.
+    Call it when all else has been drawn, since what is free depends on the layout. `names`: shorter ones, by label.
     """
     figure: Any = axes.figure
     figure.draw_without_rendering()  # places the panels

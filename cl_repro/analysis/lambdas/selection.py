@@ -46,14 +46,9 @@ def selections(study: Study, grid: Grid) -> list[Selection]:
     found = []
     for arm, test, val in zip(grid.arms, grid.accuracy, held_out, strict=True):
         oracle, validation = (np.repeat(best(seed_mean(complete(curve))), seeds) for curve in (test, val))
-        found.append(
-            Selection(
-                arm,
-                _choice(grid.lams, test, oracle),
-                _choice(grid.lams, test, leave_one_seed_out(test)),
-                _choice(grid.lams, test, validation) if np.isfinite(val).any() else None,
-            )
-        )
+        ways = (_choice(grid.lams, test, index) for index in (oracle, leave_one_seed_out(test), validation))
+        selection = Selection(arm, *ways)
+        found.append(selection if np.isfinite(val).any() else selection._replace(validation=None))
     return found
 
 

@@ -26,8 +26,7 @@ class Timing(NamedTuple):
 def timings(study: Study) -> list[Timing]:
     """Mean over seeds of seconds_train + seconds_fisher, per estimator.
 
-    Raises:
-        UserError: runs that differ in more than their Fisher and how it is computed.
+    Raises UserError where runs differ in more than their Fisher and how it is computed.
     """
     first, *others = arms_of(study.runs, study.folder)
     if places := sorted({place for arm in others for place in arm.unlike(first)}):
@@ -44,12 +43,9 @@ def timings(study: Study) -> list[Timing]:
         kind = kind_of(fisher)
         return (ORDER.index(kind) if kind in ORDER else len(ORDER) - 1.5, fisher)
 
+    seconds = runs.set_index(["estimator", "slow"])["seconds"]
     return [
-        Timing(
-            fisher,
-            estimate(runs["seconds"][(runs["estimator"] == fisher) & runs["slow"]]),
-            estimate(runs["seconds"][(runs["estimator"] == fisher) & ~runs["slow"]]),
-        )
+        Timing(fisher, *(estimate(seconds[seconds.index.isin([(fisher, slow)])]) for slow in (True, False)))
         for fisher in sorted(runs["estimator"].unique(), key=rank)
     ]
 

@@ -68,7 +68,12 @@ class Figures(NamedTuple):
     @property
     def benchmark(self) -> str:
         """The benchmark, as titles of panels have it: Permuted MNIST."""
-        return benchmark_name(self.networks["benchmark"].iloc[0])
+        return benchmark_name(self.data)
+
+    @property
+    def data(self) -> str:
+        """The benchmark, as in the configuration: permuted_mnist."""
+        return str(self.networks["benchmark"].iloc[0])
 
     @property
     def scale(self) -> str:
@@ -127,18 +132,7 @@ class Figures(NamedTuple):
 
 
 def open_figures(name: str, results_dir: Path) -> Figures:
-    """Read results/<name>.
-
-    Args:
-        name: of the folder.
-        results_dir: the folder of all results.
-
-    Returns:
-        Its rows, in the order in which they were written.
-
-    Raises:
-        UserError: a file is missing, edited or cut short.
-    """
+    """Read results/<name>, rows in the order in which they were written. Raises UserError where a file is damaged."""
     folder = results_dir / name
     known = read_provenance(folder)
     files = [file for file in UNIFYING if file != TRIMMED]
@@ -194,18 +188,16 @@ def read_scatter(path: Path, known: dict) -> Scatter | None:
 def by_scale(found: Sequence[Figures]) -> list[list[Figures]]:
     """Folders of one scale together: their panels stand side by side, in the order of the paper.
 
-    Raises:
-        UserError: two folders of one scale and benchmark: a figure has one place for them.
+    Raises UserError where two are of one scale and benchmark: a figure has one place for them.
     """
     places: dict[tuple[str, str], str] = {}
     for f in found:
-        other = places.setdefault((f.suffix, f.networks["benchmark"].iloc[0]), f.name)
+        other = places.setdefault((f.suffix, f.data), f.name)
         if other != f.name:
             raise UserError(
                 f"{other} and {f.name} are of one benchmark and scale: name those to draw, one of these two"
             )
-    place = {name: i for i, name in enumerate(ORDER)}
-    ranked = sorted(found, key=lambda f: (place.get(f.networks["benchmark"].iloc[0], len(place)), f.name))
+    ranked = sorted(found, key=lambda f: (ORDER.index(f.data) if f.data in ORDER else len(ORDER), f.name))
     return [[f for f in ranked if f.suffix == suffix] for suffix in dict.fromkeys(f.suffix for f in ranked)]
 
 

@@ -41,7 +41,7 @@ def drawings(*group: Figures) -> list[Drawing]:
 def figures_of(group: Sequence[Figures]) -> dict[str, Callable[[], Figure]]:
     """What draws every figure, by its name in the paper."""
     if all(one.on_the_way for one in group):
-        return {f"steps_{one.networks['benchmark'].iloc[0]}": partial(figure_steps, one) for one in group}
+        return {f"steps_{one.data}": partial(figure_steps, one) for one in group}
     noisy = [one for one in group if len(one.noise)]
     return {
         "fig1": partial(figure_1, group),
@@ -56,8 +56,7 @@ def figures_of(group: Sequence[Figures]) -> dict[str, Callable[[], Figure]]:
 def name_of_sums(found: Figures) -> tuple[str, str]:
     """Name and title: of L.2 and L.3 as in the paper; others are named by their benchmark."""
     known = {"permuted_mnist": ("figL2", "figure L.2"), "cifar10_100": ("figL3", "figure L.3")}
-    benchmark = found.networks["benchmark"].iloc[0]
-    return known.get(benchmark, (f"sums_{benchmark}", "as figure L.2"))
+    return known.get(found.data, (f"sums_{found.data}", "as figure L.2"))
 
 
 def scale(group: Sequence[Figures]) -> str:
