@@ -64,7 +64,6 @@ def of_batches(loss: Callable[[Tensor, Tensor], Tensor], f: Elementwise, batch_s
         raise UserError(f"fisher.batch_size={batch_size}: must be at least 1")
 
     def total(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
-        del noise  # no label is drawn
         of_params = torch.func.grad(lambda params: loss(net.apply(params, buffers, x)[0][:, active], y))
         return {name: f(g) for name, g in of_params(params).items()}
 

@@ -65,7 +65,6 @@ def batched(batch_size: int, reduction: str = "mean", normalisation: str = "exac
     ours = batched_estimator(batch_size, reduction, normalisation)
 
     def square(net: Net, params: Tree, buffers: Tree, x: Tensor, y: Tensor, noise: Tensor, active: Tensor) -> Tree:
-        del noise  # the labels are the data's
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         z = net.apply(leaves, buffers, x)[0][:, active]
         losses = -z.log_softmax(1).gather(1, y[:, None])

@@ -30,7 +30,6 @@ def l2(growth: str = "constant") -> Method:
         raise UserError(f"method.growth={growth}: must be constant or linear")
 
     def end_task(pull: Pull, params: Tree, importance: Tree) -> Pull:
-        del importance  # nobody estimated one
         one = {name: torch.ones_like(p) for name, p in params.items()}
         missing = one if growth == "linear" else {name: v - pull.importance[name] for name, v in one.items()}
         return tightened(pull, params, missing)
@@ -53,7 +52,6 @@ def magnitude(power: float = 1.0) -> Method:
     require("method.power", power, POSITIVE)
 
     def end_task(pull: Pull, params: Tree, importance: Tree) -> Pull:
-        del importance  # nobody estimated one
         return tightened(pull, params, {name: p.abs().pow(power) for name, p in params.items()})
 
     return Method(no_pull, gradient, end_task)

@@ -55,7 +55,6 @@ def sos(alpha: float = 0.0, beta2: float = 0.999, bias_correction: bool = False)
         return State(state.pull, tree.zeros_like(params), torch.ones_like(state.remaining))
 
     def observe(state: State, gradients: dict[str, Tree], change: Tree) -> State:
-        del change
         g = gradients["batch"]
         if alpha:
             g = tree.subtract(g, gradients["independent"], alpha)
@@ -63,7 +62,6 @@ def sos(alpha: float = 0.0, beta2: float = 0.999, bias_correction: bool = False)
         return State(state.pull, v, state.remaining * beta2)
 
     def end_task(state: State, params: Tree, importance: Tree) -> State:
-        del importance  # nobody estimated one
         return state._replace(pull=tightened(state.pull, params, omega(state, bias_correction)))
 
     return Method(

@@ -81,7 +81,6 @@ def path_integral(
         return state._replace(path=tree.add_products(state.path, along(gradients), change, -1))
 
     def end_task(state: State, params: Tree, importance: Tree) -> State:
-        del importance  # nobody estimated one
         return state._replace(pull=tightened(state.pull, params, omega(state, params, xi, bool(signed))))
 
     return Method(

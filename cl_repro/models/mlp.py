@@ -48,7 +48,6 @@ def mlp(
         return params, {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
-        del train  # nothing here behaves differently in training
         return perceptron(params, names, x.flatten(1), tap), buffers
 
     return Net(draw, apply)

@@ -68,7 +68,6 @@ def progressive(
         return params, {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
-        del train  # nothing here behaves differently in training
         before, logits = [[x.flatten(1)] for _ in range(columns)], []  # by column, its activations so far
         for i, layer in enumerate(layers):
             for k in range(columns):

@@ -67,7 +67,6 @@ def vgg(variant: str, shrink: int = 1, *, input_shape: Sequence[int], n_outputs:
         return params | init_linear("head", units[-1], n_outputs, generator), {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
-        del train  # nothing here behaves differently in training
         a, i = channels_last(x), 0  # [N, colours, H, W]
         for block in blocks:
             for place in range(1, len(block) + 1):

@@ -42,7 +42,6 @@ def winners(hidden: Sequence[int], fraction: float = 0.1, *, input_shape: Sequen
         return init_perceptron(names, sizes, generator), {}
 
     def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap: Tap = no_tap) -> tuple[Tensor, Tree]:
-        del train  # nothing here behaves differently in training
         return perceptron(params, names, x.flatten(1), tap, lambda a: compete(a, fraction)), buffers
 
     return Net(init, apply)

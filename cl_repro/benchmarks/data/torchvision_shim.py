@@ -8,9 +8,9 @@ torchvision's internals, so it lives here alone, and only `make data` comes this
 """
 
 import importlib.util
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 OPERATORS = ("nms", "qnms")
 _definitions: list[object] = []  # an operator lives as long as its Library does
@@ -31,18 +31,11 @@ def prepare_torchvision() -> str:
     if found is None or not found.submodule_search_locations:
         return "absent"
     for library in sorted(Path(found.submodule_search_locations[0]).glob("_C*.so")):
-        if _loads(torch.ops, library):
+        with suppress(OSError):
+            torch.ops.load_library(str(library))
             return "native"
     fragment = torch.library.Library("torchvision", "FRAGMENT")
     for name in OPERATORS:
         fragment.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _definitions.append(fragment)
     return "shimmed"
-
-
-def _loads(operators: Any, library: Path) -> bool:
-    try:
-        operators.load_library(str(library))
-    except OSError:
-        return False
-    return True
