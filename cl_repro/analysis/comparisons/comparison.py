@@ -195,7 +195,9 @@ def overview(study: Study, found: list[Entry]) -> Table:
         body.append((name, *cells, bytes_text(most.bytes), ratio_text(ratio.mean), stores))
     header = ("Method", *(f"{SCENARIOS[s]}, %" for s in scenarios), "extra memory", "compute", "stores data")
     most = study.runs.groupby("config_id")["lambda"].nunique().max()
-    by = "on held-out training rows" if study.runs["run_id"].isin(held_out(study)).any() else "ON THE TEST SET"
+    rows = read_accuracy(study.folder)
+    held_out = rows["run_id"][rows["split"] == "val"].isin(study.runs["run_id"]).any()
+    by = "on held-out training rows" if held_out else "ON THE TEST SET"
     if study.settings.chosen_on:
         by = f"{', '.join(map(str, study.settings.chosen_on))} on the test set, which are not reported"
     best = f"that is best, of at most {most} candidates, in the mean over seeds {by}; each scenario has its own"
@@ -208,12 +210,6 @@ def overview(study: Study, found: list[Entry]) -> Table:
         origin(study.runs),
     )
     return Table("comparison", "Methods in the three scenarios", header, tuple(body), notes)
-
-
-def held_out(study: Study) -> set[str]:
-    """Runs with validation accuracies."""
-    rows = read_accuracy(study.folder)
-    return set(rows["run_id"][rows["split"] == "val"])
 
 
 def scenario_table(found: list[Entry], scenario: str) -> Table:

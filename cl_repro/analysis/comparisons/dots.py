@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cl_repro.analysis.data.arms import Grid, look
 from cl_repro.analysis.data.looks import LOOKS
 from cl_repro.analysis.data.study import Study, sources
-from cl_repro.analysis.lambdas.accuracy import Row, accuracy_rows, at_best, lambda_text
+from cl_repro.analysis.lambdas.accuracy import accuracy_rows, at_best, lambda_text
 from cl_repro.analysis.output.figures import PADDED, SOFT, headed, literal
 from cl_repro.common.stats import paired
 
@@ -38,7 +37,12 @@ def draw(study: Study, grid: Grid, title: str) -> Figure:
             interval.centre, y, xerr=whiskers, fmt="o", color=look(row.arm, y).colour, markersize=7, elinewidth=1.8,
             capsize=3, zorder=3,
         )  # fmt: skip
-        beside(axes, y, row, there)
+        for marker, source in zip(MARKERS, there, strict=False):
+            if (found := row.beside[source]).theirs:
+                axes.errorbar(
+                    found.theirs.mean, y, xerr=np.nan_to_num(found.theirs.sem), fmt=marker, color=SOFT, markersize=6,
+                    markerfacecolor="white", elinewidth=1.2, capsize=2, zorder=2,
+                )  # fmt: skip
     names = [row.arm.label + (f"  λ = {lambda_text(row.lam)}" if np.isfinite(row.lam) else "") for row in rows]
     axes.set_yticks(range(len(rows)), [literal(name) for name in names])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -51,13 +55,3 @@ def draw(study: Study, grid: Grid, title: str) -> Figure:
     said += ["dashed: None"] if np.isfinite(grid.none).any() else []
     headed(figure, title, ". ".join(filter(None, ["; ".join(said), grid.window_note])))
     return figure
-
-
-def beside(axes: Axes, y: int, row: Row, there: list[str]) -> None:
-    """What was published of one arm."""
-    for marker, source in zip(MARKERS, there, strict=False):
-        if (found := row.beside.get(source)) and found.theirs:
-            axes.errorbar(
-                found.theirs.mean, y, xerr=np.nan_to_num(found.theirs.sem), fmt=marker, color=SOFT, markersize=6,
-                markerfacecolor="white", elinewidth=1.2, capsize=2, zorder=2,
-            )  # fmt: skip

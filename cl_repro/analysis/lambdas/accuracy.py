@@ -24,6 +24,7 @@ from cl_repro.common.stats import Array, Comparison, Estimate, Interval, compare
 
 NOTHING = DASH  # a cell without a value
 OTHER_PROTOCOL = "other protocol"
+NOT_PUBLISHED = "There are no published numbers for this study."
 
 
 class Beside(NamedTuple):
@@ -86,8 +87,22 @@ def accuracy_table(study: Study, grid: Grid, rows: list[Row]) -> Table:
         for source, beside in row.beside.items()
         if beside.comparison and ":" in beside.comparison.note
     ]
-    notes = _notes(study, bool(published)) + reasons + loss_notes(grid) + [origin(study.runs)]
-    return Table("accuracy", title, tuple(header), tuple(body), tuple(notes))
+    where = (
+        "λ: the one of the study's configuration."
+        if study.kind == ARMS
+        else "Best λ: the highest seed mean on the test set, over the grid and of the same seeds that are "
+        "reported, as in the published tables (optimistic: see the three ways of choosing λ)."
+    )
+    verdicts = verdict_note(study.settings, set(study.runs["method"])) if published else NOT_PUBLISHED
+    notes = (
+        "Accuracy: mean ± SEM (n seeds; SEM = sd / √n with ddof 1) of the mean test accuracy over the tasks after "
+        f"the last one. {where}",
+        verdicts,
+        *reasons,
+        *loss_notes(grid),
+        origin(study.runs),
+    )
+    return Table("accuracy", title, tuple(header), tuple(body), notes)
 
 
 def listing_table(study: Study) -> Table:
@@ -179,23 +194,6 @@ def verdict_text(comparison: Comparison) -> str:
     """The verdict with the short form of its note, which fits a cell: n = 12 needed, or not reachable."""
     note = comparison.note.partition(":")[0]
     return f"{comparison.verdict} ({note})" if note else comparison.verdict
-
-
-def _notes(study: Study, published: bool) -> list[str]:
-    settings = study.settings
-    where = (
-        "λ: the one of the study's configuration."
-        if study.kind == ARMS
-        else "Best λ: the highest seed mean on the test set, over the grid and of the same seeds that are "
-        "reported, as in the published tables (optimistic: see the three ways of choosing λ)."
-    )
-    notes = [
-        "Accuracy: mean ± SEM (n seeds; SEM = sd / √n with ddof 1) of the mean test accuracy over the tasks after "
-        f"the last one. {where}"
-    ]
-    methods = set(study.runs["method"])
-    notes.append(verdict_note(settings, methods) if published else "There are no published numbers for this study.")
-    return notes
 
 
 def verdict_note(settings: Settings, methods: Collection[str], of_rows: bool = False) -> str:

@@ -147,9 +147,9 @@ def from_zero_to_one(axes: Axes) -> None:
     axes.yaxis.set_major_locator(FixedLocator([-0.5, 0, 0.5, 1]))
 
 
-def near_one(axes: Axes, floor: float = 0.9) -> None:
-    """The axis of r from `floor` to 1; from lower where something is below."""
-    bottom = floor if lowest(axes) >= floor else np.floor(20 * lowest(axes)) / 20
+def near_one(axes: Axes) -> None:
+    """The axis of r from 0.9 to 1; from lower where something is below."""
+    bottom = min(0.9, np.floor(20 * lowest(axes)) / 20)
     margin = 0.04 * (1 - bottom)
     axes.set_ylim(bottom - margin, 1 + margin)
 
