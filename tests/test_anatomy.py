@@ -26,9 +26,10 @@ from cl_repro.analysis.measurements import anatomy_cost
 from cl_repro.analysis.measurements.anatomy import open_anatomy, spread
 from cl_repro.analysis.measurements.anatomy_tables import document, explanation
 from cl_repro.common.errors import UserError
+from cl_repro.common.tree import flat
 from cl_repro.measurements import anatomy, program
 from cl_repro.measurements.anatomy import measures
-from cl_repro.measurements.anatomy.measures import confidence, distance, flat, layer_shares, reference
+from cl_repro.measurements.anatomy.measures import confidence, distance, layer_shares, reference
 from cl_repro.study import study
 from cl_repro.study.config import CONF
 

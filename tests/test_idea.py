@@ -13,6 +13,7 @@ from made_trees import same
 
 from cl_repro.analysis.kinds import opened
 from cl_repro.common.errors import Skipping, UserError
+from cl_repro.common.tree import flat
 from cl_repro.engine import Replica, boundary
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import start
@@ -81,7 +82,7 @@ def test_accuracies_are_those_of_the_networks_with_these_weights():
     stack = start(experiment, [1])
     learn(experiment, stack, 0, Method(), None)
     other = start(experiment, [1])
-    weights = torch.cat([idea.flat(stack.params), idea.flat(other.params)])
+    weights = torch.stack([flat(one.params).double() for one in (stack, other)])
     found = idea.accuracies(experiment, stack, weights)
     for row, network in zip(found, (stack, other), strict=True):
         assert row.tolist() == boundary.evaluate(experiment, network, 1)[0].tolist()

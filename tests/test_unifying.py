@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
-from cl_repro.common.tree import pearson
+from cl_repro.common.tree import flat, pearson
 from cl_repro.engine import Experiment, Replica
 from cl_repro.engine.course import Course
 from cl_repro.engine.lifecycle import advance, begin, learn
@@ -387,7 +387,7 @@ def test_rescaling_with_the_maximum_is_what_si_adds_to_its_importance() -> None:
     advance(course, 12)
     state = course.state
     own = measures.of_paths({"si": state.acting, "siu": state.watching[0]}, course.weights, XI)
-    assert torch.equal(own["siu"], measures.flat(omega(state.watching[0], course.weights, XI)))
+    assert torch.equal(own["siu"], flat(omega(state.watching[0], course.weights, XI)))
     assert (own["siu_unclipped"] < 0).any()
     assert torch.equal(own["siu_unclipped"] > 0, own["siu_raw"] > 0)
 

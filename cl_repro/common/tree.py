@@ -125,6 +125,11 @@ def at(tree: Tree, row: int) -> Tree:
     return {name: value[row] for name, value in tree.items()}
 
 
+def flat(tree: Tree) -> Tensor:
+    """All entries as one vector [P], in the order of the tree and of its type."""
+    return torch.cat([value.flatten() for value in tree.values()])
+
+
 def traces(tree: Tree) -> Tensor:
     """Sum of all entries of every replica of a stacked tree, [K] float64."""
     return torch.stack([value.flatten(1).sum(1, dtype=torch.float64) for value in tree.values()]).sum(0)

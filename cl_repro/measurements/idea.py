@@ -18,6 +18,7 @@ from torch import Tensor
 from cl_repro import engine
 from cl_repro.common.errors import UserError
 from cl_repro.common.rules import at_least
+from cl_repro.common.tree import flat
 from cl_repro.engine import Experiment, Replica, Stack
 from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.stack import start
@@ -168,7 +169,7 @@ def walk(
 ) -> Tensor:
     """Weights [steps / every + 1, D] while task B is learned, the first those after task A."""
     stages = engine.stages(experiment, method, [replica], trunks, every=every)
-    return torch.cat([flat(at.stack.params) for at in stages if at.learned])
+    return torch.stack([flat(at.stack.params).detach().double() for at in stages if at.learned])
 
 
 def surface(experiment: Experiment, like: Stack, plane: Plane, walked: Sequence[Tensor], points: int) -> list[Row]:
@@ -193,13 +194,8 @@ def accuracies(experiment: Experiment, like: Stack, weights: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def flat(params: Tree) -> Tensor:
-    """All parameters of one replica [1, ...] as [1, D] float64, in the order of the tree."""
-    return torch.cat([p.detach().flatten(1) for p in params.values()], 1).double().clone()
-
-
 def shaped(weights: Tensor, like: Tree) -> Tree:
-    """The inverse of `flat`, for N replicas: [N, D] -> {name: [N, *shape]}."""
+    """The inverse of `tree.flat`, for N replicas: [N, D] -> {name: [N, *shape]}."""
     parts = weights.split([p[0].numel() for p in like.values()], 1)
     return {name: part.view(-1, *p.shape[1:]).to(p.dtype) for (name, p), part in zip(like.items(), parts, strict=True)}
 

@@ -77,16 +77,10 @@ class Bench(Workshop):
 
 
 def settings(cfg: dict[str, Any], name: str, made: dict[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
-    """What `benchmark.protocol.<name>` says of a measurement.
-
-    Args:
-        cfg: that says it.
-        name: of the part.
-        made: what holds where it says nothing.
-        rules: of every key that there may be.
+    """What `benchmark.protocol.<name>` says of a measurement, and what is `made` where it says nothing.
 
     Raises:
-        UserError: a key that is unknown, or a value that breaks its rule.
+        UserError: a key that has no rule, or a value that breaks its rule.
     """
     given = (cfg["benchmark"].get("protocol") or {}).get(name) or {}
     given = {key: value for key, value in given.items() if not isinstance(value, Mapping)}  # those are of each scale
@@ -143,14 +137,7 @@ def opened(program: Program, arms: list[Arm]) -> Store:
 
 
 def measure_missing(program: Program, overrides: Sequence[str]) -> Path:
-    """Measure what is missing of what a command line composes.
-
-    Args:
-        program: that measures.
-        overrides: Hydra's, e.g. benchmark=split_mnist seeds=[1,2,3].
-
-    Returns:
-        The results folder, <results_dir>/<name>.
+    """Measure what is missing of what a command line composes, into <results_dir>/<name>, which is returned.
 
     Raises:
         UserError: bad values, missing data, a folder of something else; cells that failed, or that no time is left for.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cl_repro.common.tree import pearson
+from cl_repro.common.tree import flat, pearson
 from cl_repro.types import Tree
 
 
@@ -49,16 +49,6 @@ class Confidence(NamedTuple):
     empirical_weight: float  # mean of ||p - onehot(label)||^2, that of empirical
 
 
-def flat(tree: Tree) -> Tensor:
-    """All entries as one vector [P] float64."""
-    return torch.cat([value.flatten().double() for value in tree.values()])
-
-
-def trace(tree: Tree) -> float:
-    """Sum of all entries."""
-    return float(flat(tree).sum())
-
-
 def layer_shares(tree: Tree) -> dict[str, float]:
     """Share of the trace by layer, which is a parameter's name up to its last dot; NaN if the trace is 0."""
     sums: dict[str, float] = {}
@@ -71,7 +61,7 @@ def layer_shares(tree: Tree) -> dict[str, float]:
 
 def reference(tree: Tree) -> Reference:
     """Prepare an importance for `distance`; the ranks of millions of entries are worth keeping."""
-    vector = flat(tree)
+    vector = flat(tree).double()
     return Reference(vector, vector != 0, ranks(vector[vector != 0]))
 
 

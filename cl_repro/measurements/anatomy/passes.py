@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from cl_repro.common import rng, runtime
+from cl_repro.common.tree import flat
 from cl_repro.engine import Experiment, Stack
 from cl_repro.engine.boundary import estimate, evaluate
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import fork
 from cl_repro.importance import columns
-from cl_repro.measurements.anatomy.measures import confidence, distance, flat, layer_shares, reference
+from cl_repro.measurements.anatomy.measures import confidence, distance, layer_shares, reference
 from cl_repro.records import Row
 from cl_repro.types import Estimator, Method, Net, Tree
 
@@ -56,16 +57,10 @@ Makers = dict[str, Callable[[int | None], Estimator]]
 
 
 def cells(makers: Makers, subject: Subject) -> list[Cell]:
-    """All estimates of a subject.
+    """All estimates of a subject, by n, in the order of `makers`.
 
-    Args:
-        makers: of the estimators.
-        subject: the network.
-
-    Returns:
-        By n, in the order of `makers`. No n above N; batched only with all examples: it has no n, and on fewer
-        examples than a batch it would be another estimator. Those that choose examples not with all: then there is
-        nothing to choose.
+    No n above N; batched only with all examples: it has no n, and on fewer examples than a batch it would be another
+    estimator. Those that choose examples not with all: then there is nothing to choose.
     """
     return [
         Cell(name, n, repeat, redrawn(made, subject.seed, repeat))
@@ -112,15 +107,12 @@ def seen(subject: Subject, n: int | None = None, repeat: int = 0) -> tuple[Tenso
 
 
 def measured(subject: Subject, makers: Makers, asked: Collection[str]) -> dict[str, list[Row]]:
-    """The rows of one network, by file, without what is the same in all of them.
+    """The rows that some estimators have of one network, by file, without what is the same in all of them.
 
-    Args:
-        subject: the network.
-        makers: as of `cells`; exact and empirical, which others are compared with, among them.
-        asked: the estimators that have rows.
+    Others are compared with exact and empirical, which `makers` has, too, whatever is asked.
     """
     expected = reference(subject.estimate(makers["exact"](None)))  # timed again below: a first pass is slower
-    empirical = lru_cache(1)(lambda n: flat(subject.estimate(makers["empirical"](n))))
+    empirical = lru_cache(1)(lambda n: flat(subject.estimate(makers["empirical"](n))).double())
     epoch = epoch_seconds(subject)
     z, y, _ = seen(subject)
     test_accuracy = evaluate(subject.experiment, subject.stack, TASK)[0, TASK]
@@ -130,7 +122,7 @@ def measured(subject: Subject, makers: Makers, asked: Collection[str]) -> dict[s
         began = runtime.clock(subject.experiment.device)
         importance = subject.estimate(cell.made)
         seconds = runtime.clock(subject.experiment.device) - began
-        vector = flat(importance)
+        vector = flat(importance).double()
         head = {"estimator": cell.estimator, "n": cell.n, "repeat": cell.repeat}
         row: dict[str, Any] = {
             "examples": cell.made.rows(subject.n_examples),

@@ -85,15 +85,7 @@ def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
 
 
 def check_runs(method: Method, name: str) -> None:
-    """Refuse a method that the search would silently make another of.
-
-    Args:
-        method: to train with.
-        name: of it.
-
-    Raises:
-        UserError: a field that the search does not run is not as in `Method()`.
-    """
+    """Refuse a method that the search would make another of: a field that it does not run is not as in `Method()`."""
     plain, asked = (one._asdict() | one.needs._asdict() for one in (Method(), method))
     left_out = [key for key in asked if key not in (*RUNS, "needs") and asked[key] != plain[key]]
     if left_out:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cl_repro.common import tree
 from cl_repro.engine import Experiment, Report, Stack, measure
 from cl_repro.engine.boundary import accuracy, evaluate
 from cl_repro.engine.lifecycle import advance, begin
@@ -56,16 +57,8 @@ def search_all_tasks(
     """All tasks of one seed, each searched with the lambda that the one before ended with.
 
     The first task is searched as the others are: no penalty pulls there yet, so its first attempt is the fine-tuning.
-
-    Args:
-        experiment: what trains; its iterations do not count.
-        method: whose lambda is searched.
-        estimator: of its importance, if it needs one.
-        seed: of the run.
-        strength: lambda, at first.
-        rules: of the search. A method without a penalty has one attempt.
-        patience: of every training.
-        report: told that a task is done.
+    `strength` is lambda at first; a method without a penalty has one attempt. The experiment's iterations do not count.
+    `report` is told that a task is done.
     """
     stack, n_tasks = start(experiment, [seed]), experiment.benchmark.n_tasks
     one = torch.ones((), dtype=experiment.dtype, device=experiment.device)
@@ -114,17 +107,8 @@ def trained(
 ) -> Trial[Learner]:
     """Train a copy on one task, and keep its best epoch.
 
-    Args:
-        experiment: what trains; its optimiser is made anew.
-        seed: whose mini-batches these are, the same for every copy.
-        task: 0, 1, ...
-        patience: when to slow down and to stop.
-        start: stays as it is.
-        lr: learning rate of the first epochs.
-        method: whose penalty pulls, and who may observe.
-
-    Returns:
-        The learner of the best epoch, with the state that the method had then.
+    `start` stays as it is, the optimiser is made anew, and the mini-batches are the seed's, the same for every copy.
+    The learner of the best epoch has the state that the method had then.
     """
     curriculum = experiment.benchmark.curriculum(seed)
     own = curriculum.tasks[task]
@@ -147,16 +131,11 @@ def trained(
         return right() if healthy(stack).all() else math.nan
 
     return until_stalled(
-        start, lr, epoch, lambda: Learner(copied(stack.params), copied(stack.buffers), course.state), patience
+        start, lr, epoch, lambda: Learner(tree.copied(stack.params), tree.copied(stack.buffers), course.state), patience
     )
 
 
 def stack_of(experiment: Experiment, seed: int, learner: Learner) -> Stack:
     """A copy of a learner, to be trained with a new optimiser."""
-    params = copied(learner.params)
-    return Stack([seed], params, copied(learner.buffers), experiment.optimiser(list(params.values())))
-
-
-def copied(of: Tree) -> Tree:
-    """The same values in memory of their own."""
-    return {name: value.clone() for name, value in of.items()}
+    params = tree.copied(learner.params)
+    return Stack([seed], params, tree.copied(learner.buffers), experiment.optimiser(list(params.values())))

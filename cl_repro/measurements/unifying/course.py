@@ -1,26 +1,16 @@
-"""The loss of a task in training, and its gradient, between two steps."""
+"""The loss of a task in training, and its gradient, between two steps: cross-entropy, without dropout or penalty."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cl_repro.engine import Experiment, Stack
 from cl_repro.engine.batches import minibatch
 from cl_repro.engine.boundary import in_parts
 from cl_repro.engine.course import Course
-from cl_repro.engine.lifecycle import begin
 from cl_repro.engine.objective import task_loss
 from cl_repro.engine.stack import active_mask, gathered, look, lower
-from cl_repro.types import Method, Tree
-
-
-def begin_with_one_more(experiment: Experiment, stack: Stack, task: int, method: Method, state: Any) -> Course:
-    """`lifecycle.begin`, with one mini-batch more than is trained on: the loss at the end is of examples to come."""
-    return begin(experiment._replace(iterations=experiment.steps(task) + 1), stack, task, method, state)
-
-
-# --- the task's cross-entropy, without dropout and without the penalty ------------------------------------------------
+from cl_repro.types import Tree
 
 
 class Slope(NamedTuple):

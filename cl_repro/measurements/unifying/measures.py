@@ -10,18 +10,19 @@ r"""Every importance of the task just learned, on one network, and how they corr
 All are of one task alone, not summed over tasks, and over all protected parameters.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_repro.common.tree import pearson
+from cl_repro.common.tree import flat, pearson
 from cl_repro.engine.boundary import estimate
 from cl_repro.importance import fisher, sensitivity
 from cl_repro.measurements.unifying.course import Course
 from cl_repro.methods import sos
 from cl_repro.methods.sos import State as Moment
 from cl_repro.methods.synaptic_intelligence import State as Path
+from cl_repro.records import Row
 from cl_repro.types import Tree
 
 ESTIMATED = {
@@ -48,54 +49,12 @@ TRIMMED = tuple((f"{path}_raw", "sos") for path in PATHS)
 SHARES = (0.01, 0.05)
 
 
-class Correlation(NamedTuple):
-    """Pearson's r of two measures over the weights."""
-
-    x: str
-    y: str
-    dropped: float  # share of the weights left out: those with the largest x
-    r: float
-
-
-class Trimmed(NamedTuple):
-    """Pearson's r without a share of the weights, chosen by another rule than the largest x.
-
-    The paper leaves out the weights of "the largest importance" and does not say whether the sign counts. It matters
-    for SIU, whose values are as often noise as signal: those of the largest x have noise of one sign alone.
-    """
-
-    x: str
-    y: str
-    dropped: float  # share of the weights left out
-    by: str  # size: the largest |x|; tails: half of them the largest x, half the smallest; y: the largest y
-    r: float
-
-
-class Extent(NamedTuple):
-    """What one measure is like over the weights."""
-
-    measure: str
-    total: float
-    largest: float
-    negative: float  # share of the weights
-
-
-def flat(tree: Tree) -> Tensor:
-    """All entries as one vector [P], in the type of the tree."""
-    return torch.cat([value.flatten() for value in tree.values()])
-
-
-def rescaled(path: Tensor, change: Tensor, xi: float) -> Tensor:
-    """S / (d^2 + xi), [P]."""
-    return path / (change.square() + xi)
-
-
 def of_paths(paths: dict[str, Path], ends: Tree, xi: float) -> dict[str, Tensor]:
     """The path integrals of a task that ended with weights `ends`, in three kinds each, {measure: [P]}."""
     result: dict[str, Tensor] = {}
     for name, state in paths.items():
         raw = flat(state.path)
-        unclipped = rescaled(raw, flat(ends) - flat(state.start), xi)
+        unclipped = raw / ((flat(ends) - flat(state.start)).square() + xi)
         result |= {f"{name}_raw": raw, f"{name}_unclipped": unclipped, name: unclipped.clamp(min=0)}
     return result
 
@@ -106,15 +65,9 @@ def of_moments(moments: dict[str, Moment]) -> dict[str, Tensor]:
 
 
 def of_examples(course: Course, examples: int, many: int | None) -> dict[str, Tensor]:
-    """What is estimated from examples when the task has been learned, {measure: [P]}.
+    """What is estimated from N examples when the task has been learned, {measure: [P]}; `af_many` from many, if any.
 
-    Args:
-        course: the task.
-        examples: N; at most all of the task.
-        many: of `af_many`; None: it is left out.
-
-    Returns:
-        By name. `sqrt_fisher` is the square root of `fisher`, which is exact over all labels.
+    `sqrt_fisher` is the square root of `fisher`, which is exact over all labels.
     """
     stack = course.stack
     available = len(course.experiment.benchmark.curriculum(stack.seeds[0]).tasks[course.task].rows)
@@ -132,19 +85,23 @@ def of_examples(course: Course, examples: int, many: int | None) -> dict[str, Te
 # --- what is said of them ---------------------------------------------------------------------------------------------
 
 
-def correlations(measures: dict[str, Tensor]) -> list[Correlation]:
-    """All of `PAIRS` that there are, and `TRIMMED`."""
-    found = [Correlation(x, y, 0.0, pearson(measures[x], measures[y])) for x, y in PAIRS if {x, y} <= measures.keys()]
+def correlations(measures: dict[str, Tensor]) -> list[Row]:
+    """Pearson's r of all of `PAIRS` that there are, and of `TRIMMED` without the weights with the largest x."""
+    found = [correlation(measures, x, y, dropped=0.0) for x, y in PAIRS if {x, y} <= measures.keys()]
     for x, y in TRIMMED:
         order = measures[x].argsort(stable=True)
         for share in SHARES:
-            kept = order[: len(order) - round(share * len(order))]
-            found.append(Correlation(x, y, share, pearson(measures[x][kept], measures[y][kept])))
+            found.append(correlation(measures, x, y, order[: len(order) - round(share * len(order))], dropped=share))
     return found
 
 
-def trimmed(measures: dict[str, Tensor]) -> list[Trimmed]:
-    """`TRIMMED` by the rules that are not in `correlations`."""
+def trimmed(measures: dict[str, Tensor]) -> list[Row]:
+    """`TRIMMED` without a share of the weights, chosen by other rules than the largest x.
+
+    The paper leaves out the weights of "the largest importance" and does not say whether the sign counts. It matters
+    for SIU, whose values are as often noise as signal: those of the largest x have noise of one sign alone. By size:
+    without the largest |x|; tails: half of them the largest x, half the smallest; y: the largest y.
+    """
     found = []
     for x, y in TRIMMED:
         a, b = measures[x], measures[y]
@@ -153,13 +110,24 @@ def trimmed(measures: dict[str, Tensor]) -> list[Trimmed]:
             out = round(share * len(a))
             left = len(a) - out
             kept = {"size": size[:left], "tails": value[out // 2 :][:left], "y": other[:left]}
-            found += [Trimmed(x, y, share, by, pearson(a[rest], b[rest])) for by, rest in kept.items()]
+            found += [correlation(measures, x, y, rest, dropped=share, by=by) for by, rest in kept.items()]
     return found
 
 
-def extents(measures: dict[str, Tensor]) -> list[Extent]:
-    """Of every measure."""
+def correlation(measures: dict[str, Tensor], x: str, y: str, kept: Tensor | None = None, **how: Any) -> Row:
+    """A row with Pearson's r of two measures over the weights, or over those that are kept."""
+    a, b = (measures[name] if kept is None else measures[name][kept] for name in (x, y))
+    return {"x": x, "y": y, **how, "r": pearson(a, b)}
+
+
+def extents(measures: dict[str, Tensor]) -> list[Row]:
+    """What every measure is like over the weights; `negative`: the share of them where it is."""
     return [
-        Extent(name, float(v.sum(dtype=torch.float64)), float(v.max()), float((v < 0).double().mean()))
+        {
+            "measure": name,
+            "total": float(v.sum(dtype=torch.float64)),
+            "largest": float(v.max()),
+            "negative": float((v < 0).double().mean()),
+        }
         for name, v in measures.items()
     ]

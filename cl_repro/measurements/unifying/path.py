@@ -54,15 +54,9 @@ def schedule(steps: int, points: int, full_every: int | None, dense: int) -> Sch
 
 
 def trained(course: Course, at: Schedule, report: Report) -> tuple[list[Row], list[Row]]:
-    """Train on one task.
+    """Train on one task, from its first step on: rows of summed.csv, and of noise.csv if there is a full gradient.
 
-    Args:
-        course: the task before its first step; its acting method is si, the first that watches siu.
-        at: which steps are looked at.
-        report: told about progress.
-
-    Returns:
-        Rows of summed.csv; rows of noise.csv, if there is a full gradient.
+    The acting method is si, the first that watches siu; `report` is told about progress.
     """
     summed: list[Row] = []
     noise: list[Row] = []

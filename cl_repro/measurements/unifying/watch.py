@@ -1,6 +1,6 @@
 """One run through all tasks with Synaptic Intelligence, everything else measured on the way without disturbing it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from cl_repro.common import rng
 from cl_repro.engine import Experiment, Report
 from cl_repro.engine.boundary import evaluate
 from cl_repro.engine.course import Course
+from cl_repro.engine.lifecycle import begin
 from cl_repro.engine.replicas import healthy
 from cl_repro.engine.stack import lower, start
 from cl_repro.measurements.unifying import measures
-from cl_repro.measurements.unifying.course import begin_with_one_more
 from cl_repro.measurements.unifying.observed import State, observed
 from cl_repro.measurements.unifying.path import schedule, trained
 from cl_repro.methods.sos import sos
@@ -58,18 +58,8 @@ def watch(
 ) -> Found:
     """Train one network on all tasks with `si`, and measure.
 
-    Args:
-        experiment: what trains.
-        si: the method that acts.
-        xi: its damping, for the others of its kind, too.
-        seed: of the run.
-        lam: lambda of its penalty.
-        settings: what to look at.
-        in_detail: also along the full gradient of task 1, and for scatter plots.
-        report: told about progress.
-
-    Returns:
-        Rows of all files.
+    The others of its kind have its damping `xi`, too. In detail means: also along the full gradient of task 1, and for
+    scatter plots. `report` is told about progress.
     """
     method = observed(si, siu(xi), sib(xi), sos(), sos(alpha=1.0))
     stack = start(experiment, [seed])
@@ -80,7 +70,9 @@ def watch(
     rows: dict[str, list[Row]] = {name: [] for name in ("correlations", "trimmed", "measures", "summed", "noise")}
     scatter: dict[str, NDArray[np.float32]] = {}
     for task in range(n_tasks):
-        course = begin_with_one_more(experiment, stack, task, method, state)
+        # one mini-batch more than is trained on: the loss at the end is of examples to come
+        longer = experiment._replace(iterations=experiment.steps(task) + 1)
+        course = begin(longer, stack, task, method, state)
         full_every = settings.full_every if in_detail and task == 0 else None
         at = schedule(experiment.steps(task), settings.points, full_every, settings.dense)
         summed, noise = trained(course, at, report)
@@ -89,9 +81,9 @@ def watch(
         rows["noise"] += noise
         if settings.examples is not None:
             found = at_the_end(course, state, xi, settings.examples, settings.many)
-            rows["correlations"] += named(task, measures.correlations(found))
-            rows["trimmed"] += named(task, measures.trimmed(found))
-            rows["measures"] += named(task, measures.extents(found))
+            rows["correlations"] += of_task(task, measures.correlations(found))
+            rows["trimmed"] += of_task(task, measures.trimmed(found))
+            rows["measures"] += of_task(task, measures.extents(found))
             if in_detail and task == 0:
                 scatter = drawn({name: found[name] for name in SCATTER}, seed)
         if task + 1 < n_tasks:
@@ -114,9 +106,9 @@ def at_the_end(course: Course, state: State, xi: float, examples: int, many: int
     return found | measures.of_examples(course, examples, many)
 
 
-def named(task: int, tuples: list[Any]) -> list[Row]:
-    """Rows of a task from NamedTuples."""
-    return [{"task": task + 1, **one._asdict()} for one in tuples]
+def of_task(task: int, rows: list[Row]) -> list[Row]:
+    """Rows of a task, which count from 1."""
+    return [{"task": task + 1} | row for row in rows]
 
 
 def drawn(of: dict[str, torch.Tensor], seed: int) -> dict[str, NDArray[np.float32]]:
