@@ -255,9 +255,9 @@ def test_weights_of_a_scatter_plot_are_left_out_as_all_are() -> None:
     names = {f"{path}_raw": torch.from_numpy(made[0]) for path in measures.PATHS} | {"sos": torch.from_numpy(made[1])}
     ours = tables.of_scatter(*made)
     for one in measures.trimmed(names):
-        assert ours[one.by][tables.SHARES.index(one.dropped)].mean == pytest.approx(one.r)
-    signed = [r for r in measures.correlations(names) if r.x == "siu_raw" and r.dropped]
-    assert [r.mean for r in ours[BY_X]] == pytest.approx([r.r for r in signed])
+        assert ours[one["by"]][tables.SHARES.index(one["dropped"])].mean == pytest.approx(one["r"])
+    signed = [one for one in measures.correlations(names) if one["x"] == "siu_raw" and one["dropped"]]
+    assert [r.mean for r in ours[BY_X]] == pytest.approx([one["r"] for one in signed])
 
 
 def test_the_published_run_lies_in_intervals_of_the_mean_and_of_further_runs(mnist: Figures) -> None:
