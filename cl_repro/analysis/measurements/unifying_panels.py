@@ -91,7 +91,8 @@ def correlation(axes: Axes, found: Figures, series: Sequence[Series]) -> None:
         bars(axes, x, list(r.values()), one, label(one, found))
         published(axes, one.colour, found.theirs(quantity(one)))
     axes.xaxis.set_major_locator(FixedLocator(found.tasks))
-    axes.set_xlim(min(found.tasks) - 0.5, max(found.tasks) + 0.5)
+    beyond = 0.5 if len(found.tasks) > 1 else 1.5  # around one task alone, so that its points stay together
+    axes.set_xlim(min(found.tasks) - beyond, max(found.tasks) + beyond)
     axes.set_xlabel("Task")
     axes.set_ylabel("Pearson's r")
 
