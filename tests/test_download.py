@@ -234,25 +234,22 @@ def test_shim_defines_the_operators_where_the_library_does_not_load(tmp_path):
     assert done.stdout.split() == ["shimmed", "shimmed", "True"]
 
 
-@pytest.fixture
-def fresh_shim():
-    torchvision_shim.prepare_torchvision.cache_clear()
-    yield torchvision_shim
-    torchvision_shim.prepare_torchvision.cache_clear()
+# What a process has once found stays cached: an operator cannot be defined again where another test needs torchvision.
+look_again = torchvision_shim.prepare_torchvision.__wrapped__
 
 
-def test_shim_leaves_a_working_torchvision_alone(fresh_shim, tmp_path, monkeypatch):
+def test_shim_leaves_a_working_torchvision_alone(tmp_path, monkeypatch):
     (tmp_path / "_C.so").write_bytes(b"")
     spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    monkeypatch.setattr(fresh_shim, "_definitions", [])
+    monkeypatch.setattr(torchvision_shim, "_definitions", [])
     loaded = []
     monkeypatch.setattr("torch.ops.load_library", loaded.append)
-    assert fresh_shim.prepare_torchvision() == "native"
+    assert look_again() == "native"
     assert loaded == [str(tmp_path / "_C.so")]
-    assert fresh_shim._definitions == []
+    assert torchvision_shim._definitions == []
 
 
-def test_shim_without_torchvision(fresh_shim, monkeypatch):
+def test_shim_without_torchvision(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert fresh_shim.prepare_torchvision() == "absent"
+    assert look_again() == "absent"
