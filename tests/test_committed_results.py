@@ -70,7 +70,7 @@ def test_every_committed_configuration_still_has_its_id(monkeypatch: pytest.Monk
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     cfgs = {path: yaml.load(path.read_bytes(), loader) for path in paths}
     assert {path: cfg for path, cfg in cfgs.items() if named_by(cfg) != path.stem} == {}
-    rooms = ("memory", "methods", "models.mlp", "benchmarks", "scenarios")
+    rooms = ("memory", "methods", "models.mlp", "benchmarks")  # those of today, among them what was moved before
     again = {f"cl_repro.{room}": f"cl_repro.moved_again.{room}" for room in rooms}
     monkeypatch.setattr(moved, "MOVED", moved.MOVED | again)
     assert {path: cfg for path, cfg in cfgs.items() if named_by(by_todays_names(cfg)) != path.stem} == {}
