@@ -62,10 +62,8 @@ def memories(
     assert memory
     found, labels = [], []
     for s, seed in enumerate(seeds):
-        curriculum, contents = (
-            experiment.benchmark.curriculum(seed),
-            held_before(experiment, memory, seed, task, method),
-        )
+        curriculum = experiment.benchmark.curriculum(seed)
+        contents = held_before(experiment, memory, seed, task, method)
         one = kept(memory, contents, curriculum, seed, task, own_rows(drawn, s, task), draws=task > 0)
         found.append(one)
         labels.append(labels_of(experiment, curriculum, *one.items.to(drawn.rows.device).unbind(-1)))
