@@ -208,6 +208,12 @@ def test_estimators_that_an_earlier_version_had_not_are_added_on_the_same_networ
         measured(tmp_path, "seeds=[1]")
     folder = tmp_path / "anatomy_split_digits"
     before = {path.name: path.read_text() for path in folder.glob("*.csv")}
+    with monkeypatch.context() as elsewhere:  # as on another kind of processor: here it is trained one step longer
+        config_id = pd.read_csv(folder / "anatomy.csv")["config_id"][0]
+        elsewhere.setattr(anatomy.folder, "first_task_id", lambda *_: config_id)
+        with pytest.raises(UserError, match=r"^seeds=\[1\]: here its network has a cross entropy of"):
+            measured(tmp_path, "seeds=[1]", "iterations=151")
+    assert {path.name: path.read_text() for path in folder.glob("*.csv")} == before
     measured(tmp_path, "seeds=[1]")
     after = {path.name: path.read_text() for path in folder.glob("*.csv")}
     assert all(after[name].startswith(before[name]) for name in before)

@@ -238,14 +238,18 @@ def test_what_is_killed_at_any_moment_loses_the_work_since_the_last_checkpoint(t
         assert rows[name] == expected[name]
 
 
-@pytest.mark.parametrize("change", ["git_sha", "dirty", "data"])
-def test_a_chunk_of_other_code_or_data_begins_again(
+@pytest.mark.parametrize("change", ["git_sha", "dirty", "data", "runs"])
+def test_a_chunk_of_other_runs_code_or_data_begins_again(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = jobs(tmp_path, deadline=0.0)
     with pytest.raises(Stopped):
         fresh().rows(job)
-    if change != "data":
+    if change == "runs":  # of the same seeds and shapes, at another lambda
+        path = checkpoint_file(tmp_path, chunk_id(job.chunk))
+        [job] = jobs(tmp_path, "grid.lambdas=[20]", deadline=0.0)
+        path.rename(checkpoint_file(tmp_path, chunk_id(job.chunk)))
+    elif change != "data":
         other = {"git_sha": "def", "dirty": True}
         job = job._replace(source=job.source._replace(**{change: other[change]}))
     else:
@@ -258,7 +262,7 @@ def test_a_chunk_of_other_code_or_data_begins_again(
     learned: list[int] = []
     with pytest.raises(Stopped):
         worker.Workshop(lambda done, task, loss: learned.append(task)).rows(job)
-    assert "of another commit, torch, machine or data: its runs begin again" in capsys.readouterr().err
+    assert "of other runs, or another commit, torch, machine or data: its runs begin again" in capsys.readouterr().err
     assert content(checkpoint_file(tmp_path, chunk_id(job.chunk)).read_bytes())["learned"] == 1
 
 

@@ -21,7 +21,7 @@ from cl_repro.engine import Experiment, Middle, Progress, Seconds, Stack, start
 from cl_repro.types import Tree
 
 Origin = dict[str, str]
-"""Code, libraries, machine and data: what must be the same when a run goes on."""
+"""Runs, code, libraries, machine and data: what must be the same when they go on."""
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError)
 SHA256 = hashlib.sha256().digest_size  # bytes

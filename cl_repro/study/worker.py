@@ -222,8 +222,10 @@ class Workshop:
         A checkpoint is written then, and every `checkpoint_every` seconds, so that a process that is killed, or a
         machine that fails, loses no more work than that.
         """
-        path = checkpoint_file(job.folder, chunk_id(job.chunk))
+        chunk = chunk_id(job.chunk)
+        path = checkpoint_file(job.folder, chunk)
         origin = {
+            "chunk": chunk,
             **{key: str(value) for key, value in job.source._asdict().items()},
             "torch": str(torch.__version__),
             "hardware": runtime.hardware(job.device),
@@ -249,7 +251,7 @@ class Workshop:
 def continued(
     path: Path, experiment: engine.Experiment, replicas: list[engine.Replica], origin: checkpoint.Origin
 ) -> engine.Progress | None:
-    """Where a chunk stopped; None if it has to begin, or to begin again: other code, machine or data, or damaged."""
+    """Where a chunk stopped; None if it begins, or begins again: of other runs, code, machine or data, or damaged."""
     if not path.exists():
         return None
     try:
@@ -260,7 +262,7 @@ def continued(
         sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, its runs begin again\n")
         return None
     if found is None:
-        sys.stderr.write(f"{path}: of another commit, torch, machine or data: its runs begin again\n")
+        sys.stderr.write(f"{path}: of other runs, or another commit, torch, machine or data: its runs begin again\n")
     return found
 
 

@@ -5,6 +5,7 @@ yet are made as a run makes them, timed, and compared with the exact Fisher of a
 folder is <results_dir>/anatomy_<benchmark>, if the command line says no other name.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +15,10 @@ from cl_repro.common import runtime
 from cl_repro.common.errors import UserError
 from cl_repro.engine import Replica
 from cl_repro.engine.replicas import healthy
-from cl_repro.measurements.anatomy.passes import NS, Subject, measured
+from cl_repro.measurements.anatomy.measures import confidence
+from cl_repro.measurements.anatomy.passes import NS, Subject, measured, seen
 from cl_repro.measurements.program import Bench, Program
 from cl_repro.records import Row, identity
-from cl_repro.records.csvs import names_of
 from cl_repro.records.measured import ANATOMY
 from cl_repro.study import compose, config, grid, study
 from cl_repro.study.grid import Arm
@@ -39,7 +40,9 @@ def arms_of(overrides: Sequence[str]) -> list[Arm]:
     for cfg in cfgs:
         config.check(cfg)
     key = first_task_id(cfgs[0], runtime.resolve_device(cfgs[0]["device"]))
-    return [grid.make_arm(cfg)._replace(label=cfg["fisher"]["name"], config_id=key) for cfg in cfgs]
+    return [  # no task follows that could have a penalty
+        grid.make_arm(cfg)._replace(label=cfg["fisher"]["name"], config_id=key, uses_lambda=False) for cfg in cfgs
+    ]
 
 
 def first_task_id(cfg: dict[str, Any], device: str) -> str:
@@ -56,11 +59,31 @@ def measure(bench: Bench, job: Job) -> dict[str, list[Row]]:
             break
     if not healthy(at.stack).all():
         raise UserError(f"seeds=[{seed}]: the first task diverged, so there is no network to look at")
-    asked = [job.arms[cell.arm].label for cell in job.chunk]
-    found = measured(Subject(experiment, at.stack, seed), {arm.label: maker(bench, arm.cfg) for arm in job.arms}, asked)
-    store = bench.store(job.folder)
-    there = f"{job.arms[0].config_id}_{seed}" in names_of(store.runs)
+    subject, asked = Subject(experiment, at.stack, seed), [job.arms[cell.arm].label for cell in job.chunk]
+    rows = bench.store(job.folder).read(["confidence.csv"]).get("confidence.csv", [])
+    there = [row for row in rows if (row["config_id"], row["seed"]) == (job.arm.config_id, str(seed))]
+    for row in there:
+        require_recorded(subject, row)
+    found = measured(subject, {arm.label: maker(bench, arm.cfg) for arm in job.arms}, asked)
     return found | {"confidence.csv": []} if there else found
+
+
+def require_recorded(subject: Subject, row: Row) -> None:
+    """The rows of a network that was trained again belong beside those that are there only if it is the same.
+
+    On one kind of processor with one version of torch its cross entropy is equal but for rounding; elsewhere the same
+    seed gives another network, which differs by a per cent or more.
+
+    Raises:
+        UserError: it is another.
+    """
+    z, y, _ = seen(subject)
+    now, then = confidence(z, y).cross_entropy, float(row["cross_entropy"])
+    if not math.isclose(now, then, rel_tol=1e-3):
+        raise UserError(
+            f"seeds=[{subject.seed}]: here its network has a cross entropy of {now:.6g} nats, that which was measured "
+            f"{then:.6g} ({row['hardware']}, torch {row['torch']}); measure it there, or set name= to another"
+        )
 
 
 def maker(workshop: Workshop, cfg: dict[str, Any]) -> Callable[[int | None], Estimator]:
