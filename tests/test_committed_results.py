@@ -26,7 +26,7 @@ from cl_repro.common import moved
 from cl_repro.common.stats import DIFFERS, paired
 from cl_repro.measurements.anatomy.folder import first_task_id
 from cl_repro.measurements.idea import picture_id
-from cl_repro.records import Store, identity
+from cl_repro.records import Store, identity, kept
 from cl_repro.study import grid, provenance
 
 RESULTS = cli.ROOT / "results"
@@ -57,10 +57,26 @@ def named_by(cfg: dict[str, Any]) -> str:
     if cfg["method"] is None:  # of an anatomy, which holds what comes before the method
         return first_task_id(cfg, "cpu")
     if "figures" not in cfg:
-        return identity.digest(identity.science(cfg), 4)
+        return identity.config_id(cfg)
     shared = identity.science(cfg) | {"reinit": None}
     label = f"c{cfg['lam']:g}" + ("_reinit" if cfg["reinit"] else "")
     return f"{identity.digest([shared, cfg['figures']['examples']], 4)}_{label}"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/windows.json")), ids=lambda path: path.parent.name)
+def test_committed_windows_are_those_of_the_lambdas_beside_them(path: Path) -> None:
+    """Every trace is of a configuration that is there, and of the rows of its first seed.
+
+    To 1e-3: the first task that was measured is one replica's, and rows may come from a stack, which rounds otherwise.
+    """
+    rows = Store(path.parent).read()
+    seeds = {row["run_id"]: (row["config_id"], row["seed"]) for row in rows["runs.csv"]}
+    measured = {
+        (*seeds[row["run_id"]], float(row["trace"])) for row in rows["importance.csv"] if row["after_task"] == "0"
+    }
+    for config_id, trace in kept(path.parent, path.name).items():
+        found = [value for name, seed, value in measured if (name, seed) == (config_id, "1")]
+        assert found and all(value == pytest.approx(trace, rel=1e-3) for value in found)
 
 
 def test_every_committed_configuration_still_has_its_id(monkeypatch: pytest.MonkeyPatch) -> None:

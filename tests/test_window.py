@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from cl_repro.common.errors import UserError
 from cl_repro.records import Store, kept
+from cl_repro.records.identity import config_id
 from cl_repro.study import grid, study, window
 
 ARMS = "arms=[{method: finetune},{method: ewc,fisher: exact},{method: ewc,fisher: batched}]"
@@ -86,9 +88,27 @@ def test_whoever_comes_next_has_the_same_windows(launched):
     assert {cell.run_id for cell in planned} == {row["run_id"] for row in before}
 
 
+def test_seeds_that_are_added_have_the_lambdas_of_those_that_are_there(launched, tmp_path):
+    """Of whatever trace: a launch of seed 1 alone would place no window of its own, here or elsewhere."""
+    folder = tmp_path / "split_digits_fisher"
+    shutil.copytree(launched / folder.name, folder)
+    traces = {name: 1e5 * trace for name, trace in kept(folder, window.FILE).items()}  # as of a very different seed
+    (folder / window.FILE).write_text(json.dumps(traces))
+    added = [arm | {"results_dir": str(tmp_path), "seeds": [2]} for arm in cli.arms(*SMALL)]
+    assert study.compute_missing(added, "more", cores=1).unfinished == ""
+    assert kept(folder, window.FILE) == traces
+    for arm in added[1:]:
+        own = {
+            float(r["lambda"])
+            for r in rows(tmp_path, "runs.csv")
+            if r["config_id"] == config_id(arm) and r["seed"] == "2"
+        }
+        assert sorted(own) == window.lambdas({"product": 1.0, "decades": 2}, traces[config_id(arm)])
+
+
 def test_before_the_first_launch_nobody_knows_the_lambdas(tmp_path):
     arms = made_arms(tmp_path)
-    assert [window.key(cfg) for cfg in window.wanted(arms, {})] == [window.key(cfg) for cfg in arms[1:]]
+    assert window.wanted(arms, {}) == arms[1:]
     with pytest.raises(UserError, match="the first launch measures where"):
         grid.cells([grid.make_arm(cfg) for cfg in arms])
 

@@ -53,3 +53,8 @@ def digest(value: Any, size: int) -> str:
 def science(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What a run depends on, but for lambda and seed."""
     return {key: cfg[key] for key in SCIENCE} | {key: cfg[key] or None for key in SWITCHES}
+
+
+def config_id(cfg: Mapping[str, Any]) -> str:
+    """Names a configuration by what its runs depend on, but for lambda and seed."""
+    return digest(science(cfg), 4)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cl_repro.common.errors import UserError
-from cl_repro.records.identity import digest, science
+from cl_repro.records.identity import config_id, digest, science
 
 
 class Arm(NamedTuple):
@@ -40,10 +40,10 @@ def estimator_name(cfg: Mapping[str, Any]) -> str | None:
 
 def make_arm(cfg: dict[str, Any]) -> Arm:
     """Name an arm's configuration."""
-    decides, fisher = science(cfg), estimator_name(cfg)
+    fisher = estimator_name(cfg)
     label = cfg["label"] or cfg["method"]["name"] + (f"-{fisher}" if fisher else "")
-    shared = {key: value for key, value in decides.items() if key != "fisher"}
-    return Arm(label, cfg, digest(decides, 4), digest(shared, 4), cfg["method"]["uses_lambda"])
+    shared = {key: value for key, value in science(cfg).items() if key != "fisher"}
+    return Arm(label, cfg, config_id(cfg), digest(shared, 4), cfg["method"]["uses_lambda"])
 
 
 def folder_of(cfg: Mapping[str, Any]) -> Path:

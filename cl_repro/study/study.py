@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     device: str
     data: dict[str, str]  # checksums
     configs: dict[str, Any]  # to be recorded, by config_id
-    traces: Mapping[str, float] = {}  # that place the windows of grid=window, by window.key
+    traces: Mapping[str, float] = {}  # that place the windows of grid=window, by config_id
     processes: int = 1  # on one CUDA device, where workers=auto
     stacks: Mapping[str, float] = {}  # what was measured of stacks, by names of `stacking.limits`
 
@@ -206,7 +206,7 @@ def public(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def measured_traces(workshop: worker.Workshop, arms_cfg: list[dict[str, Any]], device: str) -> dict[str, float]:
-    """Traces of these arms' importances after the first task of their first seed, by `window.key`."""
+    """Traces of these arms' importances after the first task of their first seed, by config_id."""
     result = {}
     for cfg in arms_cfg:
         arm = grid.make_arm(cfg)
@@ -214,5 +214,5 @@ def measured_traces(workshop: worker.Workshop, arms_cfg: list[dict[str, Any]], d
         if estimator is None:
             raise UserError(f"grid=window: {arm.label} has no Fisher whose trace could place a window; use grid=blog")
         trunk = engine.first_task(experiment, cfg["seeds"][:1], workshop.trunks)
-        result[window.key(cfg)] = tree.traces(engine.measure(experiment, trunk.stack, 0, [estimator])).item()
+        result[arm.config_id] = tree.traces(engine.measure(experiment, trunk.stack, 0, [estimator])).item()
     return result

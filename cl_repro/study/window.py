@@ -1,10 +1,12 @@
 """Windows of lambda: where to look for an estimator's curve, from the trace of its importance. No torch.
 
 A penalty (lambda / 2) sum_i F_i (theta_i - theta*_i)^2 knows lambda and F only as their product, and estimators differ
-above all in the scale of F. So a window is a range of lambda x trace(F), with the trace measured after the first task
-of the first seed, where it depends on no lambda. On Split MNIST the half-way point of the rise is at 1 to 3 for all
-five estimators (results/split_mnist_fisher), while their lambdas span six decades. On a twin of Split CIFAR-10 it is
-at 3 to 800 (results/split_cifar10_fisher_cpu), why is not known; so a study may say `product`.
+above all in the scale of F. So a window is a range of lambda x trace(F), with the trace measured after the first task,
+where it depends on no lambda, of the first seed that a folder is launched with. It holds for all seeds that are added
+to that folder: the traces of two seeds may be a factor of ten apart, and curves of a mean need the same lambdas. On
+Split MNIST the half-way point of the rise is at 1 to 3 for all five estimators (results/split_mnist_fisher), while
+their lambdas span six decades. On a twin of Split CIFAR-10 it is at 3 to 800 (results/split_cifar10_fisher_cpu), why
+is not known; so a study may say `product`.
 """
 
 import math
@@ -12,20 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cl_repro.common.errors import UserError
-from cl_repro.records.identity import digest, science
+from cl_repro.records.identity import config_id
 from cl_repro.study import config  # the module, as it may be on its way here itself
 
 FILE = "windows.json"
 
 
-def key(cfg: Mapping[str, Any]) -> str:
-    """Names what a trace depends on: an arm's scientific configuration and its first seed."""
-    return digest([science(cfg), cfg["seeds"][0]], 4)
-
-
 def wanted(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> list[dict[str, Any]]:
     """The arms whose window is not known yet."""
-    return [cfg for cfg in arms_cfg if has_window(cfg) and key(cfg) not in traces]
+    return [cfg for cfg in arms_cfg if has_window(cfg) and config_id(cfg) not in traces]
 
 
 def placed(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -35,8 +32,8 @@ def placed(arms_cfg: Sequence[dict[str, Any]], traces: Mapping[str, float]) -> l
         UserError: a lambda that would be infinite, or as `lambdas`.
     """
     result = [
-        cfg | {"grid": cfg["grid"] | {"lambdas": lambdas(cfg["grid"]["window"], traces[key(cfg)])}}
-        if has_window(cfg) and key(cfg) in traces
+        cfg | {"grid": cfg["grid"] | {"lambdas": lambdas(cfg["grid"]["window"], traces[config_id(cfg)])}}
+        if has_window(cfg) and config_id(cfg) in traces
         else cfg
         for cfg in arms_cfg
     ]
