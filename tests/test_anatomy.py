@@ -264,6 +264,10 @@ def test_the_explanation_says_what_the_numbers_say(results: Path) -> None:
         assert says in text and denies not in text
         assert f"{10 if drawn == 0 else 0} of 10 passes drew none" in text
         assert spread(found.confidence["wrong_expected"]) in text
+        assert ("rare large passes" in text) == (drawn == 0), "of networks that are sure"
+    for share, says in ((0.5, "Few examples decide"), (0.04, "Many examples decide")):  # of 272 to 289: alike 0.035
+        other = found.confidence.assign(top_ten_share=share)
+        assert says in " ".join(explanation(found._replace(confidence=other)))
 
 
 @pytest.mark.slow

@@ -66,7 +66,12 @@ def explanation(found: Anatomy) -> tuple[str, ...]:
     ]
     if same.mean() <= 0.5:
         notes.append("So on these networks SAMPLE does not behave like EMPIRICAL for want of wrong labels.")
-    if (~clean).any():
+    if not clean.any():
+        notes.append(
+            f"It is unbiased: its passes have traces {spread(sample['ratio'])} times EXACT's; the mean of all is "
+            f"{sample['ratio'].mean():.2g} times."
+        )
+    elif not clean.all():
         notes.append(
             f"It is unbiased all the same: the {int((~clean).sum())} passes with a wrong label "
             f"({spread(sample['wrong_drawn'][~clean])} each) have traces {spread(sample['ratio'][~clean])} times "
@@ -87,10 +92,12 @@ def explanation(found: Anatomy) -> tuple[str, ...]:
         f"{spread(c['empirical_weight'] / c['exact_weight'])} times EXACT; the traces, {spread(empirical['ratio'])}.",
         f"The shape: with its best factor EMPIRICAL is {spread(empirical['shape_error'])} away from EXACT (0: a "
         f"multiple of it, 1: at right angles), with rank correlation {spread(empirical['rank_correlation'])}{sampled}.",
-        f"Few examples decide: the ten most uncertain of {spread(c['examples'])} have "
-        f"{spread(100 * c['top_ten_share'])}% of all wrong probability, so a small n may miss them or have too many.",
     ]
-    return tuple(notes)
+    share, alike = c["top_ten_share"], 10 / c["examples"].mean()  # alike: if all examples had the same
+    have = f"the ten most uncertain of {spread(c['examples'])} have {spread(100 * share)}% of all wrong probability"
+    if share.mean() > 10 * alike:
+        return (*notes, f"Few examples decide: {have}, so a small n may miss them or have too many.")
+    return (*notes, f"Many examples decide: {have}; if all had the same, it would be {100 * alike:.2g}%.")
 
 
 def passes_table(found: Anatomy) -> Table:
