@@ -66,6 +66,18 @@ def test_the_committed_figures_tables_and_ledger_are_those_of_the_committed_rows
     assert [*stale] == []
 
 
+def test_what_no_digit_of_a_figure_shows_changes_no_byte_of_it(tmp_path):
+    """The place of a panel in its last bit, which is another from one drawing to the next."""
+    for name, left in (("a", 0.1), ("b", np.nextafter(0.1, 1))):
+        figure = Figure(figsize=(4, 3))
+        for bottom in (0.1, 0.6):
+            figure.add_axes((left, bottom, 0.8, 0.3)).plot([0, 1, 2])
+        save(figure, "title", "source", tmp_path / name / "figure")
+    a, b = (tmp_path / name / "figure.svg" for name in ("a", "b"))
+    assert a.read_bytes() == b.read_bytes()
+    assert len(set(re.findall(r'<clipPath id="(\w+)"', a.read_text()))) == 2
+
+
 def test_a_figure_of_another_number_is_told_and_one_of_another_rounding_is_not(tmp_path):
     """A point that moves by half a percent of the panel, and one that moves by a thousandth of a point."""
     for name, y in (("a", 1.0), ("rounded", 1.0 + 1e-6), ("moved", 1.01)):

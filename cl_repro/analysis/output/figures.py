@@ -1,7 +1,9 @@
 """What all figures share: titles and letters, decades on an axis, and files that say where they come from."""
 
+import hashlib
 import io
 import json
+import re
 import string
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +28,7 @@ SOFT = "#555555"  # of what is said beside the data
 LETTERS = 13.5  # of a note, to the inch
 MOST = 8  # panels that a narrow screen shows one below the other
 DPI = 200  # of a PNG
+CLIP = re.compile(rb'(clip-path="url\(#|<clipPath id=")(p[0-9a-f]{10})')
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
     "font.size": 10.5,
@@ -122,8 +125,23 @@ def save(figure: Figure, title: str, source: str, stem: Path) -> list[Path]:
         figure.savefig(svg_data, format="svg", metadata=about)
     texts = {"Title": title, "Source": source, "Panels": json.dumps(boxes_of(figure))}
     write_atomically(png, few_colours(png_data, texts))
-    write_atomically(svg, svg_data.getvalue())
+    write_atomically(svg, numbered(svg_data.getvalue(), stem.name))
     return [png, svg]
+
+
+def numbered(svg: bytes, name: str) -> bytes:
+    """An SVG whose clip paths are named by the figure's name and a number.
+
+    matplotlib names them by all digits of their place; the last ones, which the file does not show, are those of a
+    solver whose order depends on addresses in memory.
+    """
+    names: dict[bytes, bytes] = {}
+
+    def named(at: re.Match[bytes]) -> bytes:
+        own = hashlib.sha256(f"{name}-{len(names)}".encode()).hexdigest()[:10]
+        return at[1] + names.setdefault(at[2], f"p{own}".encode())
+
+    return CLIP.sub(named, svg)
 
 
 def boxes_of(figure: Figure) -> list[list[float]]:
