@@ -199,6 +199,7 @@ def test_another_seed_is_added_and_those_that_are_there_stay(results: Path, tmp_
     assert set(pd.read_csv(io.StringIO(after))["seed"]) == {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_estimators_that_an_earlier_version_had_not_are_added_on_the_same_network(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
