@@ -5,8 +5,8 @@ above all in the scale of F. So a window is a range of lambda x trace(F), with t
 where it depends on no lambda, of the first seed that a folder is launched with. It holds for all seeds that are added
 to that folder: the traces of two seeds may be a factor of ten apart, and curves of a mean need the same lambdas. On
 Split MNIST the half-way point of the rise is at 1 to 3 for all five estimators (results/split_mnist_fisher), while
-their lambdas span six decades. On a twin of Split CIFAR-10 it is at 3 to 800 (results/split_cifar10_fisher_cpu), why
-is not known; so a study may say `product`.
+their lambdas span six decades. On a twin of Split CIFAR-10 it is at 3 to 800 (results/split_cifar10_fisher_cpu): later
+tasks there have traces that are 1 to 600 times the first's, on other benchmarks a tenth; so a study may say `product`.
 """
 
 import math

@@ -114,7 +114,7 @@ def table(study: Study, found: Collapse) -> Table:
         f"Trace: of the Fisher after the first task. {TRACE_NOTE} Last column: their sum in logarithms, the rise on "
         f"the axis λ {TIMES} trace.",
         f"Largest minus smallest rise: {before} decades of λ, {after} decades of λ {TIMES} trace: the trace accounts "
-        f"for {explained:.0%} of the spread. What is left is not a matter of scale, or it is noise.",
+        f"for {explained:.0%} of the spread. What is left is not a matter of the first task's scale, or it is noise.",
         f"{interval_note(n_seeds, settings)} Rises and traces together. A spread has an interval from n = "
         f"{settings.bootstrap_from} seeds on; it is never negative: its interval does not reach 0 where there is none.",
         *filter(None, [mixed_note(study.runs)]),

@@ -1,7 +1,8 @@
 """Why curves need not collapse on lambda x trace of the first task's Fisher: later tasks have a Fisher of their own.
 
 The trace of a Fisher is that of a network which is more or less confident when its task ends, and of the labels that
-are drawn. If a later task's is larger by orders of magnitude, it sets how strongly its run is held.
+are drawn. If those of later tasks are larger than the first's, they set how strongly a run is held; if they are
+smaller, it is held less.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,9 @@ def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | 
     if 0 not in traces or traces.shape[1] < 2:
         return None
     jump = study.settings.trace_jump
-    ratio = (traces.drop(columns=0).max(axis=1) / traces[0]).rename("ratio")
-    runs = study.runs[study.runs["status"] == "ok"].merge(ratio.dropna(), on="run_id")
+    ratios = traces.drop(columns=0).div(traces[0], axis=0)
+    of_runs = pd.DataFrame({"largest": ratios.max(axis=1), "log": np.log10(ratios.where(ratios > 0)).mean(axis=1)})
+    runs = study.runs[study.runs["status"] == "ok"].merge(of_runs.dropna(subset="largest"), on="run_id")
     rise_of = {arm.config_id: rise.centre for arm, rise in zip(grid.arms, rises, strict=True)}
     below = runs[np.log10(runs["lambda"].where(runs["lambda"] > 0)) < runs["config_id"].map(rise_of)]
     if below.empty:
@@ -37,20 +39,23 @@ def later_table(study: Study, grid: Grid, rises: Sequence[Interval]) -> Table | 
     body = tuple((label, *cells(own, jump)) for label, own in [*arms, ("all", below)])
     none = grid.none
     note = (
-        f"Runs with a λ below the rise of their arm's curve, by the Fisher of tasks 2 and later: whether one's trace "
-        f"is more than {jump:g} times the first task's. Their numbers, and the mean of their accuracies. "
+        "Runs with a λ below the rise of their arm's curve, by the Fisher of tasks 2 and later. Later / first: its "
+        "trace over the first task's, geometric mean over tasks and runs; where it differs between arms, λ "
+        f"{TIMES} trace of the first task says not all about their scale. A large one: a trace of more than {jump:g} "
+        "times the first task's. Numbers of runs, and the mean of their accuracies. "
         + (f"None: {np.nanmean(none):.2f} %. " if np.isfinite(none).any() else "")
-        + f"Such a run is held more strongly than λ {TIMES} trace of the first task says. The split is made after the "
+        + f"Such a run is held more strongly than λ {TIMES} trace of the first task says. All this is found after the "
         "fact: it describes these runs, and is no test."
     )
-    header = ("Arm", "runs with a large one", "accuracy, %", "runs without", "accuracy, %")
+    header = ("Arm", "later / first", "runs with a large one", "accuracy, %", "runs without", "accuracy, %")
     return Table("later", "Below the rise: the Fisher of later tasks", header, body, (note,))
 
 
 def cells(runs: pd.DataFrame, jump: float) -> tuple[str, ...]:
-    """Number and mean accuracy of the runs with a ratio above `jump`, and of the others."""
-    large = runs["ratio"] > jump
+    """The typical ratio; number and mean accuracy of the runs with one above `jump`, and of the others."""
+    large = runs["largest"] > jump
     parts = (runs.loc[large, "accuracy"], runs.loc[~large, "accuracy"])
-    return tuple(
-        text for part in parts for text in (str(len(part)), f"{100 * part.mean():.2f}" if len(part) else NOTHING)
+    return (
+        f"{10 ** runs['log'].mean():.3g}" if len(runs) else NOTHING,
+        *(text for part in parts for text in (str(len(part)), f"{100 * part.mean():.2f}" if len(part) else NOTHING)),
     )
