@@ -4,6 +4,8 @@
 """
 
 import ast
+import base64
+import io
 import re
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from cl_repro.analysis.output.figures import few_colours
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -36,7 +40,7 @@ def executed(path: Path) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
         if cell.cell_type == "code":
-            cell.outputs = joined(cell.outputs)
+            cell.outputs = [lighter(output) for output in joined(cell.outputs)]
     return notebook
 
 
@@ -50,6 +54,13 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
         else:
             result.append(output)
     return result
+
+
+def lighter(output: NotebookNode) -> NotebookNode:
+    """The output, its picture as those in results/figures are kept."""
+    if png := output.get("data", {}).get("image/png"):
+        output.data["image/png"] = base64.b64encode(few_colours(io.BytesIO(base64.b64decode(png)), {})).decode()
+    return output
 
 
 def text(output: NotebookNode) -> Any:

@@ -10,6 +10,7 @@ from cl_repro.analysis.kinds import main_drawings
 from cl_repro.analysis.lambdas import collapse
 from cl_repro.analysis.lambdas.curves import draw
 from cl_repro.analysis.lambdas.tables import document, summary_table, tables_of
+from cl_repro.analysis.output.figures import styled
 from cl_repro.analysis.output.markup import Table, plain
 from cl_repro.common.errors import UserError
 
@@ -74,4 +75,5 @@ def draw_folder(folder: str | Path, rescaled: bool = False) -> Figure:
     if study.kind != CURVES or (rescaled and not collapsed):
         raise UserError(f"{folder}: has no curves of accuracy against lambda{' with traces' if rescaled else ''}")
     title = describe(study.runs)
-    return collapse.draw(collapsed, title) if collapsed else draw(grid_of(study.runs, study.folder), title)
+    with styled():
+        return collapse.draw(collapsed, title) if collapsed else draw(grid_of(study.runs, study.folder), title)

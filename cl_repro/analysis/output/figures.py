@@ -7,6 +7,7 @@ import re
 import string
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +58,13 @@ class Drawing(NamedTuple):
 
     def write(self, out: Path) -> list[Path]:
         """Draw <out>/<name>.png and .svg, in a folder that is made if missing; returns the paths."""
-        with mpl.rc_context(STYLE | {"axes.grid": self.grid}):
+        with styled(self.grid):
             return save(self.draw(), self.title, self.source, out / self.name)
+
+
+def styled(grid: bool = True) -> AbstractContextManager[None]:
+    """Within it figures are made as all of ours look."""
+    return mpl.rc_context(STYLE | {"axes.grid": grid})
 
 
 def headed(figure: Figure, title: str, note: str = "") -> None:
