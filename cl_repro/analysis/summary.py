@@ -45,15 +45,16 @@ def read_tables(folder: str | Path) -> dict[str, Table]:
         folder: e.g. results/split_mnist_fisher.
 
     Returns:
-        By their names, in reading order: of a study of curves accuracy, shape, gaps, pairs, selection and optimism.
+        By their names, in reading order: of a study of curves accuracy, shape, gaps, pairs, selection, optimism, and,
+        if they can be compared, collapse and later.
 
     Raises:
         UserError: a file is missing, cut short, edited, or of another schema.
     """
     study = open_study(Path(folder).name, Path(folder).parent)
     found = tables_of(study)
-    if study.kind == CURVES and (collapsed := collapse.collapse(study)):
-        found.append(collapse.table(study, collapsed))
+    if study.kind == CURVES:
+        found += collapse.tables(study)
     return {table.name: table for table in found}
 
 

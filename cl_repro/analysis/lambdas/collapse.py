@@ -136,7 +136,13 @@ def drawings(study: Study) -> list[Drawing]:
 
 def documents(study: Study) -> list[Document]:
     """The same in numbers."""
+    if not (shown := tables(study)):
+        return []
+    return [Document(f"collapse_{study.name}", f"{study.name}: {describe(study.runs)}", shown, study.folder)]
+
+
+def tables(study: Study) -> list[Table]:
+    """The rises, and the traces of later tasks below them; nothing where nothing can be compared."""
     if not (found := collapse(study)):
         return []
-    shown = [table(study, found), *filter(None, [later_table(study, found.grid, found.rises)])]
-    return [Document(f"collapse_{study.name}", f"{study.name}: {describe(study.runs)}", shown, study.folder)]
+    return [table(study, found), *filter(None, [later_table(study, found.grid, found.rises)])]
