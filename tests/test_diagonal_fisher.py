@@ -14,7 +14,9 @@ import torch
 from made_trees import error, same
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.module import register_module_full_backward_hook
 from torch.nn.utils import parametrizations, prune
+from torch.utils.data import TensorDataset
 
 from cl_repro.benchmarks.data.torchvision_shim import prepare_torchvision
 from cl_repro.common.errors import UserError
@@ -895,6 +897,15 @@ def with_hook() -> nn.Module:
     return model
 
 
+def with_backward_hook(register: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        model = Made(lambda m, x: m.head(x))
+        getattr(model.head, register)(lambda module, *grads: None)
+        return model
+
+    return make
+
+
 def autocast(m: nn.Module, x: Tensor) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         a = m.fc(x)
@@ -927,6 +938,8 @@ REFUSED = {
     "frozen": (lambda: nn.Linear(6, C).requires_grad_(False), "no parameter requires a gradient"),
     "lazy": (lambda: nn.LazyLinear(C), "parameter 'weight' has no shape yet"),
     "hook": (with_hook, "parameter 'head.weight' has a gradient hook"),
+    "backward_hook": (with_backward_hook("register_full_backward_hook"), "layer 'head' has a backward hook"),
+    "backward_pre_hook": (with_backward_hook("register_full_backward_pre_hook"), "layer 'head' has a backward hook"),
     "parallel": (lambda: nn.DataParallel(nn.Linear(6, C)), "model=DataParallel"),
     "renormed": (layers(nn.Embedding(9, 6, max_norm=1.0)), "layer '0' has max_norm=1.0"),
     "checkpoint": (Checkpointed, "use_reentrant=False"),
@@ -946,6 +959,84 @@ def test_models_whose_fisher_would_be_wrong_are_refused_in_one_line(name):
     with pytest.raises(UserError, match=message) as caught:
         diagonal_fisher(make(), (torch.randn(5, 6), torch.zeros(5, dtype=torch.long)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_backward_hook_on_all_modules_is_refused():
+    handle = register_module_full_backward_hook(lambda module, *grads: None)
+    try:
+        with pytest.raises(UserError, match="there is a backward hook on all modules"):
+            diagonal_fisher(nn.Linear(6, C), (X, Y))
+    finally:
+        handle.remove()
+
+
+def test_a_model_of_inference_mode_is_refused_and_its_buffers_are_not():
+    with torch.inference_mode():
+        with pytest.raises(UserError, match=r"^parameter 'weight' is of inference mode"):
+            diagonal_fisher(nn.Linear(6, C), (X, Y))
+        buffer = torch.ones(6)
+    model = Made(lambda m, x: m.head(x + m.made_buffer))
+    model.register_buffer("made_buffer", buffer)
+    found = diagonal_fisher(model, (X, Y))
+    assert model.made_buffer is buffer and buffer.tolist() == [1.0] * 6
+    model.made_buffer = torch.ones(6)
+    assert same(found, diagonal_fisher(model, (X, Y)))
+    model.made_buffer, model.made = buffer, lambda m, x: m.head(x + 1 + 0 * added(m.made_buffer))
+    diagonal_fisher(model, (X, Y))
+    assert buffer.tolist() == [1.0] * 6  # it was changed in place, and is put back
+
+
+def added(buffer: Tensor) -> Tensor:
+    with torch.inference_mode(), torch.no_grad():
+        buffer.add_(1)
+    return buffer.clone()
+
+
+def test_a_frozen_backbone_may_compute_in_less_than_float32():
+    model = Made(lambda m, x: m.head(m.fc(x.bfloat16()).float()))
+    model.fc.bfloat16().requires_grad_(False)
+    found = diagonal_fisher(model, (X, Y))
+    features = model.fc(X.bfloat16()).float()
+    for name, value in oracle(model.head, features, Y, "exact").items():
+        assert error({name: found[f"head.{name}"]}, {name: value}) < 1e-5
+    model.register_parameter("below", nn.Parameter(torch.zeros(6)))
+    model.made = lambda m, x: m.head(m.fc((x + m.below).bfloat16()).float())
+    with pytest.raises(UserError, match=r"layer 'fc' computes in torch\.bfloat16"):
+        diagonal_fisher(model, (X, Y))
+
+
+@pytest.mark.filterwarnings("ignore:.*one example at a time")
+def test_recurrent_layers_are_measured_without_cudnn_which_has_no_backward_pass_in_eval_mode():
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head, self.seen = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, C), set[bool]()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.add(torch.backends.cudnn.enabled)
+            return self.head(self.lstm(x.view(len(x), 2, 3))[0][:, -1])
+
+    model = Recurrent()
+    seen = model.seen
+    with evaluated(model):
+        model(X)
+        assert seen == {False}
+    assert torch.backends.cudnn.enabled
+    with pytest.raises(KeyError), evaluated(model):
+        raise KeyError
+    assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("estimator", [*library.arguments.LABELS])
+def test_another_default_device_changes_nothing(estimator):
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, C))
+    expected = diagonal_fisher(model, (X, Y), estimator, n=2, active=[0, 1, 2])
+    torch.set_default_device("meta")
+    try:
+        found = diagonal_fisher(model, (X, Y), estimator, n=2, active=[0, 1, 2])
+    finally:
+        torch.set_default_device(None)
+    assert same(found, expected)
 
 
 @pytest.mark.parametrize("estimator", ["exact", "batched"])
@@ -1041,6 +1132,7 @@ def test_torchvisions_mobilenet():
     assert error(found, oracle(model, x, y, "exact")) < 1e-4
 
 
+PAIRS = "data must be a pair of tensors (x, y), or an iterable of such pairs: a DataLoader"
 X, Y = torch.randn(3, 6), torch.tensor([0, 1, 2])
 
 
@@ -1052,7 +1144,8 @@ X, Y = torch.randn(3, 6), torch.tensor([0, 1, 2])
             "estimator=mas: must be one of exact, sample, empirical, predicted, "
             "importance_sample, exact_by_score, importance_sample_by_score, batched",
         ),
-        ({"draws": 0}, "draws=0: must be at least 1"),
+        ({"draws": 0}, "draws=0: must be an integer of at least 1"),
+        ({"draws": 2.5}, "draws=2.5: must be an integer of at least 1"),
         ({"uniform_share": 1.1}, "uniform_share=1.1: must be in [0, 1]"),
         ({"estimator": "exact_by_score", "n": 4}, "n=4: the data have 3 examples; n must not be larger"),
         (
@@ -1063,12 +1156,18 @@ X, Y = torch.randn(3, 6), torch.tensor([0, 1, 2])
             {"estimator": "exact_by_score", "data": (X * torch.nan, Y)},
             "the model's active logits are not all finite: there is no Fisher",
         ),
-        ({"n": 0}, "n=0: must be at least 1, or None"),
-        ({"chunk": 0}, "chunk=0: must be at least 1, or None"),
+        ({"n": 0}, "n=0: must be an integer of at least 1, or None"),
+        ({"n": 2.5}, "n=2.5: must be an integer of at least 1, or None"),
+        ({"chunk": 0}, "chunk=0: must be an integer of at least 1, or None"),
+        ({"chunk": "2"}, "chunk=2: must be an integer of at least 1, or None"),
         ({"n": 4}, "n=4: the data have 3 examples; n must not be larger"),
         ({"data": [(X, Y)], "n": 4}, "n=4: the data have 3 examples; n must not be larger"),
         ({"data": []}, "data: there are no examples"),
-        ({"data": [(X, Y), X]}, "data: a batch is a Tensor; must be a pair of tensors (x, y)"),
+        ({"data": [(X, Y), X]}, f"data: a batch is a Tensor; {PAIRS}"),
+        ({"data": (X, Y, Y)}, f"data: a batch is a Tensor; {PAIRS}"),
+        ({"data": (X.numpy(), Y.numpy())}, f"data: a batch is a ndarray; {PAIRS}"),
+        ({"data": None}, f"data=None: {PAIRS}"),
+        ({"data": TensorDataset(X, Y)}, "data: a TensorDataset has single examples; pass a DataLoader of it"),
         ({"data": (X, Y[:2])}, "data: x is [3, 6] and y [2]; must have one example for each label"),
         ({"data": (X, X)}, "data: y is torch.float32 [3, 6]; must be class ids [N], integers"),
         ({"data": (X, Y + 2)}, "data: label 4: must be 0 to 3"),
@@ -1076,6 +1175,8 @@ X, Y = torch.randn(3, 6), torch.tensor([0, 1, 2])
         ({"active": [0, 1, 2, 9]}, "active=[0, 1, 2, 9]: the model returns 4 logits"),
         ({"active": [0, 1, 1]}, "active=[0, 1, 1]: must be different class ids, at least one"),
         ({"active": []}, "active=[]: must be different class ids, at least one"),
+        ({"active": [True, False]}, "active=[True, False]: must be different class ids, at least one"),  # a mask
+        ({"active": "ab"}, "active=ab: must be different class ids, at least one"),
         (
             {"estimator": "batched"},
             "estimator=batched: needs an iterable of mini-batches, such as zip(x.split(128), y.split(128))",
@@ -1119,6 +1220,30 @@ def test_a_penalty_of_something_else_is_refused_in_one_line(importance, anchor, 
     with pytest.raises(UserError) as caught:
         quadratic_penalty(nn.Linear(2, 1), importance, anchor, 1.0)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("keep", [lambda m: dict(m.named_parameters()), lambda m: m.state_dict()])
+def test_an_anchor_that_moves_with_the_parameters_is_refused(keep):
+    """Its penalty would be 0 for ever."""
+    model = nn.Linear(2, 1)
+    with pytest.raises(UserError, match=r"^anchor\['weight'\] is the parameter itself, and moves with it"):
+        quadratic_penalty(model, {"weight": torch.ones(1, 2)}, keep(model), 1.0)
+    anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
+    importance = {"weight": torch.ones(1, 2)}
+    for penalty in (quadratic_penalty, torch.compile(quadratic_penalty, backend="eager")):
+        model.load_state_dict(anchor)
+        assert penalty(model, importance, anchor, 1.0).item() == 0
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        assert penalty(model, importance, anchor, 1.0).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("lam", [-1.0, float("nan")])
+def test_a_penalty_needs_parameters_and_a_lambda_of_at_least_0(lam):
+    with pytest.raises(UserError, match=rf"^lam={lam}: must be at least 0$"):
+        quadratic_penalty(nn.Linear(2, 1), {}, {}, lam)
+    with pytest.raises(UserError, match=r"^model: has no parameters$"):
+        quadratic_penalty(nn.Tanh(), {}, {}, 1.0)
 
 
 def recipe() -> str:

@@ -176,6 +176,8 @@ def used(arms: list[dict[str, Any]], overrides: Sequence[str]) -> list[dict[str,
     """The arms; refuses what is said in vain: `lam` where every grid lists its own lambdas, `analysis` elsewhere."""
     if typed := sorted(key for key in keys(overrides) if key.partition(".")[0] == "analysis"):
         raise UserError(f"{typed[0]}=: figures and tables read it in the study's file, conf/study/; write it there")
+    if any(text.partition("=")[0] == "~fisher" for text in overrides):
+        raise UserError("~fisher: a method that uses a Fisher cannot go without; choose another, fisher=sample")
     chosen_study = [text.partition("=")[2] for text in overrides if text.startswith("study=")]
     own = arms[0]["analysis"]
     if own and own not in map(of_file, (arms[0]["name"], *chosen_study)):

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from numbers import Integral
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
+from torch.utils.data import Dataset, IterableDataset
 
 from cl_repro.common.errors import UserError
+from cl_repro.common.rules import Rule
 from cl_repro.importance import columns, fisher
 from cl_repro.importance.library.forward import FLOAT, trainable
 from cl_repro.importance.library.ways import COLUMNS
@@ -16,6 +20,10 @@ Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 Label = Callable[[Tensor, Tensor, Tensor, int], Iterable[Tensor]]
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # as `Choice.pick`
 
+COUNTS: Rule = (lambda value: isinstance(value, Integral) and int(value) >= 1, "an integer of at least 1")
+COUNTS_OR_NONE: Rule = (lambda value: value is None or COUNTS[0](value), f"{COUNTS[1]}, or None")
+
+PAIRS = "data must be a pair of tensors (x, y), or an iterable of such pairs: a DataLoader"
 BATCHED, BY_SCORE = "batched", ("exact_by_score", "importance_sample_by_score")
 
 
@@ -35,10 +43,18 @@ def check_model(model: nn.Module) -> None:
     """Refuse models whose Fisher would be wrong, by the name of the parameter or layer."""
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise UserError(f"model={type(model).__name__}: pass the module inside, `model.module`")
+    check_parameters(model)
+    check_layers(model)
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Refuse parameters without gradients that could be squared."""
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
             raise UserError(f"parameter {name!r} has no shape yet: call the model once")
-        if p.dtype not in FLOAT and (p.is_floating_point() or p.is_complex()):
+        if p.requires_grad and p.is_inference():
+            raise UserError(f"parameter {name!r} is of inference mode, without gradients: make the model outside of it")
+        if p.requires_grad and p.dtype not in FLOAT:
             raise UserError(
                 f"parameter {name!r} is {p.dtype}: the Fisher needs float32 or float64; pass a copy in float32"
             )
@@ -46,7 +62,15 @@ def check_model(model: nn.Module) -> None:
             raise UserError(f"parameter {name!r} has a gradient hook: remove it, it would change the Fisher")
     if not trainable(model):
         raise UserError("model: no parameter requires a gradient")
+
+
+def check_layers(model: nn.Module) -> None:
+    """Refuse layers of which examples have no gradient of their own, or one that is changed on its way."""
+    if _global_backward_hooks or _global_backward_pre_hooks:
+        raise UserError("there is a backward hook on all modules: remove it, it would change the Fisher")
     for name, module in model.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise UserError(f"layer {name!r} has a backward hook: remove it, it would change the Fisher")
         if module._compiled_call_impl is not None or hasattr(module, "_orig_mod"):
             raise UserError(f"layer {name!r} is compiled: pass the model as it was before torch.compile")
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
@@ -63,16 +87,16 @@ def active_classes(active: Sequence[int] | None) -> Tensor | None:
     """[A] int64, ascending."""
     if active is None:
         return None
-    ids = torch.as_tensor(active)
-    if ids.dim() != 1 or not len(ids) or ids.is_floating_point() or len(ids.unique()) < len(ids) or ids.min() < 0:
-        raise UserError(f"active={active}: must be different class ids, at least one")
-    return ids.long().sort().values
+    with suppress(TypeError, ValueError, RuntimeError):
+        ids = torch.as_tensor(active if isinstance(active, Tensor) else [*active], device="cpu")
+        whole = not ids.is_floating_point() and not ids.is_complex() and ids.dtype != torch.bool
+        if whole and ids.dim() == 1 and len(ids) and len(ids.unique()) == len(ids) and ids.min() >= 0:
+            return ids.long().sort().values
+    raise UserError(f"active={active}: must be different class ids, at least one")
 
 
-def batches(
-    data: Data, n: int | None, estimator: str, generator: Generator, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The examples that are used, in the data's batches, x on the device.
+def batches(data: Data, n: int | None, estimator: str, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """The examples that are used, in the data's batches.
 
     Raises:
         UserError: if they are no such pairs, none, or fewer than n.
@@ -91,13 +115,17 @@ def batches(
         data = [(x, y)]
     elif estimator in BY_SCORE:
         raise UserError(f"estimator={estimator}: needs a pair of tensors (x, y), to choose from all examples")
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise UserError(f"data: a {type(data).__name__} has single examples; pass a DataLoader of it")
+    if not isinstance(data, Iterable):
+        raise UserError(f"data={data}: {PAIRS}")
     used = 0
     for batch in data:
         x, y = checked(batch)
         x, y = x[: None if n is None else n - used], y[: None if n is None else n - used]
         if len(x):
             used += len(x)
-            yield x.detach().to(device), y
+            yield x.detach(), y
         if used == n:
             return
     if not used:
@@ -109,7 +137,7 @@ def batches(
 def checked(batch: object) -> tuple[Tensor, Tensor]:
     """A pair (x, y) that is one."""
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-        raise UserError(f"data: a batch is a {type(batch).__name__}; must be a pair of tensors (x, y)")
+        raise UserError(f"data: a batch is a {type(batch).__name__}; {PAIRS}")
     x, y = batch
     if y.dim() != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise UserError(f"data: y is {y.dtype} {list(y.shape)}; must be class ids [N], integers")
@@ -127,8 +155,8 @@ def check_n(n: int, there: int) -> None:
 
 def positions(y: Tensor, z: Tensor, active: Tensor | None) -> Tensor:
     """Class ids -> where they are in z [N, A]."""
-    classes = torch.arange(z.shape[1]) if active is None else active
-    y, classes = y.to(z.device), classes.to(z.device)
+    classes = torch.arange(z.shape[1], device=z.device) if active is None else active.to(z.device)
+    y = y.to(z.device)
     found = torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
     if (wrong := y[classes[found] != y]).numel():
         rule = f"0 to {z.shape[1] - 1}" if active is None else f"one of active={active.tolist()}"

@@ -1,6 +1,7 @@
 """The diagonal Fisher of any `torch.nn.Module`, and the penalty of EWC."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 
@@ -15,6 +16,8 @@ from cl_repro.importance.by_score import pick
 from cl_repro.importance.library.arguments import (
     BATCHED,
     BY_SCORE,
+    COUNTS,
+    COUNTS_OR_NONE,
     LABELS,
     Choose,
     Data,
@@ -62,8 +65,10 @@ def diagonal_fisher(
     that refuses the model, a backward pass with a weight for each example shows whose row is whose.
 
     Args:
-        model: maps x [N, *in] to logits [N, C], of each example for itself; parameters in float32 or float64.
-        data: (x [N, *in], y [N] int64), or an iterable of such pairs, on any device.
+        model: maps x [N, *in] to logits [N, C], of each example for itself; parameters that require a gradient in
+            float32 or float64, and so is what they are reached through.
+        data: (x [N, *in], y [N] int64), or an iterable of such pairs, on any device, from
+            where x goes to the model's by chunks.
         estimator: whose label the gradient has: `exact` (all, weighted by p(y|x): C - 1 backward passes), `sample` (one
             drawn from the model), `empirical` (the data's), `predicted` (the most probable), `importance_sample` (drawn
             by the size of its term and weighed, unbiased: `draws` backward passes, for any number of classes); or
@@ -94,17 +99,15 @@ def diagonal_fisher(
     """
     require("estimator", estimator, one_of([*LABELS, BATCHED]))
     for name, value in (("n", n), ("chunk", chunk)):
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value}: must be at least 1, or None")
-    if draws < 1:
-        raise UserError(f"draws={draws}: must be at least 1")
+        require(name, value, COUNTS_OR_NONE)
+    require("draws", draws, COUNTS)
     if not 0 <= uniform_share <= 1:
         raise UserError(f"uniform_share={uniform_share}: must be in [0, 1]")
     check_model(model)
     classes = active_classes(active)
     generator = generator or torch.Generator().manual_seed(0)
     with evaluated(model):
-        parts = batches(data, n, estimator, generator, next(iter(model.parameters())).device)
+        parts = batches(data, n, estimator, generator)
         if estimator == BATCHED:
             found = batched(model, parts, classes, chunk)
         else:
@@ -130,9 +133,14 @@ def quadratic_penalty(
         [], on the device of the first parameter.
 
     Raises:
-        UserError: if the model has no such parameter, or a shape differs.
+        UserError: if the model has no such parameter, a shape differs, the anchor moves with the parameter, or lam is
+            negative or no number.
     """
     params = dict(model.named_parameters())
+    if not params:
+        raise UserError("model: has no parameters")
+    if not lam >= 0:
+        raise UserError(f"lam={lam}: must be at least 0")
     device = next(iter(params.values())).device
     total = torch.zeros((), device=device)
     for name, f in importance.items():
@@ -141,8 +149,18 @@ def quadratic_penalty(
         if not f.shape == anchor[name].shape == params[name].shape:
             shapes = [list(t.shape) for t in (f, anchor[name], params[name])]
             raise UserError(f"{name}: shapes of importance, anchor and parameter differ: {shapes}")
+        if same_memory(anchor[name], params[name]):
+            raise UserError(f"anchor[{name!r}] is the parameter itself, and moves with it: keep `p.detach().clone()`")
         total = total + (f * (params[name] - anchor[name]).square()).sum().to(device)
     return lam / 2 * total
+
+
+def same_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors begin at one place; those of torch.compile and torch.func cannot be asked."""
+    if not torch.compiler.is_compiling():
+        with suppress(RuntimeError):
+            return a.data_ptr() == b.data_ptr() != 0
+    return False
 
 
 # --- the means -------------------------------------------------------------------------------------------------------
@@ -159,24 +177,26 @@ def mean_of_squares(
 ) -> Tree:
     """The estimators that square the gradients of examples: of all, or of those that are chosen, weighed."""
     plan, total, count = None, {name: torch.zeros_like(p) for name, p in trainable(model).items()}, 0
+    device = next(iter(model.parameters())).device
     for x, y in parts:
         if plan is None:
-            check_first(model, x[:2])
-            plan = ways(model, x[:2], active)
+            first = x[:2].to(device)
+            check_first(model, first)
+            plan = ways(model, first, active)
             blocks = label(plan.z, positions(y[:2], plan.z, active), plan.z.new_zeros(len(plan.z)).double())
             width = max((block.shape[1] for block in islice(blocks, 1)), default=0)
-        size = chunk or max(1, FLOATS.get(x.device.type, FLOATS["cuda"]) // max(1, plan.each + width * plan.column))
+        size = chunk or max(1, FLOATS.get(device.type, FLOATS["cuda"]) // max(1, plan.each + width * plan.column))
         count += len(x)
-        everyone = x, y, torch.ones(len(x), device=x.device)
+        everyone = x, y, torch.ones(len(x), device=device)
         used = chosen(model, x, y, active, size, choose, generator) if choose else everyone
-        for x_part, y_part, w in zip(*(t.split(size) for t in used), strict=True):
-            noise = torch.rand(len(x_part), generator=generator, dtype=torch.float64, device=generator.device)
+        drawn = torch.rand(len(used[0]), generator=generator, dtype=torch.float64, device=generator.device)
+        for x_part, y_part, w, noise in zip(*(t.split(size) for t in (*used, drawn)), strict=True):
 
             def of_logits(z: Tensor, y: Tensor = y_part, noise: Tensor = noise, w: Tensor = w) -> Iterable[Tensor]:
                 root = w.sqrt().to(z)[:, None, None]
                 return (root * s for s in label(z, positions(y, z, active), noise.to(z.device)))
 
-            found = sum_of_squares(model, plan, x_part, active, of_logits)
+            found = sum_of_squares(model, plan, x_part.to(device), active, of_logits)
             total = {name: value + found[name] for name, value in total.items()}
     return {name: value / count for name, value in total.items()}
 
@@ -185,23 +205,25 @@ def chosen(
     model: nn.Module, x: Tensor, y: Tensor, active: Tensor | None, size: int, choose: Choose, generator: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The examples that are used, and their weights [n], when all have been looked at, `size` at a time."""
-    scores = torch.cat([columns.variance(logits(model, part, active).detach()) for part in x.split(size)])
+    device = next(iter(model.parameters())).device
+    parts = (logits(model, part.to(device), active).detach() for part in x.split(size))
+    scores = torch.cat([columns.variance(z) for z in parts])
     u = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
     at, weight = choose(scores, u.to(scores.device))
-    return x[at], y[at.to(y.device)], weight
+    return x[at.to(x.device)], y[at.to(y.device)], weight
 
 
 def batched(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], active: Tensor | None, chunk: int | None) -> Tree:
     """The mean over mini-batches of the squared gradient of their mean loss."""
-    params, count = trainable(model), 0
+    params, count, device = trainable(model), 0, next(iter(model.parameters())).device
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     for x, y in parts:
         if not count:
-            check_first(model, x[:2])
+            check_first(model, x[:2].to(device))
         gradient = {name: torch.zeros_like(p) for name, p in params.items()}
         for x_part, y_part in zip(x.split(chunk or len(x)), y.split(chunk or len(y)), strict=True):
-            z = logits(model, x_part, active)
-            check_alone(model, x_part, active, z)
+            z = logits(model, x_part.to(device), active)
+            check_alone(model, x_part.to(device), active, z)
             loss = functional.cross_entropy(z, positions(y_part, z, active), reduction="sum") / len(x)
             grads = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
             gradient = {name: gradient[name] + g for name, g in zip(params, grads, strict=True)}

@@ -112,6 +112,8 @@ def recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[Call]]]:
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
             if out.dtype not in FLOAT:
+                if not out.requires_grad:
+                    return  # frozen, and nothing below it is measured
                 raise UserError(
                     f"layer {name!r} computes in {out.dtype}: must be float32 or float64; is it under autocast?"
                 )

@@ -20,7 +20,7 @@ def evaluated(model: nn.Module) -> Iterator[None]:
     """Meanwhile the model is in eval mode and autograd on; afterwards its state and torch's random numbers are back."""
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda"]
-    was, fast = model.training, torch.backends.mha.get_fastpath_enabled()
+    was, fast, cudnn = model.training, torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
     with (
         torch.random.fork_rng(cuda),
         torch.inference_mode(False),
@@ -35,27 +35,36 @@ def evaluated(model: nn.Module) -> Iterator[None]:
         try:
             model.eval()
             torch.backends.mha.set_fastpath_enabled(False)  # it has no derivative, and under vmap does not know it
+            if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+                torch.backends.cudnn.enabled = False  # its recurrent layers have no backward pass in eval mode
             with torch.autocast(next(iter(devices)).type, enabled=False):
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+            torch.backends.cudnn.enabled = cudnn
             model.train(was)
 
 
 @contextmanager
 def values_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Afterwards the tensors have the values, gradients and flags they had before; what is as it was is not touched."""
-    before = [(t, t._version, t.detach().clone(), t.requires_grad, t.grad) for t in tensors]
+    before = [(t, version(t), t.detach().clone(), t.requires_grad, t.grad) for t in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            for t, version, value, flag, grad in before:
-                if t._version != version or not torch.equal(t, value):  # through .data: without a new version
-                    t.copy_(value)
+            for t, known, value, flag, grad in before:
+                if version(t) != known or not torch.equal(t, value):  # through .data: without a new version
+                    with torch.inference_mode(t.is_inference()), torch.no_grad():
+                        t.copy_(value)
                 if t.requires_grad != flag:
                     t.requires_grad_(flag)
                 t.grad = grad
+
+
+def version(t: Tensor) -> int | None:
+    """How often a tensor was changed in place; tensors of inference mode do not count it."""
+    return None if t.is_inference() else t._version
 
 
 @contextmanager

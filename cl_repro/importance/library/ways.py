@@ -111,7 +111,7 @@ def rows_are_examples(
 def agree(weighted: Tensor, w: Tensor, deltas: Sequence[Tensor], groups: Sequence[Tensor]) -> bool:
     """Whether row m of `weighted` is w_m times that of the column whose group m is in."""
     # Of each row a few random projections are compared.
-    v = torch.randn(weighted[0].numel(), 4, generator=torch.Generator().manual_seed(0)).to(weighted)
+    v = torch.randn(weighted[0].numel(), 4, generator=torch.Generator().manual_seed(0), device="cpu").to(weighted)
     found = weighted.flatten(1) @ v
     expected = torch.empty_like(found)
     for rows, d in zip(groups, deltas, strict=True):
@@ -169,7 +169,7 @@ def ways(model: nn.Module, x: Tensor, active: Tensor | None) -> Ways:
     """The fastest way for each parameter that agrees with SINGLE, for random columns, on x: the first two examples."""
     params = trainable(model)
     run = forward(model, x, active)
-    s = torch.randn(len(x), 2, run.z.shape[1], generator=torch.Generator().manual_seed(0)).to(run.z)
+    s = torch.randn(len(x), 2, run.z.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(run.z)
     expected = single(model, list(params), run.z, x, active, s)
     check_finite(expected)
     # Where gradients cancel, ways differ by rounding errors of the others': squares of (precision) x (the largest).
