@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 
 from cl_repro.analysis.data.study import open_study
 from cl_repro.analysis.lambdas import collapse
-from cl_repro.analysis.lambdas.accuracy import NOTHING
+from cl_repro.analysis.lambdas.accuracy import NOTHING, interval_text
 from cl_repro.analysis.lambdas.later_traces import later_table
 from cl_repro.analysis.measurements import anatomy_cost
 from cl_repro.analysis.measurements.anatomy import open_anatomy, spread
@@ -330,6 +330,24 @@ def test_a_rise_at_the_first_lambda_of_an_arm_is_an_upper_bound(tmp_path: Path) 
     shown = {row[0]: row for row in collapse.table(made, found).rows}
     assert shown["EXACT"][1].startswith("≤ 2.00") and shown["EXACT"][3].startswith("≤ ")
     assert not any("≤" in cell for name, row in shown.items() if name != "EXACT" for cell in row)
+    rises = [each.centre for each in found.rises]
+    assert shown["spread, decades"][1].startswith(f"≥ {max(rises) - min(rises):.2f}")  # EXACT's is the smallest
+    assert [axes.get_title("left") for axes in collapse.draw(found, "made").axes] == [
+        rf"$\bf{{{letter}}}$  rises at least {interval_text(one, sign='')} decades apart"
+        for letter, one in zip("ab", (found.spread, found.rescaled_spread), strict=True)
+    ]
+
+
+def test_how_far_apart_rises_are_at_least_where_some_are_upper_bounds() -> None:
+    values = np.array([[1.0, 2.0, 4.0]])
+    for at_most, expected in (
+        ((False, False, False), 3),
+        ((True, False, False), 3),  # its own may be less still
+        ((False, False, True), 1),  # may be anywhere below 4: the other two are sure
+        ((False, True, True), 0),
+        ((True, True, True), -np.inf),  # nothing is known
+    ):
+        assert collapse.apart(values, at_most) == expected
 
 
 def test_runs_below_the_rise_are_told_apart_by_the_fisher_of_later_tasks(tmp_path: Path) -> None:

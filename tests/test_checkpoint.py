@@ -266,6 +266,18 @@ def test_a_chunk_of_other_runs_code_or_data_begins_again(
     assert content(checkpoint_file(tmp_path, chunk_id(job.chunk)).read_bytes())["learned"] == 1
 
 
+def test_a_checkpoint_of_a_gpu_is_one_of_another_machine_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not a damaged one."""
+    experiment = made_experiment()
+    at = sliced(experiment, Method(), [Replica(1, 0.0, None)])
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    data = checkpoint.dump(at, experiment, HERE)
+    monkeypatch.undo()
+    assert checkpoint.load(data, experiment, [1], {**HERE, "hardware": "another"}) is None
+
+
 class Payload:
     """Makes a file when it is unpickled."""
 

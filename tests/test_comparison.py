@@ -261,3 +261,23 @@ def test_memories_keep_what_their_laws_say(size):
 )
 def test_bytes_in_words(n, text):
     assert bytes_text(n) == text
+
+
+def test_arms_of_one_method_are_told_apart_by_their_labels(tmp_path):
+    """A batch size stands in a label alone: the overview must not lose one of two."""
+    own = {16: 0.5, 128: 0.9}
+    rows = [made("finetune-task", "finetune", None, seed, 0.4) for seed in SEEDS]
+    rows += [
+        made(f"ewc-{b}", "ewc", 1.0, seed, accuracy) | {"fisher": "batched", "arm": "ewc-batched"}
+        for b, accuracy in own.items() for seed in SEEDS
+    ]  # fmt: skip
+    where = write(tmp_path / "palliatives_split_mnist", rows)
+    (where / "configs").mkdir()
+    for b, accuracy in own.items():
+        config_id = next(r["config_id"] for r in rows if r["accuracy"] == accuracy)
+        (where / "configs" / f"{config_id}.yaml").write_text(f"fisher: {{name: batched, batch_size: {b}}}\n")
+    found = open_study("palliatives_split_mnist", tmp_path)
+    overview = {cells[0]: cells[1] for cells in comparison_tables(found, compared(found))[0].rows}
+    assert {name: cell[:5] for name, cell in overview.items() if name != "finetune"} == {
+        "BATCHED (b=16)": "50.00", "BATCHED (b=128)": "90.00"
+    }  # fmt: skip

@@ -9,6 +9,7 @@ from cl_repro.analysis.comparisons.numbered import EPOCHS, draw_epochs, numbered
 from cl_repro.analysis.data.study import open_study
 from cl_repro.analysis.lambdas.tables import tables_of
 from cl_repro.analysis.output.markup import MINUS
+from cl_repro.analysis.summary import report
 from cl_repro.common.stats import paired
 
 STUDY = "hsu2018_epochs"
@@ -63,3 +64,26 @@ def test_the_figure_has_a_line_for_each_method(study):
     lines = {container.get_label(): container.lines[0].get_xydata().tolist() for container in axes.containers}
     assert [x for x, _ in lines["SI"]] == [1, 4, 16]
     assert lines["L2"][0][1] == pytest.approx(58.0)
+
+
+def begun(study, tmp_path, kept):
+    """The study with those of its runs that `kept` keeps, as if the others had not been run yet."""
+    rows = [r for r in study.runs.to_dict("records") if kept(r)]
+    made_results.write(tmp_path / STUDY, rows)
+    return open_study(STUDY, tmp_path)
+
+
+def test_without_the_seeds_that_choose_nothing_is_reported(study, tmp_path):
+    """The reported seeds must not choose for themselves."""
+    alone = begun(study, tmp_path, lambda r: r["seed"] <= 5)
+    assert compared(alone) == [] and tables_of(alone) == []
+    report(STUDY, tmp_path)  # what a run does at its end
+
+
+def test_what_only_the_choosing_seeds_have_run_is_not_reported(study, tmp_path):
+    assert compared(begun(study, tmp_path / "a", lambda r: r["seed"] >= 6)) == []
+    report(STUDY, tmp_path / "a")
+    whole = {entry.name: entry.lam for entry in compared(study)}
+    lacking = begun(study, tmp_path / "b", lambda r: r["seed"] >= 6 or r["lambda"] != whole["SI [4 epochs]"])
+    assert all(entry.lam == whole[entry.name] for entry in compared(lacking))
+    assert "SI [4 epochs]" not in {entry.name for entry in compared(lacking)}

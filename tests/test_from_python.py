@@ -58,6 +58,14 @@ def test_a_folder_without_curves_has_no_figure_of_them() -> None:
         cl_repro.draw_folder(RESULTS / "hsu2018_table2")
 
 
+def test_the_lines_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (cli.ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    lines = page.partition("## From Python")[2].partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    assert (tmp_path / "results" / "first_smoke" / "runs.csv").is_file()
+
+
 def test_importing_it_imports_nothing_else() -> None:
     program = "import sys, cl_repro; print({'torch', 'pandas', 'hydra'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=cli.ROOT, capture_output=True, text=True, check=True)

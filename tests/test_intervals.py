@@ -53,7 +53,7 @@ def coverage(n: int, studies: int, bootstrap_from: int = 10, resamples: int = 20
     hits = dict.fromkeys(found, 0)
     for name, values in found.items():
         for one in values.T:
-            interval = interval_of(one, n, n, settings)
+            interval = interval_of(one, np.ones(n), settings)
             hits[name] += interval.low <= truth[name][0, 0] <= interval.high
     return {name: count / studies for name, count in hits.items()}
 
@@ -79,21 +79,18 @@ def test_from_ten_seeds_on_the_bootstrap_does_nearly():
 def test_the_jackknife_of_a_mean_is_the_t_interval():
     x = np.random.default_rng(1).normal(90, 2, 5)
     left_out = [np.delete(x, s).mean() for s in range(5)]
-    assert jackknife_interval(x.mean(), left_out, 0.95, 5) == pytest.approx(paired(x, np.zeros(5), 0.95))
+    assert jackknife_interval(x.mean(), left_out, 0.95) == pytest.approx(paired(x, np.zeros(5), 0.95))
 
 
 def test_the_half_width_is_that_of_the_pseudo_values():
     # theta = max: 7; without a seed 7, 7, 5. Pseudo-values 3 * 7 - 2 * (7, 7, 5) = 7, 7, 11; sd 4 / sqrt 3, t 4.3027.
-    found = jackknife_interval(7.0, [7.0, 7.0, 5.0], 0.95, 3)
+    found = jackknife_interval(7.0, [7.0, 7.0, 5.0], 0.95)
     assert found.high - found.centre == pytest.approx(4.302653 * (4 / math.sqrt(3)) / math.sqrt(3))
 
 
-@pytest.mark.parametrize(
-    ("left_out", "n"),
-    [([1.0, 2.0, NAN], 3), ([1.0, 1.0, 1.0], 3), ([1.0, 1.0 + 1e-14], 2), ([1.0], 1), ([1.0, 2.0], 1)],
-)
-def test_no_limits_where_nothing_is_known_of_the_spread(left_out, n):
-    found = jackknife_interval(1.0, left_out, 0.95, n)
+@pytest.mark.parametrize("left_out", [[1.0, 2.0, NAN], [1.0, 1.0, 1.0], [1.0, 1.0 + 1e-14], [1.0], []])
+def test_no_limits_where_nothing_is_known_of_the_spread(left_out):
+    found = jackknife_interval(1.0, left_out, 0.95)
     assert found.centre == 1 and math.isnan(found.low) and math.isnan(found.high)
 
 
@@ -113,16 +110,28 @@ def test_five_seeds_have_the_jackknifes_intervals_by_a_loop(tmp_path):
 
     left_out = np.array([rises(np.delete(np.arange(5), s)) for s in range(5)])
     for a, shape in enumerate(found):
-        assert shape.rise == pytest.approx(jackknife_interval(rises(np.arange(5))[a], left_out[:, a], 0.95, 5))
+        assert shape.rise == pytest.approx(jackknife_interval(rises(np.arange(5))[a], left_out[:, a], 0.95))
     widths = [width(log_lam, np.delete(grid.accuracy[0], s, axis=0).mean(axis=0), 1.0) for s in range(5)]
-    expected = jackknife_interval(width(log_lam, grid.accuracy[0].mean(axis=0), 1.0), widths, 0.95, 5)
+    expected = jackknife_interval(width(log_lam, grid.accuracy[0].mean(axis=0), 1.0), widths, 0.95)
     assert found[0].width == pytest.approx(expected)
-    gap = jackknife_interval(np.subtract(*rises(np.arange(5))[::-1]), left_out[:, 1] - left_out[:, 0], 0.95, 5)
+    gap = jackknife_interval(np.subtract(*rises(np.arange(5))[::-1]), left_out[:, 1] - left_out[:, 0], 0.95)
     shown = gap_table(study, found, log_traces(study, grid)).rows[0][1]
     assert shown == f"+{gap.centre:.2f} [+{gap.low:.2f}, +{gap.high:.2f}]"
     assert "t-interval of the jackknife's pseudo-values" in " ".join(
         shape_table(study, found, log_traces(study, grid)).notes
     )
+
+
+def test_an_arm_that_lacks_seeds_has_the_interval_of_those_it_has(tmp_path):
+    """A width, which is made of no other arm. Seeds that it lacks say nothing of its spread."""
+    of_three, five = tmp_path / "three", tmp_path / "five"
+    rows = made_results.fisher_rows(seeds=range(1, 6), fishers=("exact", "empirical"))
+    made_results.write(of_three / MNIST, [r for r in rows if r["seed"] <= 3])
+    made_results.write(five / MNIST, [r for r in rows if r["seed"] <= 3 or r["fisher"] != "exact"])
+    three, whole = (open_study(MNIST, folder) for folder in (of_three, five))
+    alone, lacking = (shapes(one, grid_of(one.runs, one.folder)) for one in (three, whole))
+    assert alone[0].width == pytest.approx(lacking[0].width) and lacking[0].width.n == 3
+    assert lacking[1].width.n == 5 and lacking[1].width != alone[1].width
 
 
 def test_ten_seeds_have_the_percentiles_of_the_bootstrap(tmp_path):

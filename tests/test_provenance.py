@@ -25,3 +25,32 @@ def test_without_a_commit_it_is_the_version_or_what_the_environment_says(
     assert provenance.source() == (f"v{__version__}", False)
     monkeypatch.setenv("CL_REPRO_COMMIT", "abc")
     assert provenance.source() == ("abc", False)
+
+
+def test_a_tree_is_dirty_where_code_or_configuration_are_not_those_of_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a file that is in no commit: an estimator of one's own and its YAML are code, too."""
+    monkeypatch.setattr(provenance, "__file__", write(tmp_path / "cl_repro" / "study" / "provenance.py"))
+    for name in ("conf/fisher/exact.yaml", "results/study/runs.csv", ".gitignore"):
+        write(tmp_path / name, "__pycache__\n")
+    for command in (
+        ("init", "-q"), ("add", "."), ("-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "-m", "c")
+    ):  # fmt: skip
+        provenance.git(tmp_path, *command)
+    sha = provenance.git(tmp_path, "rev-parse", "HEAD")
+    for harmless in ("cl_repro/__pycache__/a.pyc", "results/study/runs.csv", "results/new.csv", "note.txt"):
+        write(tmp_path / harmless, "changed")
+        assert provenance.source() == (sha, False), harmless
+    for new in ("cl_repro/importance/uniform.py", "conf/fisher/uniform.yaml", "conf/fisher/exact.yaml"):
+        was = (tmp_path / new).read_text() if (tmp_path / new).exists() else None
+        write(tmp_path / new, "changed")
+        assert provenance.source() == (sha, True), new
+        (tmp_path / new).unlink() if was is None else write(tmp_path / new, was)
+        assert provenance.source() == (sha, False)
+
+
+def write(path: Path, text: str = "") -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)

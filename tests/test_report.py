@@ -445,7 +445,7 @@ def test_the_index_begins_with_what_was_found_and_a_bar_of_verdicts(tmp_path):
     assert f"5 ways of computing it reach {min(best):.1f} to {max(best):.1f} %" in found.text
     assert f"(without a penalty {np.mean(grid.none):.1f} %)" in found.text
     for spread in (collapsed.spread, collapsed.rescaled_spread):
-        assert f"within {spread.centre:.2f} " in found.text
+        assert f" {spread.centre:.2f} " in found.text
     paging.write_page([], tmp_path, tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
     reader = Reader(text)

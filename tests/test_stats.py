@@ -115,13 +115,22 @@ def test_seeds_needed_is_the_smallest_that_fits(sd, sem, n, target):
 def test_too_few_seeds_say_how_many_would_do():
     ours, theirs = Estimate(99.0, 0.4, 5), Estimate(99.1, 0.1, 30)
     found = compare(ours, theirs, 0.5, 0.95)
-    n = seeds_needed(0.4 * math.sqrt(5), theirs, 0.5, 0.95)
-    assert found.verdict == TOO_FEW and found.note == f"n = {n} needed" and n > 5
+    n = seeds_needed(0.4 * math.sqrt(5), theirs, 0.5 - 0.1, 0.95)
+    assert found.verdict == TOO_FEW and found.note == f"n = {n} decides at this difference" and n > 5
+    more = compare(Estimate(99.0, 0.4 * math.sqrt(5 / n), n), theirs, 0.5, 0.95)
+    assert more.verdict == AGREES  # and with one less not yet
+    assert compare(Estimate(99.0, 0.4 * math.sqrt(5 / (n - 1)), n - 1), theirs, 0.5, 0.95).verdict == TOO_FEW
+
+
+def test_a_published_sem_of_unknown_seeds_has_no_interval():
+    found = compare(Estimate(10, 1.0, 3), Estimate(10.2, 0.7, 0), 5, 0.95)
+    assert (found.verdict, found.note) == (TOO_FEW, "not reachable: no SEM is published")
+    assert math.isnan(found.interval.low) and math.isnan(found.interval.high)
 
 
 def test_too_few_seeds_say_when_no_number_would_do():
     found = compare(Estimate(85, 1.0, 5), Estimate(84, 2.0, 10), 2.5, 0.95)
-    assert found == (found.interval, TOO_FEW, "not reachable: their SEM alone is wider than delta")
+    assert found == (found.interval, TOO_FEW, "not reachable at this difference: their SEM alone is too wide")
 
 
 def test_an_interval_narrow_enough_but_off_centre_asks_for_what_decides_there():

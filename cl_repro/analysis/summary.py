@@ -34,8 +34,8 @@ def report(name: str, results_dir: Path) -> str:
     made = document(study)
     tables = made.write(results_dir / "tables")
     figures = [path for drawing in main_drawings(study) for path in drawing.write(results_dir / "figures")]
-    shown = summary_table(study) if study.kind == CURVES else made.tables[0]
-    return "\n".join([plain(shown), *map(str, [*figures, *tables, *sorted(study.folder.glob("*.csv"))])])
+    shown = [summary_table(study)] if study.kind == CURVES else made.tables[:1]
+    return "\n".join([*map(plain, shown), *map(str, [*figures, *tables, *sorted(study.folder.glob("*.csv"))])])
 
 
 def read_tables(folder: str | Path) -> dict[str, Table]:

@@ -77,7 +77,7 @@ def half_width(sem: ArrayLike, n: ArrayLike, theirs: Estimate, confidence: float
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = a**2 / (np.asarray(n, dtype=float) - 1) + np.float64(b**2) / (theirs.n - 1)
         half = student.ppf((1 + confidence) / 2, (a + b) ** 2 / spread) * np.sqrt(a + b)
-    return np.where(a + b == 0, 0.0, half)
+    return np.where(theirs.n < 2, np.nan, np.where(a + b == 0, 0.0, half))
 
 
 def seeds_needed(sd: float, theirs: Estimate, target: float, confidence: float, at_most: int = 100_000) -> int | None:
@@ -132,20 +132,13 @@ def compare(ours: Estimate, theirs: Estimate, delta: float, confidence: float) -
 
 
 def _enough(ours: Estimate, theirs: Estimate, delta: float, confidence: float) -> str:
-    """What would turn `too few seeds` into a verdict, our standard deviation and their SEM held fixed."""
+    """What would turn `too few seeds` into a verdict: difference, our standard deviation and their SEM held fixed."""
     if ours.n < 2:
         return "an interval needs at least 2"
     if not theirs.sem >= 0 or theirs.n < 2:
         return "not reachable: no SEM is published"
-    sd = ours.sem * math.sqrt(ours.n)
-    n = seeds_needed(sd, theirs, delta, confidence)
-    if n is None:
-        return "not reachable: their SEM alone is wider than delta"
-    if n > ours.n:
-        return f"n = {n} needed"
-    # An interval this narrow would fit around 0, but the difference is off 0: ask what decides it where it is.
-    off = abs(ours.mean - theirs.mean)
-    n = seeds_needed(sd, theirs, max(off, delta - off), confidence)
+    off = abs(ours.mean - theirs.mean)  # half a width of at most `off` leaves out 0, of at most `delta - off` is inside
+    n = seeds_needed(ours.sem * math.sqrt(ours.n), theirs, max(off, delta - off), confidence)
     if n is None:
         return "not reachable at this difference: their SEM alone is too wide"
     return f"n = {n} decides at this difference"
@@ -221,7 +214,7 @@ def holm(p: ArrayLike) -> Array:
     return corrected
 
 
-def jackknife_interval(point: float, left_out: ArrayLike, confidence: float, n: int) -> Interval:
+def jackknife_interval(point: float, left_out: ArrayLike, confidence: float) -> Interval:
     r"""t-interval of what is made of all seeds together, a curve's rise say, by Tukey's jackknife.
 
     u_s = n theta - (n - 1) theta_(s)          the pseudo-value of seed s: theta_(s) is theta of the seeds but s
@@ -231,16 +224,15 @@ def jackknife_interval(point: float, left_out: ArrayLike, confidence: float, n: 
 
     Args:
         point: theta, of the seeds as they are.
-        left_out: [S], theta_(s).
+        left_out: [n], theta_(s) of each seed that theta is made of.
         confidence: two-sided.
-        n: seeds behind theta, at most S.
 
     Returns:
         theta -+ half. NaN limits for fewer than 2 seeds, where a theta_(s) is missing, and where they are all the same:
         an interval of width 0 would claim more than is known.
     """
     x = np.asarray(left_out, dtype=float)
-    half = math.nan
+    half, n = math.nan, x.size
     if n > 1 and np.ptp(x) > 1e-9:  # else equal, but for rounding; NaN is not above it either
         half = float(student.ppf((1 + confidence) / 2, n - 1) * (n - 1) * x.std(ddof=1) / math.sqrt(n))
     return Interval(float(point), point - half, point + half, n)

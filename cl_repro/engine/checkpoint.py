@@ -129,8 +129,11 @@ def shapes(tree: Tree, k: int | None = None) -> dict[str, tuple[Any, ...]]:
 
 
 def placed(storage: Any, location: str, device: str) -> Any:
-    """Tensors of a CUDA device come back on the experiment's, whichever it is now; those of the CPU stay there."""
-    return storage if location == "cpu" else storage.cuda(torch.device(device).index)
+    """Tensors of a CUDA device come back on the experiment's, whichever it is now; those of the CPU stay there.
+
+    On a CPU they are only looked at, for their origin.
+    """
+    return storage if "cpu" in (location, device) else storage.cuda(torch.device(device).index)
 
 
 def plain(state: Any) -> Any:

@@ -38,7 +38,7 @@ USUAL: Table = {
     "hardware": Column(TEXT, "processor, cores and threads; or the CUDA device"),
     "torch": Column(TEXT, "version"),
     "git_sha": Column(TEXT, "commit of the code"),
-    "dirty": Column(BOOL, "whether tracked files differed from the commit"),
+    "dirty": Column(BOOL, "whether code or configuration differed from the commit"),
     "finished": Column(TEXT, "when, UTC"),
     "schema_version": Column(INT, "of the results; another one is refused"),
 }

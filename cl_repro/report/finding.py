@@ -30,13 +30,12 @@ def finding(place: Place) -> Finding | None:
         return None
     grid = grid_of(study.runs, study.folder)
     best = [estimate(values).mean for arm, _, values in at_best(grid) if arm.fisher]
-    none, before, after = (
-        estimate(grid.none).mean, *(interval_text(one, sign="") for one in (found.spread, found.rescaled_spread))
-    )  # fmt: skip
+    none, least = estimate(grid.none).mean, "at least " if any(found.at_most) else ""
+    before, after = (least + interval_text(one, sign="") for one in (found.spread, found.rescaled_spread))
     floor = f" (without a penalty {none:.1f} %)" if np.isfinite(none) else ""
     text = (
         f"Does it matter how the Fisher of EWC is computed? At their best λ, {len(best)} ways of computing it reach "
-        f"{min(best):.1f} to {max(best):.1f} %{floor}. What differs is which λ is good: their curves rise within "
-        f"{before} decades of λ, but within {after} of λ times the trace of the Fisher. They differ in scale."
+        f"{min(best):.1f} to {max(best):.1f} %{floor}. What differs is which λ is good: between the first rise and the "
+        f"last are {before} decades of λ, but {after} of λ times the trace of the Fisher."
     )
     return Finding(text, pictures[0])

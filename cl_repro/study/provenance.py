@@ -17,7 +17,7 @@ class Source(NamedTuple):
     """The code that runs."""
 
     git_sha: str  # outside a checkout what CL_REPRO_COMMIT says, else the version, as v0.2.0
-    dirty: bool  # tracked files outside results/ differ from the commit
+    dirty: bool  # tracked files outside results/ differ from the commit, or there are new ones of code or configuration
 
 
 def source() -> Source:
@@ -29,8 +29,9 @@ def source() -> Source:
             raise FileNotFoundError
         sha = git(here, "rev-parse", "HEAD")
         # results/ changes while a study runs
-        dirty = bool(git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"))
-        return Source(sha, dirty)
+        changed = git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        new = git(here.parent, "ls-files", "--others", "--exclude-standard", "--", here.name, "conf", "scripts")
+        return Source(sha, dirty=bool(changed or new))
     except (OSError, subprocess.CalledProcessError):
         return Source(os.environ.get("CL_REPRO_COMMIT", f"v{__version__}"), dirty=False)
 

@@ -4,13 +4,14 @@ Every method has the same number of candidates for lambda. The one of the highes
 taken, and its test accuracy reported; without validation rows the test set chooses, and the tables say so.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cl_repro.analysis.data.arms import NamedArm, arms_of
+from cl_repro.analysis.data.arms import NamedArm, arms_of, finished
 from cl_repro.analysis.data.read import read_accuracy, read_further
 from cl_repro.analysis.data.study import SCENARIOS, Study, mixed_seeds, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
@@ -63,6 +64,7 @@ class Entry(NamedTuple):
     asking: Array  # [S], seconds of evaluation, as a ratio to finetune's of the same seed
     mixed: NDArray[np.bool_]  # [S], whether the seed's arms mix processors
     other_network: bool = False  # whether its network is not the one that finetune has
+    told: str = ""  # what tells it from others of one name: BATCHED (b=16)
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class Entry(NamedTuple):
         detail = f"{estimator} (n={n})" if n.isdigit() else self.arm.fisher
         _, bracket, own = self.arm.label.partition(" [")  # what tells apart arms of one method and estimator
         base = f"{base}, {detail}" if detail else base
-        return f"{base}{bracket}{own}".replace("_", " ")
+        return self.told or f"{base}{bracket}{own}".replace("_", " ")
 
     def minus(self, other: "Entry", confidence: float) -> Interval:
         """This accuracy minus another's, paired by those seeds that do not mix processors."""
@@ -107,19 +109,21 @@ def compared(study: Study) -> list[Entry]:
     for scenario in [s for s in SCENARIOS if (runs["scenario"] == s).any()]:
         part = runs[runs["scenario"] == scenario]
         choosing = part["seed"].isin(study.settings.chosen_on)
-        judges, part = (part[choosing], part[~choosing]) if choosing.any() else (part, part)
+        judges, part = (part[choosing], part[~choosing]) if study.settings.chosen_on else (part, part)
         seeds = np.unique(part["seed"])
         mixed = np.isin(seeds, mixed_seeds(study.runs))
         arms = arms_of(part, study.folder)
         for arm in arms:
             own, judged = (of[of["config_id"] == arm.config_id] for of in (part, judges))
-            if judged.empty:  # the seeds that choose its lambda have not been run yet
+            if judged.empty and own["lambda"].notna().any():  # the seeds that choose its lambda have not been run yet
                 continue
             none = finetuned(part[part["config_id"].isin([a.config_id for a in arms if not a.unlike(arm)])])
             none = none.set_index("seed")
             base, base_asking = (np.where(mixed, np.nan, of) for of in spent(none, seeds))
-            lam, at_edge = chosen(judged)
+            lam, at_edge = chosen(own if judged.empty else judged)
             rows = (own if np.isnan(lam) else own[own["lambda"] == lam]).set_index("seed")
+            if rows.empty:  # they have chosen one that the others have not been run at yet
+                continue
             fine = rows[rows["status"] == "ok"].reindex(seeds)
             seconds, asking = spent(rows, seeds)
             other = not none.empty and rows["model"].iloc[0] != none["model"].iloc[0]
@@ -127,7 +131,8 @@ def compared(study: Study) -> list[Entry]:
             measured = 100 * accuracy, 100 * forgetting, 100 * plastic, kept.get(rows["run_id"].iloc[0], {}), shared
             costs = seconds / base, asking / base_asking
             found.append(Entry(arm, scenario, lam, at_edge, *measured, *costs, mixed, other))
-    return found
+    count = Counter((entry.scenario, entry.name) for entry in found)
+    return [e._replace(told=e.arm.label) if count[e.scenario, e.name] > 1 else e for e in found]
 
 
 def finetuned(runs: pd.DataFrame) -> pd.DataFrame:
@@ -154,7 +159,8 @@ def chosen(own: pd.DataFrame) -> tuple[float, bool]:
     judge = "held_out" if own["held_out"].notna().any() else "accuracy"
     fine = own.assign(judged=own[judge].where(own["status"] == "ok"))
     table = fine.pivot(index="seed", columns="lambda", values="judged")  # lambdas ascending
-    i = int(best(seed_mean(complete(table.to_numpy(dtype=float)))))
+    whole = finished(fine.pivot(index="seed", columns="lambda", values="run_id").notna().to_numpy())
+    i = int(best(seed_mean(complete(np.where(whole, table.to_numpy(dtype=float), np.nan)))))
     return float(table.columns[max(i, 0)]), i >= 0 and table.shape[1] > 1 and i in (0, table.shape[1] - 1)
 
 

@@ -27,12 +27,14 @@ GAP = 0.7  # decades between nothing and the least that is kept
 
 def drawings(study: Study) -> list[Drawing]:
     """What accuracy costs, or examples stored where arms differ in that."""
+    if not (found := compared(study)):
+        return []
     title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"
-    return [Drawing(study.name, title, source, partial(_drawn, study))]
+    return [Drawing(study.name, title, source, partial(_drawn, study, found))]
 
 
-def _drawn(study: Study) -> Figure:
-    found, benchmark = compared(study), benchmark_name(study.runs["benchmark"].iloc[0])
+def _drawn(study: Study, found: list[Entry]) -> Figure:
+    benchmark = benchmark_name(study.runs["benchmark"].iloc[0])
     if published := beside.pairs_of(study, found):
         theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))
         return beside.draw(study, published, f"{benchmark}: ours beside {theirs}")

@@ -40,16 +40,12 @@ class Matrix(NamedTuple):
     name: str
     group: str  # benchmark, scenario and model, where there are several
     accuracy: Array  # [T, T], percent: [task learned last, task asked about]; NaN above the diagonal
+    forgotten: float  # points, the mean over seeds of a run's `forgetting`, as tables have it
 
     @property
     def plasticity(self) -> float:
         """Mean accuracy of tasks right after each was learned, percent."""
         return float(np.mean(np.diag(self.accuracy)))
-
-    @property
-    def forgotten(self) -> float:
-        """Mean over all tasks but the last of the best accuracy so far minus that after the last, points."""
-        return float(np.mean(np.nanmax(self.accuracy[:, :-1], axis=0) - self.accuracy[-1, :-1]))
 
 
 def matrices(study: Study) -> list[Matrix]:
@@ -75,7 +71,8 @@ def matrices(study: Study) -> list[Matrix]:
     found = []
     for name, group, lam, own in chosen:
         at, shown = (own, name) if np.isnan(lam) else (own[own["lambda"] == lam], f"{name}\nλ = {lambda_text(lam)}")
-        found.append(Matrix(shown, group, mean(rows[rows["run_id"].isin(at["run_id"])])))
+        accuracy = mean(rows[rows["run_id"].isin(at["run_id"])])
+        found.append(Matrix(shown, group, accuracy, 100 * float(at["forgetting"].mean())))
     return [one for one in found if one.accuracy.size > 1]
 
 

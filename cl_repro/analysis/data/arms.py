@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cl_repro.analysis.data.conditions import configuration_of, differing, settings_of, unlike, words
 from cl_repro.analysis.data.looks import COMPAT, LIBRARIES, LOOKS, METHODS, ONE_SAMPLE, OTHERS, Look, kind_of, parts
@@ -44,13 +45,17 @@ class NamedArm(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A study's accuracies, percent. A arms with a lambda, S seeds, L lambdas, 0 among them; NaN if missing or lost."""
+    """A study's accuracies, percent. A arms with a lambda, S seeds, L lambdas, 0 among them; NaN if missing or lost.
+
+    Of an arm that is not finished, the largest part in which every seed has every lambda (`finished`).
+    """
 
     arms: tuple[NamedArm, ...]
     seeds: Array  # [S]
     lams: Array  # [L], ascending
     accuracy: Array  # [A, S, L]
     lost: Array  # [A, L], how many seeds diverged or failed
+    left_out: Array  # [A, L], how many runs are outside of what is finished
     flat: tuple[tuple[NamedArm, Array], ...]  # methods without lambda: [S]
     window: bool = False  # whether the arms' lambdas are windows of their own, not one grid for all
 
@@ -67,7 +72,8 @@ class Grid(NamedTuple):
     def penalised(self) -> "Grid":
         """The same without lambda = 0, which has no place on a logarithmic axis."""
         kept = self.lams > 0
-        return self._replace(lams=self.lams[kept], accuracy=self.accuracy[..., kept], lost=self.lost[:, kept])
+        accuracy, lost, left_out = (of[..., kept] for of in (self.accuracy, self.lost, self.left_out))
+        return self._replace(lams=self.lams[kept], accuracy=accuracy, lost=lost, left_out=left_out)
 
     @property
     def none(self) -> Array:
@@ -205,17 +211,20 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
     """Arrange the runs of one benchmark, scenario and model, each once, by arm (as in `arms_of`), seed and lambda."""
     seeds, lams = np.unique(runs["seed"]), np.unique(runs["lambda"].dropna())
     runs = runs.assign(accuracy=100 * runs["accuracy"].where(runs["status"] == "ok"))
-    curved, flat, accuracy, lost = [], [], [], []
+    curved, flat, accuracy, lost, left_out = [], [], [], [], []
     for arm in arms_of(runs, folder):
         own = runs[runs["config_id"] == arm.config_id]
         if own["lambda"].isna().all():
             flat.append((arm, own.set_index("seed")["accuracy"].reindex(seeds).to_numpy()))
             continue
-        table = own.pivot(index="seed", columns="lambda", values="accuracy")
-        bad = own[own["status"] != "ok"].groupby("lambda").size()
+        there = own.pivot(index="seed", columns="lambda", values="run_id").reindex(index=seeds, columns=lams).notna()
+        whole = finished(there.to_numpy())
+        table = own.pivot(index="seed", columns="lambda", values="accuracy").reindex(index=seeds, columns=lams)
+        bad = own.pivot(index="seed", columns="lambda", values="status").reindex(index=seeds, columns=lams)
         curved.append(arm)
-        accuracy.append(table.reindex(index=seeds, columns=lams).to_numpy())
-        lost.append(bad.reindex(lams, fill_value=0).to_numpy())
+        accuracy.append(np.where(whole, table.to_numpy(), np.nan))
+        lost.append((whole & (bad.fillna("ok") != "ok").to_numpy()).sum(axis=0))
+        left_out.append((there.to_numpy() & ~whole).sum(axis=0))
     shape = (len(curved), seeds.size, lams.size)
     return Grid(
         arms=tuple(curved),
@@ -223,9 +232,23 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
         lams=lams,
         accuracy=np.array(accuracy, dtype=float).reshape(shape),
         lost=np.array(lost, dtype=int).reshape(shape[0], shape[2]),
+        left_out=np.array(left_out, dtype=int).reshape(shape[0], shape[2]),
         flat=tuple(flat),
         window=any(setting(folder, arm.config_id, "grid.window") is not None for arm in curved),
     )
+
+
+def finished(there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of the runs that are there the most in which every seed has every lambda, [S, L] both.
+
+    A seed whose lambdas a kill has cut short would otherwise leave the few that it has, and a lambda that was added for
+    a few seeds all others.
+    """
+    rows = there[there.any(axis=1)]
+    sets = np.unique(np.vstack([rows, rows.all(axis=0)]), axis=0)  # those of a seed, and those that all have
+    have = np.array([(there >= one).all(axis=1) for one in sets])  # [sets, S]
+    most = (have.sum(axis=1) * sets.sum(axis=1)).argmax()
+    return have[most, :, None] & sets[most]
 
 
 def setting(folder: Path, config_id: str, key: str) -> Any:

@@ -152,14 +152,16 @@ def lambda_text(lam: float) -> str:
 def loss_notes(grid: Grid) -> list[str]:
     """Which cells diverged, failed, or were not run, in words, and whether λ is a window; nothing if none."""
     notes = [f"{grid.window_note}."] if grid.window else []
-    for arm, accuracy, lost in zip(grid.arms, grid.accuracy, grid.lost, strict=True):
+    for arm, accuracy, lost, left_out in zip(grid.arms, grid.accuracy, grid.lost, grid.left_out, strict=True):
         if lost.any():
             where = [f"{lambda_text(grid.lams[i])} ({lost[i]})" for i in np.flatnonzero(lost)]
             notes.append(f"{arm.label}: seeds that diverged or failed, by λ: {', '.join(where)}.")
-        begun = np.isfinite(accuracy).any(axis=0) | (lost > 0)
-        todo = int((~np.isfinite(accuracy[:, begun])).sum() - lost[begun].sum())
+        begun = np.isfinite(accuracy).any(axis=0) | (lost + left_out > 0)
+        todo = int((~np.isfinite(accuracy[:, begun])).sum() - (lost + left_out)[begun].sum())
         if todo:
             notes.append(f"{arm.label}: {todo} of {int(begun.sum()) * grid.seeds.size} runs are missing.")
+        if left_out.any():
+            notes.append(f"{arm.label}: left out, because their seed or λ lacks others: {left_out.sum()} runs.")
     for arm, values in grid.flat:
         absent = int((~np.isfinite(values)).sum())
         if absent:

@@ -4,6 +4,7 @@ The penalty is lambda F, so curves of estimators that differ by a factor fall on
 by the trace. The trace is that of the first task; later ones depend on lambda.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -28,7 +29,10 @@ X_LABELS = ("Regularisation strength λ (log scale)", f"λ {TIMES} trace of the 
 
 
 class Collapse(NamedTuple):
-    """Where the curves of A arms rise, in log10; spreads are largest minus smallest, in decades."""
+    """Where the curves of A arms rise, in log10; spreads are largest minus smallest, in decades.
+
+    Where a rise is an upper bound, spreads are lower bounds.
+    """
 
     grid: Grid  # of these arms only
     log_traces: Array  # [A, S]
@@ -53,6 +57,8 @@ def collapse(study: Study) -> Collapse | None:
     if study.runs.empty:
         return None
     grid, settings = grid_of(study.runs, study.folder).penalised, study.settings
+    if not grid.lams.size:
+        return None
     found, traces = shapes(study, grid), log_traces(study, grid)
     log_trace = seed_mean(traces[..., None])[..., 0]
     kept = np.flatnonzero(np.isfinite(log_trace) & np.isfinite([shape.rise.centre for shape in found]))
@@ -61,17 +67,27 @@ def collapse(study: Study) -> Collapse | None:
     n_seeds = grid.seeds.size
     # The same weightings as those of the rises, so that rise and trace stay paired.
     scale = seed_mean(traces[kept, :, None], weightings(n_seeds, settings))[..., 0]  # [W, A]
-    rises = np.stack([found[a].rises for a in kept], 1)  # [W, A]
+    rises, at_most = np.stack([found[a].rises for a in kept], 1), tuple(found[a].at_most for a in kept)  # [W, A], [A]
     moved, n = rises + scale, [found[a].rise.n for a in kept]
     return Collapse(
-        grid=grid._replace(arms=tuple(grid.arms[a] for a in kept), accuracy=grid.accuracy[kept], lost=grid.lost[kept]),
+        grid=grid._replace(
+            arms=tuple(grid.arms[a] for a in kept),
+            accuracy=grid.accuracy[kept],
+            lost=grid.lost[kept],
+            left_out=grid.left_out[kept],
+        ),
         log_traces=traces[kept],
         rises=tuple(found[a].rise for a in kept),
-        at_most=tuple(found[a].at_most for a in kept),
-        rescaled=tuple(interval_of(own, each, n_seeds, settings) for own, each in zip(moved.T, n, strict=True)),
-        spread=resampled_interval(np.ptp(rises, axis=1), min(n), settings),
-        rescaled_spread=resampled_interval(np.ptp(moved, axis=1), min(n), settings),
+        at_most=at_most,
+        rescaled=tuple(interval_of(own, found[a].there, settings) for own, a in zip(moved.T, kept, strict=True)),
+        spread=resampled_interval(apart(rises, at_most), min(n), settings),
+        rescaled_spread=resampled_interval(apart(moved, at_most), min(n), settings),
     )
+
+
+def apart(values: Array, at_most: Sequence[bool]) -> Array:
+    """Largest minus smallest of A values, [W] of [W, A]; a lower bound where some of them are upper bounds."""
+    return np.where(at_most, -np.inf, values).max(axis=1) - values.min(axis=1)
 
 
 def draw(found: Collapse, title: str) -> Figure:
@@ -91,7 +107,8 @@ def draw(found: Collapse, title: str) -> Figure:
         axes.set_xlabel(label)
         axes.tick_params(labelleft=True)
     panels[0].set_ylabel("Test accuracy after the last task (%)")
-    lettered(panels, [f"rises within {interval_text(spread, sign='')} decades" for spread in spreads])
+    said = "rises at least {} decades apart" if any(found.at_most) else "rises within {} decades"
+    lettered(panels, [said.format(interval_text(spread, sign="")) for spread in spreads])
     headed(figure, title, ". ".join(filter(None, [SEM, grid.window_note])))
     told(figure, panels)
     return figure
@@ -107,14 +124,16 @@ def table(study: Study, found: Collapse) -> Table:
         )
     ]
     settings, n_seeds = study.settings, found.grid.seeds.size
-    before, after = (interval_text(x, sign="") for x in (found.spread, found.rescaled_spread))
+    least = "≥ " if any(found.at_most) else ""
+    before, after = (least + interval_text(x, sign="") for x in (found.spread, found.rescaled_spread))
     explained = 1 - found.rescaled_spread.centre / found.spread.centre if found.spread.centre else np.nan
+    share = "some curves begin above half-way" if least else f"the trace accounts for {explained:.0%} of the spread"
     notes = (
         "Rise: log10 λ at which the seed-mean curve first crosses half-way between None's mean and its own best. "
         f"Trace: of the Fisher after the first task. {TRACE_NOTE} Last column: their sum in logarithms, the rise on "
         f"the axis λ {TIMES} trace.",
-        f"Largest minus smallest rise: {before} decades of λ, {after} decades of λ {TIMES} trace: the trace accounts "
-        f"for {explained:.0%} of the spread. What is left is not a matter of the first task's scale, or it is noise.",
+        f"Largest minus smallest rise: {before} decades of λ, {after} decades of λ {TIMES} trace: {share}. What is "
+        "left is not a matter of the first task's scale, or it is noise.",
         f"{interval_note(n_seeds, settings)} Rises and traces together. A spread has an interval from n = "
         f"{settings.bootstrap_from} seeds on; it is never negative: its interval does not reach 0 where there is none.",
         *filter(None, [mixed_note(study.runs)]),

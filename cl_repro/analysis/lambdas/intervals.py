@@ -8,6 +8,7 @@ has no interval.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cl_repro.analysis.data.settings import Settings
 from cl_repro.common.stats import Array, Interval, bootstrap_weights, jackknife_interval, percentile_interval
@@ -26,21 +27,21 @@ def resamples(n_seeds: int, settings: Settings) -> Array:
     return np.concatenate([np.ones((1, n_seeds)), drawn])
 
 
-def interval_of(values: Array, n: int, n_seeds: int, settings: Settings) -> Interval:
+def interval_of(values: Array, there: ArrayLike, settings: Settings) -> Interval:
     """The interval of a quantity.
 
     Args:
         values: [W], the quantity of every weighting of `weightings`.
-        n: seeds that it is made of.
-        n_seeds: of the study, S.
+        there: [S], of each seed of the study whether the quantity is made of it.
         settings: of the study.
 
     Returns:
         The quantity of all seeds and its limits; NaN limits where some weighting lacks it, or n is too small.
     """
-    if n_seeds < settings.bootstrap_from:
-        return jackknife_interval(values[0], values[1:], settings.confidence, n)
-    return resampled_interval(values, n, settings)
+    own = np.asarray(there, dtype=bool)
+    if own.size < settings.bootstrap_from:
+        return jackknife_interval(values[0], values[1:][own], settings.confidence)
+    return resampled_interval(values, int(own.sum()), settings)
 
 
 def resampled_interval(values: Array, n: int, settings: Settings) -> Interval:

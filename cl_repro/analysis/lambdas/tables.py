@@ -8,6 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cl_repro.analysis.comparisons.beside import beside_table, pairs_of
 from cl_repro.analysis.comparisons.comparison import compared, comparison_tables
@@ -45,6 +46,7 @@ class Shape(NamedTuple):
     arm: NamedArm
     rise: Interval
     rises: Array  # [W], of every weighting of the seeds; paired between arms
+    there: NDArray[np.bool_]  # [S], of each seed whether the arm has it
     at_most: bool  # the curve begins above half-way: the rise is the grid's first lambda, or below
     width: Interval
     edges: tuple[bool, bool]  # the range touches the grid's (lower, upper) edge
@@ -53,6 +55,8 @@ class Shape(NamedTuple):
 def shapes(study: Study, grid: Grid) -> list[Shape]:
     """Rise and width of every arm with a lambda, with their intervals over seeds; without lambda = 0."""
     grid = grid.penalised
+    if not grid.lams.size:
+        return []
     settings, log_lam, n_seeds = study.settings, np.log10(grid.lams), grid.seeds.size
     accuracy, none = complete(grid.accuracy), grid.floors[..., None]
     weight = weightings(n_seeds, settings)
@@ -61,14 +65,15 @@ def shapes(study: Study, grid: Grid) -> list[Shape]:
     at_most = rises == np.nanmin(np.where(np.isfinite(means[0]), log_lam, np.inf), axis=1)
     if n_seeds < settings.bootstrap_from:  # where the curve of all seeds but one begins above half-way, it may be less
         rises[1:] = np.where(at_most[1:], np.nan, rises[1:])
-    n = np.isfinite(accuracy).sum(axis=1).max(axis=1, initial=0)  # [A], seeds
+    there = np.asarray(np.isfinite(accuracy).any(axis=2))  # [A, S]
     return [
         Shape(
             arm=arm,
-            rise=interval_of(rises[:, a], int(n[a]), n_seeds, settings),
+            rise=interval_of(rises[:, a], there[a], settings),
             rises=rises[:, a],
+            there=there[a],
             at_most=bool(at_most[0, a]),
-            width=interval_of(widths[:, a], int(n[a]), n_seeds, settings),
+            width=interval_of(widths[:, a], there[a], settings),
             edges=touches(log_lam, means[0, a], settings.width_points),
         )
         for a, arm in enumerate(grid.arms)
@@ -94,12 +99,18 @@ def trace_text(logs: Array) -> str:
     return f"{10 ** logs.mean():.2e}{factor} ({logs.size})"
 
 
+def rise_text(shape: Shape, *, brackets: bool = True) -> str:
+    """A rise, with its interval if that is wanted; ≤ where the curve begins above half-way."""
+    shown = shape.rise if brackets else shape.rise._replace(low=np.nan)
+    return ("≤ " if shape.at_most else "") + interval_text(shown, sign="")
+
+
 def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
     """Rise, width and trace per estimator."""
     settings = study.settings
     body = []
     for shape, row in zip(found, traces, strict=True):
-        rising = ("≤ " if shape.at_most else "") + interval_text(shape.rise, sign="")
+        rising = rise_text(shape)
         edges = " and ".join(name for name, touched in zip(("lower", "upper"), shape.edges, strict=True) if touched)
         body.append((shape.arm.label, rising, interval_text(shape.width, sign=""), edges or "no", trace_text(row)))
     notes = (
@@ -116,12 +127,12 @@ def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
 
 def gap_table(study: Study, found: list[Shape], traces: Array) -> Table | None:
     """Gaps between rises beside what the traces predict; None where the study lacks the arms."""
-    n_seeds, body = traces.shape[1], []
+    body = []
     estimators = [(i, shape) for i, shape in enumerate(found) if shape.arm.method == "ewc"]
     for wanted, (i, a), (j, b) in product(study.settings.gaps, estimators, estimators):
         if (a.arm.fisher, b.arm.fisher) != wanted or not a.arm.compares(b.arm):
             continue
-        gap = interval_of(a.rises - b.rises, min(a.rise.n, b.rise.n), n_seeds, study.settings)
+        gap = interval_of(a.rises - b.rises, np.logical_or(a.there, b.there), study.settings)
         predicted = estimate(traces[j] - traces[i])
         bound = {(True, False): "≤ ", (False, True): "≥ "}.get((a.at_most, b.at_most), "")
         measured = NOTHING if a.at_most and b.at_most else bound + interval_text(gap)
@@ -145,7 +156,8 @@ def summary_table(study: Study) -> Table:
     for row in rows:
         shape = by_arm.get(row.arm.config_id)
         cells = [row.arm.label, lambda_text(row.lam), estimate_text(row.ours)]
-        cells += [f"{shape.rise.centre:.2f}" if shape else NOTHING, f"{shape.width.centre:.1f}" if shape else NOTHING]
+        cells += [rise_text(shape, brackets=False) if shape else NOTHING]
+        cells += [f"{shape.width.centre:.1f}" if shape and np.isfinite(shape.width.centre) else NOTHING]
         for source in published:
             theirs, comparison, remark = row.beside[source]
             cells += [estimate_text(theirs) if theirs else NOTHING, comparison.verdict if comparison else remark]

@@ -26,11 +26,13 @@ class Timing(NamedTuple):
 def timings(study: Study) -> list[Timing]:
     """Mean over seeds of seconds_train + seconds_fisher, per estimator.
 
-    Raises UserError where runs differ in more than their Fisher and how it is computed.
+    Raises UserError where runs differ in more than their Fisher and how it is computed, or are of several machines.
     """
     first, *others = arms_of(study.runs, study.folder)
     if places := sorted({place for arm in others for place in arm.unlike(first)}):
         raise UserError(f"{study.folder}: its runs differ in {', '.join(places)}: their times do not compare")
+    if len(machines := sorted({*study.runs["device"] + " (" + study.runs["hardware"] + ")"})) > 1:
+        raise UserError(f"{study.folder}: its runs are of {'; '.join(machines)}: their times do not compare")
     runs = study.runs[study.runs["status"] == "ok"]
     runs = runs.assign(
         seconds=runs["seconds_train"] + runs["seconds_fisher"].fillna(0),

@@ -86,4 +86,4 @@ def examples(axes: Axes, cost: pd.Series) -> None:
     above.set_xticks(middles, names, fontsize=8.5, color=SOFT)
     above.tick_params(which="both", length=0)
     above.xaxis.set_minor_locator(NullLocator())
-    above.set_xlabel("examples of the estimate", fontsize=8.5, color=SOFT)
+    above.set_xlabel("examples of EXACT", fontsize=8.5, color=SOFT)
