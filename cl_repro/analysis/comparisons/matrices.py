@@ -5,6 +5,7 @@ Read along its diagonal it shows plasticity, what a task reaches when it has bee
 
 from functools import partial
 from itertools import groupby
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from cl_repro.common.stats import Array
 ACROSS = 6  # matrices beside each other
 NUMBERED = 24  # matrices, up to which they have their numbers in them
 SIDE = 1.55  # inches of a matrix
+TITLE = 28  # characters above it, in a line
 SHADES = LinearSegmentedColormap.from_list("accuracy", ["#FFFFFF", "#9ECAE1", "#08519C"])
 DARK = 0.6  # of the range of shades, from where on numbers are white
 NOTE = (
@@ -141,6 +143,7 @@ def shaded(axes: Axes, one: Matrix, low: float, numbered: bool) -> QuadMesh:
     axes.set_aspect("equal")
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
-    said = f"learned {one.plasticity:.1f}, forgot {one.forgotten:.1f}"
-    axes.set_title(f"{literal(one.name)}\n{said}", loc="left", fontsize=8, linespacing=1.25)
+    lines = [part for line in literal(one.name).splitlines() for part in wrap(line, TITLE)]
+    said = [*lines, f"learned {one.plasticity:.1f}, forgot {one.forgotten:.1f}"]
+    axes.set_title("\n".join(said), loc="left", fontsize=8, linespacing=1.25)
     return shades
