@@ -625,7 +625,6 @@ fisher=one_sample/exact fisher.n=0 | fisher.n=0: the number of examples must be 
 fisher=one_sample | Could not find 'fisher/one_sample' Available options in 'fisher':
 fisher=batched/exact | Could not find 'fisher/batched/exact' Available options in 'fisher':
 ~fisher | ~fisher: a method that uses a Fisher cannot go without
-~fisher=exact method=mas | ~fisher: a method that uses a Fisher cannot go without
 fisher=null | Could not find 'fisher/null' Available options in 'fisher':
 scenario=class model=progressive | model=progressive: needs scenario=task and columns=n_tasks, one for each task
 scenario.name=null | scenario.name=None: must be text

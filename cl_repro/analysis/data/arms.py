@@ -217,14 +217,16 @@ def grid_of(runs: pd.DataFrame, folder: Path) -> Grid:
         if own["lambda"].isna().all():
             flat.append((arm, own.set_index("seed")["accuracy"].reindex(seeds).to_numpy()))
             continue
-        there = own.pivot(index="seed", columns="lambda", values="run_id").reindex(index=seeds, columns=lams).notna()
-        whole = finished(there.to_numpy())
-        table = own.pivot(index="seed", columns="lambda", values="accuracy").reindex(index=seeds, columns=lams)
-        bad = own.pivot(index="seed", columns="lambda", values="status").reindex(index=seeds, columns=lams)
+        ids, values = (
+            own.pivot(index="seed", columns="lambda", values=of).reindex(index=seeds, columns=lams)
+            for of in ("run_id", "accuracy")
+        )
+        there = ids.notna().to_numpy()
+        whole = finished(there)
         curved.append(arm)
-        accuracy.append(np.where(whole, table.to_numpy(), np.nan))
-        lost.append((whole & (bad.fillna("ok") != "ok").to_numpy()).sum(axis=0))
-        left_out.append((there.to_numpy() & ~whole).sum(axis=0))
+        accuracy.append(np.where(whole, values.to_numpy(), np.nan))
+        lost.append((whole & np.isnan(accuracy[-1])).sum(axis=0))
+        left_out.append((there & ~whole).sum(axis=0))
     shape = (len(curved), seeds.size, lams.size)
     return Grid(
         arms=tuple(curved),
