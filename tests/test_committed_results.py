@@ -168,7 +168,17 @@ def test_the_readme_recommends_what_the_rises_say() -> None:
     for fisher, name in (("importance_sample", "IMPORTANCE SAMPLE"), ("exact_by_score_500", "EXACT BY SCORE (n=500)")):
         assert f"{gap[fisher]:.2f} decades {limits[f'{name} − EXACT']}" in readme
     assert f"rises {gap['sample']:.2f} decades later" in readme
-    assert f"not at random ({gap['exact_500']:.2f})" in readme
+    assert f"rise {gap['exact_500']:.2f} {limits['EXACT (n=500) − EXACT']} decades later" in readme
+    of_sample = []
+    for place in ("permuted_mnist_cpu", "cifar10_100_cpu", "split_cifar100_cpu"):
+        name = f"fisher_importance_sampling_{place}"
+        other, other_grid = open_study(name, RESULTS), curves(name, RESULTS)
+        rows = gap_table(other, shapes(other, other_grid), log_traces(other, other_grid))
+        assert rows
+        cells = {row[0]: row[1].replace("+", "") for row in rows.rows}
+        assert re.search(rf"{re.escape(cells['IMPORTANCE SAMPLE − EXACT'])} \(\[[^]]*\]\([^)]*{name}\.md\)", readme)
+        of_sample.append(cells["SAMPLE − EXACT"].partition(" ")[0])
+    assert f"SAMPLE {', '.join(of_sample[:2])} and {of_sample[2]}." in readme
 
 
 def test_the_readme_quotes_accuracies_rises_and_times() -> None:

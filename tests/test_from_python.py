@@ -58,6 +58,7 @@ def test_a_folder_without_curves_has_no_figure_of_them() -> None:
         cl_repro.draw_folder(RESULTS / "hsu2018_table2")
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (cli.ROOT / "docs" / "running.md").read_text(encoding="utf-8")
     lines = page.partition("## From Python")[2].partition("```python\n")[2].partition("```")[0]
