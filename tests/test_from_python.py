@@ -45,6 +45,7 @@ def test_the_tables_are_those_of_the_results() -> None:
     assert text.endswith("\n\n".join(last) + "\n")
 
 
+@pytest.mark.slow
 def test_the_figure_is_that_of_the_results(tmp_path: Path) -> None:
     [drawing] = collapse.drawings(open_study("split_mnist_fisher", RESULTS))
     figure = cl_repro.draw_folder(RESULTS / "split_mnist_fisher", rescaled=True)

@@ -480,6 +480,7 @@ def test_more_examples_of_both_benchmarks_have_room(mnist: Figures, cifar: Figur
     assert len(bars(axes, "SI - AF, MNIST (500)")[0]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "figure", [figures.figure_1, figures.figure_2, figures.figure_h1, figures.figure_l1], ids=lambda f: f.__name__
 )
