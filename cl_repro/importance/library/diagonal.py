@@ -163,6 +163,11 @@ def same_memory(a: Tensor, b: Tensor) -> bool:
     return False
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model is: where its first parameter is."""
+    return next(iter(model.parameters())).device
+
+
 # --- the means -------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +182,7 @@ def mean_of_squares(
 ) -> Tree:
     """The estimators that square the gradients of examples: of all, or of those that are chosen, weighed."""
     plan, total, count = None, {name: torch.zeros_like(p) for name, p in trainable(model).items()}, 0
-    device = next(iter(model.parameters())).device
+    device = device_of(model)
     for x, y in parts:
         if plan is None:
             first = x[:2].to(device)
@@ -205,7 +210,7 @@ def chosen(
     model: nn.Module, x: Tensor, y: Tensor, active: Tensor | None, size: int, choose: Choose, generator: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The examples that are used, and their weights [n], when all have been looked at, `size` at a time."""
-    device = next(iter(model.parameters())).device
+    device = device_of(model)
     parts = (logits(model, part.to(device), active).detach() for part in x.split(size))
     scores = torch.cat([columns.variance(z) for z in parts])
     u = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
@@ -215,7 +220,7 @@ def chosen(
 
 def batched(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], active: Tensor | None, chunk: int | None) -> Tree:
     """The mean over mini-batches of the squared gradient of their mean loss."""
-    params, count, device = trainable(model), 0, next(iter(model.parameters())).device
+    params, count, device = trainable(model), 0, device_of(model)
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     for x, y in parts:
         if not count:
