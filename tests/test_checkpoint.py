@@ -41,14 +41,26 @@ METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 def sliced(experiment: engine.Experiment, method: Method, rows: list[Replica], every: int = 1000) -> Progress:
     """Through all tasks in slices of so many steps, each from the checkpoint that the one before has left."""
-    at, seeds, places = None, [row.seed for row in rows], []
-    while not at or at.learned < experiment.benchmark.n_tasks:
-        at = next(engine.stages(experiment, method, rows, {}, begun=at, every=every))
+    seeds, places, trunks = [row.seed for row in rows], [], {}
+
+    def on(at: Progress, seeds: list[int]) -> Progress:
+        """From a file."""
         places.append((at.learned, at.middle.taken if at.middle else 0))
         data = checkpoint.dump(at, experiment, HERE)
         assert len(data) <= 2 * held(at) + OVERHEAD
-        at = checkpoint.load(data, experiment, seeds, HERE)
-        assert at
+        found = checkpoint.load(data, experiment, seeds, HERE)
+        assert found
+        return found
+
+    at = None
+    if engine.shares_first_task(experiment, method):
+        while not at or not at.learned:
+            at = on(next(engine.first_task(experiment, seeds, at, every)), sorted(set(seeds)))
+        engine.keep_first_task(trunks, experiment, at)
+        places.pop()  # its end, from which the replicas begin
+        at = None
+    while not at or at.learned < experiment.benchmark.n_tasks:
+        at = on(next(engine.stages(experiment, method, rows, trunks, begun=at, every=every)), seeds)
     stops = [range(0, steps, every) for steps in engine.lengths(experiment, method, seeds[0])]
     assert places == [*[(task, taken) for task, of_task in enumerate(stops) for taken in of_task][1:], (len(stops), 0)]
     return at
@@ -236,6 +248,86 @@ def test_what_is_killed_at_any_moment_loses_the_work_since_the_last_checkpoint(t
     expected = fresh().rows(whole)
     for name in STUDY.keys() - {"runs.csv"}:
         assert rows[name] == expected[name]
+
+
+@pytest.fixture
+def first_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of steps of first tasks, as they are taken; at a -1 that is put first, the next one is killed."""
+    taken: list[int] = []
+    plain = lifecycle.advance
+
+    def advance(course: lifecycle.Course, steps: int, *rest: Any) -> None:
+        if course.task == 0:
+            if taken[:1] == [-1] and len(taken) > 2:
+                raise Killed
+            taken.append(steps)
+        plain(course, steps, *rest)
+
+    monkeypatch.setattr(lifecycle, "advance", advance)
+    return taken
+
+
+SHARED_BY_CHUNKS = ["iterations=200", "benchmark.n_tasks=2", "grid.lambdas=[1,10]", "max_replicas=1"]
+
+
+@pytest.mark.parametrize("when", ["in its middle", "after it"])
+def test_a_first_task_that_chunks_share_is_trained_once_by_all_processes(
+    when: str, tmp_path: Path, first_steps: list[int]
+) -> None:
+    """Where it takes longer than `checkpoint_every`, whoever is killed; its rows are those of chunks that train it."""
+    one, other = jobs(tmp_path, *SHARED_BY_CHUNKS, "checkpoint_every=1e-9")
+    if when == "in its middle":
+        first_steps.append(-1)
+        with pytest.raises(Killed):
+            fresh().rows(one)
+        assert first_steps.pop(0) == -1
+    found = [fresh().rows(job) for job in (one, other)]
+    assert sum(first_steps) == 200
+    expected = [fresh().rows(job) for job in jobs(tmp_path / "other", *SHARED_BY_CHUNKS)]
+    assert sum(first_steps) == 3 * 200
+    assert not list((tmp_path / "other").rglob("*.first_task"))
+    for rows, same_rows in zip(found, expected, strict=True):
+        for name in STUDY.keys() - {"runs.csv"}:
+            assert rows[name] == same_rows[name]
+
+
+@pytest.mark.parametrize("how", ["git_sha", "damaged", "seeds"])
+def test_a_first_task_of_other_code_or_seeds_or_a_damaged_one_is_trained_anew(
+    how: str, tmp_path: Path, first_steps: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = jobs(tmp_path, *SHARED_BY_CHUNKS, "checkpoint_every=1e-9")
+    fresh().rows(one)
+    [path] = (tmp_path / ".spool").glob("*.first_task")
+    if how == "git_sha":
+        other = other._replace(source=other.source._replace(git_sha="def"))
+    elif how == "seeds":
+        other = jobs(tmp_path, *SHARED_BY_CHUNKS, "checkpoint_every=1e-9", "seeds=[2]")[0]
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    fresh().rows(other)
+    assert sum(first_steps) == 2 * 200
+    said = f"{path}: its content is not that of its checksum; set aside as {path.stem}.damaged, its runs begin again\n"
+    assert capsys.readouterr().err == (said if how == "damaged" else "")
+
+
+def test_the_first_task_that_places_windows_is_kept_for_the_chunks(tmp_path: Path, first_steps: list[int]) -> None:
+    """Killed in its middle, it goes on in the next launch; a complete study keeps no file of it; `plan` writes none."""
+    arms = [
+        arm | {"results_dir": str(tmp_path)}
+        for arm in cli.arms(
+            *SHARED_BY_CHUNKS[:2], "seeds=[1]", "grid=window", "grid.window.decades=2", "checkpoint_every=1e-9"
+        )
+    ]
+    study.plan(arms)
+    assert (sum(first_steps), list(tmp_path.iterdir())) == (200, [])
+    first_steps[:] = [-1]
+    with pytest.raises(Killed):
+        study.compute_missing(arms, "test", cores=1)
+    assert first_steps.pop(0) == -1
+    assert len(list(tmp_path.rglob("*.first_task"))) == 1
+    assert not study.compute_missing(arms, "test", cores=1).unfinished
+    assert sum(first_steps) == 200
+    assert not list(tmp_path.rglob("*.first_task"))
 
 
 @pytest.mark.parametrize("change", ["git_sha", "dirty", "data", "runs"])

@@ -9,7 +9,19 @@ weights, mini-batches, orders and label noise: they are paired.
 from cl_repro.engine.boundary import measure
 from cl_repro.engine.course import Middle
 from cl_repro.engine.needs import check, in_first_task, lengths
-from cl_repro.engine.replicas import Outcome, Progress, Trunk, first_task, outcomes, stages, train
+from cl_repro.engine.replicas import (
+    Outcome,
+    Progress,
+    Trunk,
+    first_task,
+    keep_first_task,
+    outcomes,
+    shares_first_task,
+    stages,
+    train,
+    trunk_name,
+    trunk_of,
+)
 from cl_repro.engine.stack import Epochs, Experiment, Replica, Seconds, Stack, start
 from cl_repro.engine.training import Report
 
@@ -27,10 +39,14 @@ __all__ = [
     "check",
     "first_task",
     "in_first_task",
+    "keep_first_task",
     "lengths",
     "measure",
     "outcomes",
+    "shares_first_task",
     "stages",
     "start",
     "train",
+    "trunk_name",
+    "trunk_of",
 ]

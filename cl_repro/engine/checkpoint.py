@@ -98,10 +98,7 @@ def load(data: bytes, experiment: Experiment, seeds: list[int], origin: Origin) 
 
 def misfits(found: dict[str, Any], experiment: Experiment, seeds: list[int]) -> list[str]:
     """What does not fit these replicas and a position in their tasks, by name."""
-    n_tasks, learned, middle = experiment.benchmark.n_tasks, found["learned"], found["middle"]
-    if middle and learned == 0 and found["seeds"] == sorted(set(seeds)):
-        seeds = found["seeds"]  # of a first task that replicas share
-    k = len(seeds)
+    n_tasks, learned, middle, k = experiment.benchmark.n_tasks, found["learned"], found["middle"], len(seeds)
     untrained = start(experiment, seeds[:1])
     of_splits = (k, len(experiment.benchmark.splits), n_tasks)
     fits = {

@@ -33,10 +33,7 @@ class Trunk(NamedTuple):
 
 @dataclass
 class Progress:
-    """K replicas between two tasks, or two steps: all that the rest of their run depends on, as draws have seeds.
-
-    In the middle of a first task that replicas share, it is of the trunk: one replica a seed.
-    """
+    """K replicas between two tasks, or two steps: all that the rest of their run depends on, as draws have seeds."""
 
     learned: int  # tasks
     stack: Stack  # seconds: of a shared first task, too, in full for each replica
@@ -90,20 +87,18 @@ def stages(
         experiment: what they share.
         method: what they share, too.
         replicas: K of them, seeds and lambdas in any mixture.
-        trunks: first tasks trained before, by experiment and seeds; at most one is kept, here.
+        trunks: first tasks that replicas share, trained before (`first_task`); one that is missing is trained here.
         report: told about progress, but for that of a shared first task.
         begun: by another such run, from where this one goes on, in place.
         every: steps of a task between two stops; None: as many as take some seconds.
 
     Yields:
         What there is after each task, and now and then in the middle of one: always the same object, which goes on to
-        change; of a shared first task another one.
+        change.
     """
     trunk = None
-    if experiment.share_first_task and not in_first_task(method) and not (begun and begun.learned):
-        seeds = sorted({r.seed for r in replicas})
-        yield from trunk_stages(experiment, seeds, trunks, begun, every)
-        trunk, begun = first_task(experiment, seeds, trunks), None
+    if shares_first_task(experiment, method) and not begun:
+        trunk = trunk_of(experiment, [r.seed for r in replicas], trunks)
     at = begun or (forked(experiment, replicas, trunk) if trunk else untrained(experiment, method, replicas))
     last = experiment.benchmark.n_tasks - 1
     for task in range(at.learned, last + 1):
@@ -232,27 +227,41 @@ def healthy(stack: Stack) -> Tensor:
     return torch.stack([v.flatten(1).isfinite().all(1) for v in [*stack.params.values(), *state]]).all(0)
 
 
-def first_task(experiment: Experiment, seeds: list[int], trunks: dict[str, Trunk]) -> Trunk:
-    """The trained first task of these seeds, from `trunks` or anew; no method acts before its end."""
-    deque(trunk_stages(experiment, seeds, trunks), maxlen=0)
-    return trunks[f"{experiment.key}/{seeds}"]
+# --- a first task that replicas share ---------------------------------------------------------------------------------
 
 
-def trunk_stages(
-    experiment: Experiment,
-    seeds: list[int],
-    trunks: dict[str, Trunk],
-    begun: Progress | None = None,
-    every: int | None = None,
+def shares_first_task(experiment: Experiment, method: Method) -> bool:
+    """Whether replicas of a seed share their first task: they may, and the method has no part in it."""
+    return experiment.share_first_task and not in_first_task(method)
+
+
+def first_task(
+    experiment: Experiment, seeds: Sequence[int], begun: Progress | None = None, every: int | None = None
 ) -> Iterator[Progress]:
-    """`first_task`, into `trunks`, from where it stopped; yields where it can be stopped."""
-    key = f"{experiment.key}/{seeds}"
-    if key in trunks:
-        return
-    alone, replicas = experiment._replace(share_first_task=False), [Replica(seed, 0.0, None) for seed in seeds]
+    """Train one replica a seed, in ascending order, on the first task that others share: `stages`, up to its end."""
+    alone = experiment._replace(share_first_task=False)
+    replicas = [Replica(seed, 0.0, None) for seed in sorted(set(seeds))]
     for at in stages(alone, NO_METHOD, replicas, {}, begun=begun, every=every):
-        if at.learned:
-            break
         yield at
+        if at.learned:
+            return
+
+
+def keep_first_task(trunks: dict[str, Trunk], experiment: Experiment, at: Progress) -> None:
+    """Put a first task at its end into `trunks`, which hold one."""
     trunks.clear()
-    trunks[key] = Trunk(at.stack, np.stack(at.accuracy, 1), {})
+    trunks[trunk_name(experiment, at.stack.seeds)] = Trunk(at.stack, np.stack(at.accuracy, 1), {})
+
+
+def trunk_of(experiment: Experiment, seeds: Sequence[int], trunks: dict[str, Trunk]) -> Trunk:
+    """The first task of these seeds, from `trunks`, or trained now, in one go."""
+    name = trunk_name(experiment, seeds)
+    if name not in trunks:
+        [at] = deque(first_task(experiment, seeds), maxlen=1)
+        keep_first_task(trunks, experiment, at)
+    return trunks[name]
+
+
+def trunk_name(experiment: Experiment, seeds: Sequence[int]) -> str:
+    """Of a first task among `trunks`."""
+    return f"{experiment.key}/{sorted(set(seeds))}"

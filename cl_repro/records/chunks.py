@@ -13,6 +13,7 @@ from cl_repro.records.folder import Folder
 FAILURE = {"run_ids", "traceback"}
 ASIDE = ".set_aside"  # the suffix of rows that were damaged
 DAMAGED = ".damaged"  # and that of checkpoints
+FIRST_TASK = ".first_task"  # that of first tasks
 
 
 class Chunks(Folder):
@@ -70,8 +71,13 @@ class Chunks(Folder):
 
 
 def checkpoint_file(folder: Path, chunk: str) -> Path:
-    """Of a chunk that was stopped between two tasks: see `checkpoint`."""
+    """Of a chunk that was stopped between two steps: see `checkpoint`."""
     return folder / ".spool" / f"{chunk}.checkpoint"
+
+
+def first_task_file(folder: Path, name: str) -> Path:
+    """The checkpoint of a first task that chunks share, in its middle or at its end."""
+    return folder / ".spool" / f"{name}{FIRST_TASK}"
 
 
 def noted(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from filelock import Timeout
 
 from cl_repro.common.errors import UserError, told
-from cl_repro.records.chunks import ASIDE, Chunks, checkpoint_file
+from cl_repro.records.chunks import ASIDE, FIRST_TASK, Chunks, checkpoint_file
 from cl_repro.records.columns import Table
 from cl_repro.records.csvs import Row, cell_of, chunk_as_text, from_csv, names_of, to_csv
 from cl_repro.records.files import (
@@ -262,7 +262,7 @@ class Store(Chunks):
         self.replace({name: to_csv(self.tables[name], of_file) for name, of_file in kept.items()})
 
     def tidy(self) -> None:
-        """Remove what chunks that nobody computes leave in the spool: locks, and marks of processes that were killed.
+        """Remove what a complete study has left in the spool: shared first tasks, locks, marks of killed processes.
 
         A process that still waits for one of these locks, or makes it anew, finds its chunk finished and writes
         nothing; so nothing is computed twice, or missed, when a lock's file goes. Of a chunk that was stopped
@@ -272,6 +272,8 @@ class Store(Chunks):
             if path.name not in OWN and not self.stopped(path.stem):
                 with suppress(Timeout), Lock(path).acquire(timeout=0):
                     self.forget(path.stem)
+        for path in self.spool.glob(f"*{FIRST_TASK}"):
+            path.unlink(missing_ok=True)
 
     def stopped(self, chunk: str) -> bool:
         """Whether a chunk has a checkpoint from which it can go on."""

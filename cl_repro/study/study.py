@@ -47,12 +47,13 @@ class Plan(NamedTuple):
         return {cell.run_id for chunk in self.chunks for cell in chunk}
 
 
-def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
-    """Check everything a study needs, before any training.
+def plan(arms_cfg: list[dict[str, Any]], index: int | None = None, source: provenance.Source | None = None) -> Plan:
+    """Check everything a study needs, before any training but that which places windows.
 
     Args:
         arms_cfg: the resolved configuration of every arm; what is not science is the same in all.
         index: of the CUDA device to take, as for `runtime.resolve_device`.
+        source: the code, of which the folder may keep that training; None: nothing is written.
 
     Returns:
         What there is to compute.
@@ -69,9 +70,9 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None) -> Plan:
     workshop = worker.Workshop(lambda *_: None)
     check_arms(workshop, [grid.make_arm(cfg) for cfg in arms_cfg], device)
     folder = grid.folder_of(common)
-    Store(folder)  # refused, if it is not ours, before anything is measured
+    store = Store(folder)  # refused, if it is not ours, before anything is measured
     traces = kept(folder, window.FILE)
-    traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device)
+    traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device, store, source)
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, traces)]
     limits = stacking.limits(workshop, arms, device, kept(folder, stacking.FILE))
     return Plan(
@@ -119,7 +120,7 @@ def compute_missing(arms_cfg: list[dict[str, Any]], command: str, cores: int, in
         UserError: as `plan`; a results folder that is not as this program left it; a worker process that died.
     """
     began = time.monotonic()
-    planned = plan(arms_cfg, index)
+    planned = plan(arms_cfg, index, provenance.source())
     store = Store(planned.folder)
     store.create()
     store.merge()  # what a launch that was killed has left
@@ -205,14 +206,27 @@ def public(cfg: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in cfg.items() if key not in own}
 
 
-def measured_traces(workshop: worker.Workshop, arms_cfg: list[dict[str, Any]], device: str) -> dict[str, float]:
-    """Traces of these arms' importances after the first task of their first seed, by config_id."""
+def measured_traces(
+    workshop: worker.Workshop,
+    arms_cfg: list[dict[str, Any]],
+    device: str,
+    store: Store,
+    source: provenance.Source | None,
+) -> dict[str, float]:
+    """Traces of these arms' importances after the first task of their first seed, by config_id.
+
+    With a source, that training is kept in the folder, as that of chunks is.
+    """
     result = {}
     for cfg in arms_cfg:
-        arm = grid.make_arm(cfg)
+        arm, seed = grid.make_arm(cfg), cfg["seeds"][0]
         experiment, estimator = workshop.experiment(arm, device), workshop.estimator(cfg)
         if estimator is None:
             raise UserError(f"grid=window: {arm.label} has no Fisher whose trace could place a window; use grid=blog")
-        trunk = engine.first_task(experiment, cfg["seeds"][:1], workshop.trunks)
+        if source:
+            store.create()
+            trunk = workshop.first_task(Job([Cell(0, None, seed, "")], [arm], store.folder, device, source), experiment)
+        else:
+            trunk = engine.trunk_of(experiment, [seed], workshop.trunks)
         result[arm.config_id] = tree.traces(engine.measure(experiment, trunk.stack, 0, [estimator])).item()
     return result

@@ -2,8 +2,8 @@
 
 import os
 import sys
-import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,11 @@ from cl_repro.benchmarks.hold_out import hold_out
 from cl_repro.common import runtime
 from cl_repro.common.errors import OutOfMemoryError, UserError
 from cl_repro.engine import checkpoint
-from cl_repro.records import LAUNCH, Row, Store, checkpoint_file, read_bytes, write_atomically
-from cl_repro.records.chunks import DAMAGED
+from cl_repro.records import LAUNCH, Row, Store, checkpoint_file, write_atomically
+from cl_repro.records.chunks import first_task_file
 from cl_repro.records.identity import digest
 from cl_repro.records.schema import STUDY
-from cl_repro.study import weights
+from cl_repro.study import resume, weights
 from cl_repro.study.config import per_task
 from cl_repro.study.factories import build
 from cl_repro.study.grid import Arm, Cell, chunk_id
@@ -198,7 +198,7 @@ class Workshop:
         """Train a chunk; its rows of the CSVs. Raises `Stopped` where the time is over."""
         experiment, method = self.experiment(job.arm, job.device), self.method(job.arm.cfg)
         outcomes = self.outcomes(job, experiment, method, self.replicas(job.arms, job.chunk))
-        shared = experiment.share_first_task and not engine.in_first_task(method)
+        shared = engine.shares_first_task(experiment, method)
         rows: dict[str, list[Row]] = {name: [] for name in STUDY}
         for cell, outcome in zip(job.chunk, outcomes, strict=True):
             for name, own in rows_of(job, cell, experiment, outcome, shared).items():
@@ -217,53 +217,33 @@ class Workshop:
     def stages(
         self, job: Job, experiment: engine.Experiment, method: Method, replicas: list[engine.Replica]
     ) -> Iterator[engine.Progress]:
-        """`engine.stages`, from the chunk's checkpoint on if there is one; stops in time before the deadline.
-
-        A checkpoint is written then, and every `checkpoint_every` seconds, so that a process that is killed, or a
-        machine that fails, loses no more work than that.
-        """
+        """`engine.stages`, from the chunk's checkpoint on if there is one; raises `Stopped` where the time is over."""
         chunk = chunk_id(job.chunk)
-        path = checkpoint_file(job.folder, chunk)
-        origin = {
-            "chunk": chunk,
-            **{key: str(value) for key, value in job.source._asdict().items()},
-            "torch": str(torch.__version__),
-            "hardware": runtime.hardware(job.device),
-            "data": experiment.benchmark.checksum,
-        }
-        every = job.arm.cfg["checkpoint_every"]
-        begun, longest, since = continued(path, experiment, replicas, origin), 0.0, time.monotonic()
-        written = since
-        for at in engine.stages(experiment, method, replicas, self.trunks, self.report, begun):
-            yield at
-            if at.learned == experiment.benchmark.n_tasks:
-                return
-            now = time.monotonic()
-            longest, since = max(longest, now - since), now
-            late = job.deadline is not None and now + longest > job.deadline
-            if late or now + longest > written + every:
-                write_atomically(path, checkpoint.dump(at, experiment, origin))
-                written = now
-            if late:
-                raise Stopped
+        path, origin = checkpoint_file(job.folder, chunk), {"chunk": chunk} | resume.origin(job, experiment)
+        begun = resume.begun(path, experiment, [replica.seed for replica in replicas], origin)
+        if not begun and engine.shares_first_task(experiment, method):
+            self.first_task(job, experiment)
+        stages = engine.stages(experiment, method, replicas, self.trunks, self.report, begun)
+        yield from resume.kept(stages, experiment.benchmark.n_tasks, path, experiment, origin, job)
 
+    def first_task(self, job: Job, experiment: engine.Experiment) -> engine.Trunk:
+        """The trained first task that chunks of these seeds share, from where another process or launch has left it.
 
-def continued(
-    path: Path, experiment: engine.Experiment, replicas: list[engine.Replica], origin: checkpoint.Origin
-) -> engine.Progress | None:
-    """Where a chunk stopped; None if it begins, or begins again: of other runs, code, machine or data, or damaged."""
-    if not path.exists():
-        return None
-    try:
-        found = checkpoint.load(read_bytes(path), experiment, [r.seed for r in replicas], origin)
-    except checkpoint.Unusable as error:
-        aside = path.with_suffix(DAMAGED)
-        path.replace(aside)
-        sys.stderr.write(f"{path}: {error}; set aside as {aside.name}, its runs begin again\n")
-        return None
-    if found is None:
-        sys.stderr.write(f"{path}: of other runs, or another commit, torch, machine or data: its runs begin again\n")
-    return found
+        One that takes longer than `checkpoint_every` is kept in the folder until the study is complete. Processes that
+        train it at the same time write the same file: what either finds there is right.
+        """
+        seeds, origin = sorted({cell.seed for cell in job.chunk}), resume.origin(job, experiment)
+        name = engine.trunk_name(experiment, seeds)
+        if name not in self.trunks:
+            path = first_task_file(job.folder, digest([name, origin], 8))
+            at = resume.begun(path, experiment, seeds, origin)
+            if not at or not at.learned:
+                stages = engine.first_task(experiment, seeds, at)
+                [at] = deque(resume.kept(stages, 1, path, experiment, origin, job), maxlen=1)
+                if path.exists():
+                    write_atomically(path, checkpoint.dump(at, experiment, origin))
+            engine.keep_first_task(self.trunks, experiment, at)
+        return self.trunks[name]
 
 
 def length(iterations: Any, n_tasks: int) -> Sequence[int] | engine.Epochs:
