@@ -26,7 +26,7 @@ from cl_repro.analysis import report
 from cl_repro.analysis.comparisons import dots, matrices
 from cl_repro.analysis.data import settings
 from cl_repro.analysis.data.arms import finished, grid_of, label, look, looks_of
-from cl_repro.analysis.data.looks import LOOKS
+from cl_repro.analysis.data.looks import LOOKS, METHODS, OTHERS
 from cl_repro.analysis.data.read import read_accuracy, read_further, read_runs, read_table
 from cl_repro.analysis.data.study import all_published, open_study
 from cl_repro.analysis.kinds import folders
@@ -37,7 +37,7 @@ from cl_repro.analysis.lambdas.curve_names import course, inked, luminance
 from cl_repro.analysis.lambdas.curves import draw, drawings
 from cl_repro.analysis.lambdas.tables import log_traces, shapes, summary_table, tables_of, trace_text
 from cl_repro.analysis.lambdas.timing import timing_table
-from cl_repro.analysis.output.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain
+from cl_repro.analysis.output.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain, told_once
 from cl_repro.common.errors import UserError
 from cl_repro.common.stats import Interval
 from cl_repro.records.schema import PUBLISHED
@@ -220,7 +220,7 @@ def test_accuracy_rows_are_the_numbers_worked_out_by_hand(tmp_path):
             row("ewc-exact", "ewc", "exact", 1e4, seed, 0.98 + up),
         ]
     table = tables_of(study_of(tmp_path, rows))[0]
-    assert table.header[:5] == ("Arm", "best λ", "ours, %", "blog-final, %", f"ours {MINUS} theirs [interval]")
+    assert table.header[:5] == ("Arm", "best λ", "ours, %", "van de Ven (2025), %", f"ours {MINUS} theirs [interval]")
     assert cells(table, "EXACT") == (
         "EXACT", "1e3", "99.20 ± 0.07 (5)",
         "99.12 ± 0.16 (30)", f"+0.08 [{MINUS}0.28, +0.44]", "agrees",
@@ -561,7 +561,7 @@ def test_arms_with_too_few_lambdas_for_curves_are_dots_beside_the_published_mean
         [87 - 4.303 / 3**0.5, 87 + 4.303 / 3**0.5], abs=1e-3
     )  # t of two degrees of freedom
     said = figure.get_supxlabel()
-    assert "95% t-interval" in said and "unifying ± 1 SEM, of another scale" in said and "dashed: None" in said
+    assert "95% t-interval" in said and "hollow: Benzing (2022), mean ± 1 SEM, of another scale" in said and "dashed: None" in said
 
 
 def test_the_matrix_is_the_mean_over_seeds_of_every_task_after_every_task(tmp_path):
@@ -595,6 +595,12 @@ def test_the_matrix_is_the_mean_over_seeds_of_every_task_after_every_task(tmp_pa
 def sem_of(study, fisher):
     own = study.runs[study.runs["fisher"] == fisher]
     return 100 * own.groupby("lambda")["accuracy"].sem().to_numpy()
+
+
+def test_a_spare_look_has_no_colour_of_an_estimator_or_a_method():
+    own = {style.colour for style in (*LOOKS.values(), *METHODS.values())}
+    spare = [style.colour for style in OTHERS]
+    assert len(set(spare)) == len(spare) and not own & set(spare)
 
 
 def test_every_arm_of_a_study_looks_different(results):
@@ -772,7 +778,23 @@ def test_latex_escapes_everything_and_is_ascii():
 
 def test_markdown_keeps_bars_inside_their_cells():
     lines = markdown(AWKWARD).splitlines()
-    assert r"| a_b | c\|d |" in lines and r"| #1 {z} | \~^\\ \<5\> |" in lines and "| --- | ---: |" in lines
+    assert r"| a_b | c\|d |" in lines and r"| #1 {z} | \~^\\ \<5\> |" in lines
+
+
+def test_columns_of_numbers_are_set_to_the_right_and_words_to_the_left():
+    rows = (("a", f"{MINUS}1 ± 2", "agrees", "≤ 3.1", ""), ("2", DASH, "no", "[0.1, 2]", DASH))
+    table = Table("t", "T", ("name", "x", "verdict", "rise", "none"), rows)
+    assert "| --- | ---: | --- | ---: | ---: |" in markdown(table).splitlines()
+    assert r"\begin{tabular}{lrlrr}" in latex(table, "s")
+
+
+def test_a_column_without_a_number_for_one_reason_is_told_once():
+    rows = (("a", "1", "n too small", DASH), ("b", "2", DASH, DASH))
+    told = told_once(Table("t", "T", ("name", "x", "p", "d"), rows, ("first.",)), ["n too small"])
+    assert (told.header, told.rows) == (("name", "x", "d"), (("a", "1", DASH), ("b", "2", DASH)))
+    assert told.notes == ("first.", "Not shown: p (n too small).")
+    mixed = Table("t", "T", ("name", "p"), (("a", "n too small"), ("b", "0.01")))
+    assert told_once(mixed, ["n too small"]) == mixed
 
 
 def test_plain_text_is_aligned_ascii():

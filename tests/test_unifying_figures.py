@@ -334,7 +334,7 @@ def test_quantiles_of_the_noise(mnist: Figures) -> None:
 
 @pytest.mark.slow
 def test_every_title_says_that_it_is_a_twin(mnist: Figures, cifar: Figures, tmp_path: Path) -> None:
-    twin = "cpu twin, not the paper's scale"
+    twin = "CPU twin, not the paper's scale"
     for found, n in ((mnist, 6), (cifar, 5)):
         md, tex = (path.read_text() for path in tables.document(found).write(tmp_path))
         titles = [line for line in md.splitlines() if line.startswith("#")]
@@ -535,7 +535,7 @@ def test_drawing_again_gives_the_same_bytes(mnist: Figures, tmp_path: Path) -> N
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
     svg = (tmp_path / "a" / "unifying_fig1_cpu.svg").read_text()
-    assert "cpu twin, not the paper&apos;s scale" in svg or "cpu twin, not the paper's scale" in svg
+    assert "CPU twin, not the paper&apos;s scale" in svg or "CPU twin, not the paper's scale" in svg
     assert "cl_repro 0123456" in svg
 
 

@@ -5,13 +5,14 @@ taken, and its test accuracy reported; without validation rows the test set choo
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cl_repro.analysis.data.arms import NamedArm, arms_of, finished
+from cl_repro.analysis.data.arms import NamedArm, arms_of, finished, setting
 from cl_repro.analysis.data.read import read_accuracy, read_further
 from cl_repro.analysis.data.study import SCENARIOS, Study, mixed_seeds, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
@@ -128,6 +129,8 @@ def compared(study: Study) -> list[Entry]:
             seconds, asking = spent(rows, seeds)
             other = not none.empty and rows["model"].iloc[0] != none["model"].iloc[0]
             accuracy, forgetting, plastic, shared = fine[MEASURED].to_numpy(dtype=float).T
+            if untrained(study.folder, arm.config_id):  # nothing was learned that could be forgotten
+                forgetting, plastic = (np.full(seeds.size, np.nan) for _ in range(2))
             measured = 100 * accuracy, 100 * forgetting, 100 * plastic, kept.get(rows["run_id"].iloc[0], {}), shared
             costs = seconds / base, asking / base_asking
             found.append(Entry(arm, scenario, lam, at_edge, *measured, *costs, mixed, other))
@@ -162,6 +165,13 @@ def chosen(own: pd.DataFrame) -> tuple[float, bool]:
     whole = finished(fine.pivot(index="seed", columns="lambda", values="run_id").notna().to_numpy())
     i = int(best(seed_mean(complete(np.where(whole, table.to_numpy(dtype=float), np.nan)))))
     return float(table.columns[max(i, 0)]), i >= 0 and table.shape[1] > 1 and i in (0, table.shape[1] - 1)
+
+
+def untrained(folder: Path, config_id: str) -> list[int]:
+    """Tasks, from 0 on, that an arm takes no step for, as joint training that trains once, after the last."""
+    steps = setting(folder, config_id, "iterations")
+    steps = next(iter(steps.values())) if isinstance(steps, dict) else steps
+    return [task for task, n in enumerate(steps) if n == 0] if isinstance(steps, list) else []
 
 
 def plasticity(study: Study) -> pd.Series:
@@ -215,7 +225,7 @@ def overview(study: Study, found: list[Entry]) -> Table:
         "seconds of training and importances as a ratio to finetune's of the same seed, mean over seeds and scenarios.",
         origin(study.runs),
     )
-    return Table("comparison", "Methods in the three scenarios", header, tuple(body), notes)
+    return Table("comparison", "Methods side by side", header, tuple(body), notes)
 
 
 def scenario_table(found: list[Entry], scenario: str) -> Table:
@@ -263,10 +273,11 @@ def worth(study: Study, found: list[Entry]) -> Table:
                 if others := [one for one in there if one.family in families and one.arm.compares(entry.arm)]:
                     other = max(others, key=lambda one: np.nanmean(one.accuracy))
                     body.append(difference(entry, other, study))
-    header = ("Scenario", "best penalty, then best of all without examples", "points of accuracy", "seeds")
+    header = ("Scenario", "difference", "points of accuracy", "seeds")
     notes = (
-        f"Differences of test accuracy, {study.settings.confidence:.0%} t-intervals paired by seed; which method is "
-        "best is decided on the same seeds, in its favour.",
+        "What stores examples minus the best penalty, and, where that is another, minus the best of all without "
+        f"examples. Differences of test accuracy, {study.settings.confidence:.0%} t-intervals paired by seed; which "
+        "method is best is decided on the same seeds, in its favour.",
     )
     return Table("worth", "What storing examples is worth", header, tuple(dict.fromkeys(body)), notes)
 

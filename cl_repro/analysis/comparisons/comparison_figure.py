@@ -6,13 +6,21 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from cl_repro.analysis.comparisons import beside, numbered
-from cl_repro.analysis.comparisons.comparison import FAMILIES, FINETUNE, Entry, bytes_text, compared, scenarios_of
+from cl_repro.analysis.comparisons.comparison import (
+    BOUND,
+    FAMILIES,
+    FINETUNE,
+    Entry,
+    bytes_text,
+    compared,
+    scenarios_of,
+)
 from cl_repro.analysis.data.arms import setting
 from cl_repro.analysis.data.looks import LOOKS
-from cl_repro.analysis.data.study import SCENARIOS, Study, benchmark_name, commits, describe
+from cl_repro.analysis.data.study import SCENARIOS, Study, commits, describe, source_name
 from cl_repro.analysis.lambdas.curve_names import inked
 from cl_repro.analysis.output.figures import PADDED, Drawing, headed, lettered, literal
 from cl_repro.common.stats import estimate
@@ -34,9 +42,9 @@ def drawings(study: Study) -> list[Drawing]:
 
 
 def _drawn(study: Study, found: list[Entry]) -> Figure:
-    benchmark = benchmark_name(study.runs["benchmark"].iloc[0])
+    benchmark = describe(study.runs, places=False)
     if published := beside.pairs_of(study, found):
-        theirs = " and ".join(dict.fromkeys(pair.row["source"] for pair in published))
+        theirs = " and ".join(dict.fromkeys(source_name(pair.row["source"]) for pair in published))
         return beside.draw(study, published, f"{benchmark}: ours beside {theirs}")
     if numbered.numbered(found, numbered.EPOCHS):
         return numbered.draw_epochs(found, f"{benchmark}: longer training")
@@ -69,13 +77,17 @@ def draw(found: list[Entry], title: str) -> Figure:
             point(compute, estimate(np.concatenate([entry.compute for entry in own])).mean, y, family)
     for axes, scenario in zip(panels, scenarios, strict=False):
         for entry in (e for e in found if (e.scenario, e.name) == (scenario, FINETUNE)):
-            none = LOOKS[FINETUNE]
             axes.axvline(
-                estimate(entry.accuracy).mean, color=none.colour, linestyle=none.dashes, linewidth=1.4, zorder=1
+                estimate(entry.accuracy).mean,
+                color=FAMILIES[BOUND][1],
+                linestyle=LOOKS[FINETUNE].dashes,
+                linewidth=1.4,
+                zorder=1,
             )
         axes.set_xlabel("test accuracy (%)")
     memory_axis(memory, nothing, max(entry.bytes for entry in found))
     compute.set_xscale("log", base=2)
+    compute.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
     compute.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     compute.set_xlabel("times finetune's")
     lettered(panels, [*(SCENARIOS[scenario] for scenario in scenarios), "extra memory", "training time"])
@@ -117,4 +129,6 @@ def memory_axis(axes: Axes, nothing: float, most: float) -> None:
     axes.xaxis.set_major_locator(FixedLocator([nothing, *powers]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "none" if x == nothing else bytes_text(round(x))))
-    axes.set_xlabel("bytes")
+    axes.axvspan(nothing / 10**GAP, nothing * 10 ** (GAP / 2), color="#F3F3F3", linewidth=0, zorder=0)
+    axes.set_xlim(nothing / 10 ** (GAP / 2))
+    axes.set_xlabel("kept between tasks")

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from cl_repro.analysis.data.arms import Grid, look
 from cl_repro.analysis.data.looks import LOOKS
-from cl_repro.analysis.data.study import Study, sources
+from cl_repro.analysis.data.study import Study, source_name, sources
 from cl_repro.analysis.lambdas.accuracy import accuracy_rows, at_best, lambda_text
 from cl_repro.analysis.output.figures import PADDED, SOFT, headed, literal
 from cl_repro.common.stats import paired
@@ -50,7 +50,7 @@ def draw(study: Study, grid: Grid, title: str) -> Figure:
     axes.set_xlabel("Test accuracy after the last task (%)")
     same = all(one.comparison for row in rows for one in row.beside.values() if one.theirs)
     other = "" if same else ", of another scale"
-    shown = [f"hollow: {source} ± 1 SEM{other}" for source in there] if any(row.beside for row in rows) else []
+    shown = [f"hollow: {source_name(source)}, mean ± 1 SEM{other}" for source in there if any(r.beside for r in rows)]
     said = [f"Filled: ours, mean over seeds at the best λ, {study.settings.confidence:.0%} t-interval", *shown]
     said += ["dashed: None"] if np.isfinite(grid.none).any() else []
     headed(figure, title, ". ".join(filter(None, ["; ".join(said), grid.window_note])))

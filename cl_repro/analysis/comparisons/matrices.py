@@ -3,6 +3,7 @@
 Read along its diagonal it shows plasticity, what a task reaches when it has been learned; down a column forgetting.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
 from textwrap import wrap
@@ -15,20 +16,22 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from cl_repro.analysis.comparisons.comparison import compared
+from cl_repro.analysis.comparisons.comparison import compared, untrained
 from cl_repro.analysis.data.arms import grid_of
 from cl_repro.analysis.data.read import read_accuracy
 from cl_repro.analysis.data.settings import COMPARISON
-from cl_repro.analysis.data.study import PLACE, SCENARIOS, TIMING, Study, benchmark_name, commits, describe
+from cl_repro.analysis.data.study import PLACE, SCENARIOS, TIMING, Study, commits, describe
 from cl_repro.analysis.lambdas.accuracy import lambda_text
 from cl_repro.analysis.output.figures import PADDED, Drawing, headed, literal
+from cl_repro.analysis.output.markup import MINUS
 from cl_repro.common.stats import Array
 
 ACROSS = 6  # matrices beside each other
+BESIDE, SMALL = 12, 0.86  # of many matrices: at most so many beside each other, inches of each
 NUMBERED = 24  # matrices, up to which they have their numbers in them
 SIDE = 1.55  # inches of a matrix
 TITLE = 28  # characters above it, in a line
-SHADES = LinearSegmentedColormap.from_list("accuracy", ["#FFFFFF", "#9ECAE1", "#08519C"])
+SHADES = LinearSegmentedColormap.from_list("accuracy", ["#EFEFEF", "#9ECAE1", "#08519C"])
 DARK = 0.6  # of the range of shades, from where on numbers are white
 NOTE = (
     "Test accuracy (%), mean over seeds, of the task asked about (columns) after each task learned (rows). Diagonal: "
@@ -73,8 +76,13 @@ def matrices(study: Study) -> list[Matrix]:
     found = []
     for name, group, lam, own in chosen:
         at, shown = (own, name) if np.isnan(lam) else (own[own["lambda"] == lam], f"{name}\nλ = {lambda_text(lam)}")
+        if at.empty:
+            continue
         accuracy = mean(rows[rows["run_id"].isin(at["run_id"])])
-        found.append(Matrix(shown, group, accuracy, 100 * float(at["forgetting"].mean())))
+        forgotten = 100 * float(at["forgetting"].mean())
+        if idle := untrained(study.folder, at["config_id"].iloc[0]):
+            accuracy[idle], forgotten = np.nan, np.nan
+        found.append(Matrix(shown, group, accuracy, forgotten))
     return [one for one in found if one.accuracy.size > 1]
 
 
@@ -91,15 +99,51 @@ def drawings(study: Study) -> list[Drawing]:
     found = matrices(study) if study.kind != TIMING else []
     if not found:
         return []
-    several = len({one.group for one in found}) > 1
-    title = ", ".join(dict.fromkeys(map(benchmark_name, study.runs["benchmark"]))) if several else describe(study.runs)
+    title = describe(study.runs, places=len({one.group for one in found}) < 2)
     source = f"cl_repro {commits(study.runs)}"
     return [Drawing(f"matrix_{study.name}", f"{study.name}: {title}", source, partial(draw, found, title), grid=False)]
 
 
+def draw_many(found: list[Matrix], title: str) -> Figure:
+    """Shades alone, a row of names above two or three rows of matrices a group: as wide as a page, and not higher."""
+    groups = {group: {one.name.partition("\n")[0]: one for one in own} for group, own in by_group(found)}
+    names = list(dict.fromkeys(name for own in groups.values() for name in own))
+    lines = -(-len(names) // BESIDE)
+    across = -(-len(names) // lines)
+    figure = Figure(figsize=(1.1 + SMALL * across, 1.5 + (SMALL * len(groups) + 0.42) * lines), layout=PADDED)  # inches
+    panels = figure.subplots(len(groups) * lines, across, squeeze=False)
+    low = 10 * np.floor(min(np.nanmin(one.accuracy) for one in found) / 10)
+    for i, name in enumerate([*names, *[""] * (lines * across - len(names))]):
+        for j, (group, own) in enumerate(groups.items()):
+            axes = panels[len(groups) * (i // across) + j, i % across]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if j == 0:
+                axes.set_title("\n".join(wrap(literal(name), 12, break_long_words=False)), loc="left", fontsize=8)
+            if i % across == 0:
+                axes.set_ylabel(group.replace("-", "-\n"), fontsize=9, rotation=0, ha="right", va="center")
+            if name in own:
+                values = np.ma.masked_invalid(own[name].accuracy)
+                shades = axes.pcolormesh(values, cmap=SHADES, vmin=low, vmax=100, edgecolor="white", linewidth=0.6)
+                axes.set_ylim(len(values), 0)
+                axes.set_aspect("equal")
+    where: Any = {"location": "bottom", "shrink": 0.3, "aspect": 30, "fraction": 0.03, "pad": 0.02}
+    figure.colorbar(shades, ax=panels, label="accuracy (%)", **where)
+    headed(figure, f"{title}: accuracy of every task after every task", NOTE)
+    return figure
+
+
+def by_group(found: list[Matrix]) -> Iterator[tuple[str, Iterator[Matrix]]]:
+    """Those of one benchmark, scenario and model together."""
+    return groupby(found, key=lambda one: one.group)
+
+
 def draw(found: list[Matrix], title: str) -> Figure:
     """A small matrix for each arm, all of one scale of shades."""
-    groups = {group: [*own] for group, own in groupby(found, key=lambda one: one.group)}
+    if len(found) > NUMBERED:
+        return draw_many(found, title)
+    groups = {group: [*own] for group, own in by_group(found)}
     across = min(ACROSS, max(map(len, groups.values())))
     down = sum(-(-len(own) // across) for own in groups.values())
     figure = Figure(figsize=(0.7 + (SIDE + 0.25) * across, 0.9 + (SIDE + 0.75) * down), layout=PADDED)  # inches
@@ -133,6 +177,8 @@ def shaded(axes: Axes, one: Matrix, low: float, numbered: bool) -> QuadMesh:
     for i in range(n if numbered else 0):
         for j in range(i + 1):
             shade = (one.accuracy[i, j] - low) / max(100 - low, 1e-9)
+            if np.isnan(shade):
+                continue
             axes.text(
                 j + 0.5, i + 0.52, f"{one.accuracy[i, j]:.0f}", ha="center", va="center", fontsize=size,
                 color="white" if shade > DARK else "#1f2328",
@@ -144,6 +190,9 @@ def shaded(axes: Axes, one: Matrix, low: float, numbered: bool) -> QuadMesh:
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
     lines = [part for line in literal(one.name).splitlines() for part in wrap(line, TITLE)]
-    said = [*lines, f"learned {one.plasticity:.1f}, forgot {one.forgotten:.1f}"]
-    axes.set_title("\n".join(said), loc="left", fontsize=8, linespacing=1.25)
+    if np.isnan(one.forgotten):
+        lines += ["trained once, at the end"]
+    else:
+        lines += [f"learned {one.plasticity:.1f}, forgot {one.forgotten:.1f}".replace("-", MINUS)]
+    axes.set_title("\n".join(lines), loc="left", fontsize=8, linespacing=1.25)
     return shades

@@ -216,5 +216,7 @@ def told(figure: Figure, names: list[str], title: str, note: str) -> Figure:
     lettered(figure.axes, names)
     headed(figure, title, note)
     for axes in figure.axes:
+        if axes.get_autoscaley_on():
+            axes.margins(y=0.14)  # for names
         named_beside(axes)
     return figure

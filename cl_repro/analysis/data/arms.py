@@ -66,7 +66,7 @@ class Grid(NamedTuple):
             return ""
         sizes = sorted({int(np.isfinite(arm).any(axis=0).sum()) for arm in self.accuracy})
         size = f"{sizes[0]}" + (f" to {sizes[-1]}" if len(sizes) > 1 else "")
-        return f"λ: a window of {size} values per arm, placed by the trace of its Fisher, not the published 14"
+        return f"λ: a window of {size} values per arm, placed by the trace of its Fisher"
 
     @property
     def penalised(self) -> "Grid":

@@ -56,14 +56,14 @@ LIBRARIES = {
     "gt_ripl": ("GT-RIPL", Look("#8C3B00", "^", "-", False, 7.5)),
     "mammoth": ("Mammoth", Look("#5B4FC7", ">", (0, (1.5, 1)))),
 }  # names as people write them
-OTHERS = (
-    Look("#56B4E9", "X", "-"),
-    Look("#882255", "*", (0, (4, 1.5)), True, 9.0),
-    Look("#44AA99", "p", (0, (2, 1))),
+OTHERS = (  # of arms without a look of their own: no colour of those above
+    Look("#0B7A75", "X", "-"),
+    Look("#7D2E68", "*", (0, (4, 1.5)), True, 9.0),
+    Look("#C4661F", "p", (0, (2, 1))),
     Look("#999933", "h", (0, (5, 1.5, 1, 1.5))),
     Look("#661100", "<", "-"),
-    Look("#332288", ">", (0, (1.5, 1))),
-    Look("#D55E00", "d", (0, (3, 1, 1, 1))),
+    Look("#3D5A80", ">", (0, (1.5, 1))),
+    Look("#5F4BB6", "d", (0, (3, 1, 1, 1))),
     Look("#6B8E23", "8", (0, (4, 1.5))),
 )
 

@@ -17,9 +17,15 @@ from cl_repro.records.schema import PUBLISHED
 AD_HOC = "runs"  # the folder of runs that belong to no study, and what their rows call it
 CURVES, ARMS, TIMING, LISTING = "curves", "arms", "timing", "listing"
 PLACE = ["benchmark", "scenario", "model"]
-SOURCES = ("blog-final", "blog-draft")  # in this order; others follow by name
+SOURCES = {  # of published numbers, as readers know them and in this order; others follow
+    "blog-final": "van de Ven (2025)",
+    "blog-draft": "its draft",
+    "hsu-2018": "Hsu et al. (2018)",
+    "unifying": "Benzing (2022)",
+}
 WORDS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 NAMES = {"cifar10_100": "Split CIFAR-10/100"}  # of benchmarks whose words do not make their name
+TWINS = {"cpu": "CPU twin"}  # of the paper's protocol; other scales are named
 SCENARIOS = {"task": "task-incremental", "domain": "domain-incremental", "class": "class-incremental"}
 
 
@@ -79,16 +85,17 @@ def most_lambdas(runs: pd.DataFrame) -> int:
     return int(runs.groupby("config_id")["lambda"].nunique().max()) if len(runs) else 0
 
 
-def describe(runs: pd.DataFrame) -> str:
-    """Benchmark, scenario, number of seeds, and the scale if it is not the paper's."""
-    places = runs.drop_duplicates(["benchmark", "scenario"])
+def describe(runs: pd.DataFrame, *, places: bool = True) -> str:
+    """Benchmark, scenario if it is wanted, number of seeds, and the scale if it is not the paper's."""
+    there = runs.drop_duplicates(["benchmark", "scenario"])
     names = [
-        f"{benchmark_name(benchmark)}, {SCENARIOS.get(scenario, scenario)}"
-        for benchmark, scenario in zip(places["benchmark"], places["scenario"], strict=True)
+        benchmark_name(benchmark) + (f", {SCENARIOS.get(scenario, scenario)}" if places else "")
+        for benchmark, scenario in zip(there["benchmark"], there["scenario"], strict=True)
     ]
+    names = list(dict.fromkeys(names))
     n = runs["seed"].nunique()
     scales = sorted(set(runs["scale"]) - {""})
-    scale = [] if scales in ([], ["paper"]) else [f"scale {' and '.join(scales)}"]
+    scale = [] if scales in ([], ["paper"]) else [" and ".join(TWINS.get(one, f"scale {one}") for one in scales)]
     return ", ".join(["; ".join(names), f"{n} seed{'s' * (n != 1)}", *scale])
 
 
@@ -121,6 +128,11 @@ def published_row(study: Study, source: str, metric: str, arm: NamedArm) -> pd.S
         fit = f"{source}, {arm.method}, {arm.fisher or 'no Fisher'}"
         raise UserError(f"published.csv: {len(rows)} rows of {study.settings.published_study} fit {fit}")
     return rows.iloc[0] if len(rows) else None
+
+
+def source_name(source: str) -> str:
+    """Who published something, as readers know them."""
+    return SOURCES.get(source, source)
 
 
 def sources(study: Study, metric: str) -> list[str]:

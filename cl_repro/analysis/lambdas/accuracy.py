@@ -17,6 +17,7 @@ from cl_repro.analysis.data.study import (
     origin,
     published_estimate,
     published_row,
+    source_name,
     sources,
 )
 from cl_repro.analysis.output.markup import DASH, MINUS, Table
@@ -70,7 +71,7 @@ def accuracy_table(study: Study, grid: Grid, rows: list[Row]) -> Table:
     published = sources(study, "accuracy")
     header = ["Arm", "λ" if study.kind == ARMS else "best λ", "ours, %"]
     for source in published:
-        header += [f"{source}, %", f"ours {MINUS} theirs [interval]", "verdict"]
+        header += [f"{source_name(source)}, %", f"ours {MINUS} theirs [interval]", "verdict"]
     body = []
     for row in rows:
         cells = [row.arm.label, lambda_text(row.lam), estimate_text(row.ours)]

@@ -15,7 +15,7 @@ from cl_repro.analysis.data.arms import Grid, grid_of, looks_of
 from cl_repro.analysis.data.study import Study, commits, describe, mixed_note, unmixed
 from cl_repro.analysis.lambdas.accuracy import interval_text
 from cl_repro.analysis.lambdas.curve_names import told
-from cl_repro.analysis.lambdas.curves import SEM, curve, line
+from cl_repro.analysis.lambdas.curves import BAND, MANY, SEM, curve, line
 from cl_repro.analysis.lambdas.intervals import interval_note, interval_of, resampled_interval, weightings
 from cl_repro.analysis.lambdas.later_traces import later_table
 from cl_repro.analysis.lambdas.selection import TOO_SMALL
@@ -26,6 +26,8 @@ from cl_repro.analysis.output.markup import TIMES, Document, Table
 from cl_repro.common.stats import Array, Interval
 
 X_LABELS = ("Regularisation strength λ (log scale)", f"λ {TIMES} trace of the first task's Fisher (log scale)")
+
+RISE = "A curve rises where it first crosses half-way between None and its own best"
 
 
 class Collapse(NamedTuple):
@@ -101,7 +103,7 @@ def draw(found: Collapse, title: str) -> Figure:
             line(axes, arm, values, style)
         x = grid.lams * 10.0 ** scale[:, None]  # [A, L]
         for a, (arm, style) in enumerate(zip(grid.arms, looks[len(grid.flat) :], strict=True)):
-            curve(axes, arm, x[a], grid.accuracy[a], style, a)
+            curve(axes, arm, x[a], grid.accuracy[a], style, a, BAND if len(grid.arms) <= MANY else BAND / 2)
         there = x[np.isfinite(grid.accuracy).any(axis=1)]
         decades(axes, there.min(), there.max(), 12)
         axes.set_xlabel(label)
@@ -109,7 +111,7 @@ def draw(found: Collapse, title: str) -> Figure:
     panels[0].set_ylabel("Test accuracy after the last task (%)")
     said = "rises at least {} decades apart" if any(found.at_most) else "rises within {} decades"
     lettered(panels, [said.format(interval_text(spread, sign="")) for spread in spreads])
-    headed(figure, title, ". ".join(filter(None, [SEM, grid.window_note])))
+    headed(figure, title, ". ".join(filter(None, [SEM, RISE, grid.window_note])))
     told(figure, panels)
     return figure
 

@@ -1,6 +1,6 @@
 """The names of curves beside them, in their colours, where they hide the least: no eye goes to a legend and back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,7 @@ from cl_repro.common.stats import Array
 FEW = 6  # curves at most that have their names beside them; more have a legend
 HALO = withStroke(linewidth=2.5, foreground="white", alpha=0.85)  # of letters over a grid or a band
 CONTRAST = 4.5  # of letters on white, as accessible pages have it
+WRONG = 20  # what a place costs that is as near to another curve
 STEP, NEAR, FAR = 4, (5, 12), 40  # pixels at 100 dpi: along a curve; from it to its name; from there to others
 
 
@@ -39,8 +40,12 @@ def named_beside(axes: Axes, names: Mapping[str, str] | None = None, size: float
     scale = figure.dpi / 100
     handles, labels = axes.get_legend_handles_labels()
     lines: list[Any] = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
-    courses = [course(line, STEP * scale) for line in lines]
-    taken = [np.empty((0, 4))]  # x, y, x, y of the corners of names
+    courses = [
+        np.concatenate([course(line, STEP * scale), *bars(handle, STEP * scale)])
+        for line, handle in zip(lines, handles, strict=True)
+    ]
+    there = [text.get_window_extent() for text in axes.texts]
+    taken = [np.array([[box.x0, box.y0, box.x1, box.y1] for box in there]).reshape(-1, 4)]  # corners of names
     box = axes.get_window_extent()
     drawn = [i for i, points in enumerate(courses) if len(points)]
     for i in sorted(drawn, key=lambda i: len(courses[i])):  # first what has the fewest places
@@ -64,7 +69,9 @@ def named_beside(axes: Axes, names: Mapping[str, str] | None = None, size: float
         boxes = np.hstack([corners, corners + np.array([w, h])])
         others = np.concatenate([np.empty((0, 2)), *(c for j, c in enumerate(courses) if j != i)])
         hidden = near(boxes, others, FAR * scale) + 3 * near(boxes, courses[i], 0) + 1e4 * overlaps(boxes, *taken)
-        best = int(np.argmin(np.round(hidden + farther)))
+        beyond = apart(boxes, courses[i]) - apart(boxes, others) if len(others) else np.zeros(len(boxes))
+        taken_for = WRONG * np.clip(1 + beyond / (NEAR[0] * scale), 0, 3)  # nearer to another curve than to its own
+        best = int(np.argmin(np.round(hidden + farther + taken_for)))
         taken.append(boxes[best : best + 1])
         text.set_transform(axes.transAxes)
         text.set_position(tuple(axes.transAxes.inverted().transform(corners[best])))
@@ -83,6 +90,15 @@ def course(line: Any, step: float) -> Array:
     return np.concatenate([*parts, xy[-1:]])
 
 
+def bars(handle: Any, step: float) -> Iterator[Array]:
+    """The error bars of a curve, as points [N, 2] in pixels."""
+    for collection in handle[2] if isinstance(handle, ErrorbarContainer) else ():
+        for segment in collection.get_segments():
+            (a, b) = collection.get_transform().transform(segment)
+            if np.isfinite([a, b]).all():
+                yield a + (b - a) * np.linspace(0, 1, 2 + int(np.hypot(*(b - a)) // step))[:, None]
+
+
 def places(points: Array, w: float, h: float, gap: float) -> Array:
     """Lower left corners [M, 2] of boxes of w x h beside each point: right, left, above, below and at the corners."""
     away = gap + 0.05 * h
@@ -93,6 +109,14 @@ def places(points: Array, w: float, h: float, gap: float) -> Array:
         (left, above), (left, below),
     ]  # fmt: skip
     return np.concatenate([points + offset for offset in around])
+
+
+def apart(boxes: Array, points: Array) -> Array:
+    """How far the nearest point [N, 2] is from each box [M, 4]."""
+    x, y = points[None, :, 0], points[None, :, 1]
+    dx = np.maximum(0, np.maximum(boxes[:, 0, None] - x, x - boxes[:, 2, None]))
+    dy = np.maximum(0, np.maximum(boxes[:, 1, None] - y, y - boxes[:, 3, None]))
+    return np.hypot(dx, dy).min(axis=1)
 
 
 def near(boxes: Array, points: Array, margin: float) -> Array:

@@ -28,10 +28,10 @@ from cl_repro.analysis.lambdas.accuracy import (
 )
 from cl_repro.analysis.lambdas.intervals import interval_note, interval_of, weightings
 from cl_repro.analysis.lambdas.pairs import pair_tables
-from cl_repro.analysis.lambdas.selection import optimism_table, selection_table, selections
+from cl_repro.analysis.lambdas.selection import NO_VALIDATION, TOO_SMALL, optimism_table, selection_table, selections
 from cl_repro.analysis.lambdas.shape import complete, rise, seed_mean, touches, width
 from cl_repro.analysis.lambdas.timing import timing_table
-from cl_repro.analysis.output.markup import MINUS, TIMES, Document, Table
+from cl_repro.analysis.output.markup import MINUS, TIMES, Document, Table, told_once
 from cl_repro.common.stats import Array, Interval, estimate
 
 TRACE_NOTE = (
@@ -73,7 +73,7 @@ def shapes(study: Study, grid: Grid) -> list[Shape]:
             rises=rises[:, a],
             there=there[a],
             at_most=bool(at_most[0, a]),
-            width=interval_of(widths[:, a], there[a], settings),
+            width=not_below_zero(interval_of(widths[:, a], there[a], settings)),
             edges=touches(log_lam, means[0, a], settings.width_points),
         )
         for a, arm in enumerate(grid.arms)
@@ -103,6 +103,11 @@ def rise_text(shape: Shape, *, brackets: bool = True) -> str:
     """A rise, with its interval if that is wanted; ≤ where the curve begins above half-way."""
     shown = shape.rise if brackets else shape.rise._replace(low=np.nan)
     return ("≤ " if shape.at_most else "") + interval_text(shown, sign="")
+
+
+def not_below_zero(width: Interval) -> Interval:
+    """An interval of what cannot be negative."""
+    return width._replace(low=np.maximum(width.low, 0.0))
 
 
 def shape_table(study: Study, found: list[Shape], traces: Array) -> Table:
@@ -172,6 +177,11 @@ def summary_table(study: Study) -> Table:
 
 
 def tables_of(study: Study) -> list[Table]:
+    """All tables of a study, in reading order, without columns that say nothing of any arm."""
+    return [told_once(table, (TOO_SMALL, NO_VALIDATION)) for table in made(study)]
+
+
+def made(study: Study) -> list[Table]:
     """All tables of a study, in reading order."""
     if study.kind == TIMING:
         return [timing_table(study)]

@@ -52,6 +52,9 @@ def open_anatomy(name: str, results_dir: Path) -> Anatomy:
     )
     if passes.empty or confidence.empty:
         raise UserError(f"{folder / 'anatomy.csv'} has no rows: measure it first")
+    size = passes["seed"].map(confidence.set_index("seed")["examples"])
+    whole = passes["estimator"].map(passes["n"].isna().groupby(passes["estimator"]).any())
+    passes = passes[~((passes["n"] >= size) & whole)]  # those of all examples are there without n
     exact = passes[(passes["estimator"] == "exact") & passes["n"].isna()].set_index("seed")["trace"]
     units = zip(passes["estimator"], passes["n"], passes["unit"], strict=True)
     passes = passes.assign(

@@ -15,7 +15,10 @@ from cl_repro.analysis.measurements.anatomy import Anatomy
 from cl_repro.analysis.output.figures import PADDED, SOFT, Drawing, decades, headed, lettered
 
 PANELS = {"error": "as it is", "shape_error": "of the shape: after the best factor"}
-ERROR = r"Error $\Vert F - E\,\Vert \,/\, \Vert E\,\Vert$"
+ERROR = {
+    "error": r"Error $\Vert F - E\,\Vert \,/\, \Vert E\,\Vert$",
+    "shape_error": r"Error $\min_c\, \Vert c F - E\,\Vert \,/\, \Vert E\,\Vert$",
+}
 NOTE = "Lines: median of passes; dots: passes; ↑: passes beyond the axis. E: exact, of all examples"
 ARROW = r"$\uparrow$"
 CLOSE = 0.07  # of the width of the axis: numbers of examples nearer to each other share a label
@@ -33,7 +36,7 @@ def draw(found: Anatomy) -> Figure:
     panels = figure.subplots(1, 2)
     for axes, column in zip(panels, PANELS, strict=True):
         panel(axes, found.passes, column)
-        axes.set_ylabel(ERROR)
+        axes.set_ylabel(ERROR[column])
         axes.set_xlabel("Cost in training epochs (log scale)")
     lettered(panels, [f"error {name}" for name in PANELS.values()])
     headed(figure, found.title, NOTE)
@@ -54,7 +57,7 @@ def panel(axes: Axes, passes: pd.DataFrame, column: str) -> None:
         if above.any():
             at = np.full(int(above.sum()), 0.965 * top)
             axes.plot(own["cost"][above], at, linestyle="", marker=ARROW, markersize=10, color=style.colour)
-        line = middle.loc[name].sort_values("cost")
+        line = middle.loc[name].sort_index()  # by n, all of them last
         unit = int(own["unit"].iloc[0])
         axes.plot(
             line["cost"], line[column], color=style.colour, linestyle=style.dashes, linewidth=style.thickness,

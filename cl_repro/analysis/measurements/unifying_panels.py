@@ -186,8 +186,10 @@ def sums(axes: Axes, found: Figures, task: int) -> None:
         label = FULL + (f" (one step in {every:.0f})" if every > 1 else "")
         axes.plot(few["iteration"], few["full"], "+", color=RED, markersize=7, markeredgewidth=1.3, label=label)
     axes.plot(t, rows["drop"], color=MAGENTA, linewidth=1.2, label=DROP)
-    if not found.suffix:  # a twin's sums are of another size
-        for colour, quantity in zip((SI, SIU, RED, MAGENTA), SUMS.values(), strict=True):
+    if not found.twin:  # a twin's sums are of another size
+        for colour, (column, quantity) in zip((SI, SIU, RED, MAGENTA), SUMS.items(), strict=True):
+            if rows[column].isna().all():
+                continue
             values = {i: found.theirs(f"{quantity} at {i}") for i in ON_THE_WAY} | {t.iloc[-1]: found.theirs(quantity)}
             published(axes, colour, {i: value[task] for i, value in values.items() if task in value})
     axes.set_xlabel("Iteration")

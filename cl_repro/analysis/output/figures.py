@@ -27,6 +27,7 @@ LINEAR = 0.7  # width of the linear part of an axis with a 0, in decades
 PADDED = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
 SOFT = "#555555"  # of what is said beside the data
 LETTERS = 13.5  # of a note, to the inch
+BOLD = 10.0  # of a title, to the inch
 MOST = 8  # panels that a narrow screen shows one below the other
 DPI = 200  # of a PNG
 CLIP = re.compile(rb'(clip-path="url\(#|<clipPath id=")(p[0-9a-f]{10})')
@@ -69,7 +70,8 @@ def styled(grid: bool = True) -> AbstractContextManager[None]:
 
 def headed(figure: Figure, title: str, note: str = "") -> None:
     """The title of a figure at its upper left, and what all of it needs to be read below its panels."""
-    figure.suptitle(literal(title), x=0.012, ha="left", fontweight="bold", fontsize=12)
+    lines = textwrap.fill(literal(title), round(BOLD * figure.get_figwidth()))
+    figure.suptitle(lines, x=0.012, ha="left", fontweight="bold", fontsize=12)
     if note:
         lines = textwrap.fill(note, round(LETTERS * figure.get_figwidth()))
         figure.supxlabel(lines, x=0.012, ha="left", fontsize=8.5, color=SOFT)

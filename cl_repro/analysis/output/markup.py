@@ -5,6 +5,7 @@ form is pure ASCII, so that no terminal fails on it.
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from cl_repro.records import verifiable, write_atomically
 from cl_repro.records.files import UNVERIFIED
 
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
+NUMBER = re.compile(rf"[\[≤≥<+{MINUS}-]*\s*\d")  # at the beginning of a cell
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "`": r"\textasciigrave{}", "^": r"\textasciicircum{}",
@@ -29,7 +31,7 @@ MARKDOWN = re.compile(r"[\\|*`<>&$~]|(?<!\w)_|_(?!\w)|(?<=\])\(")
 
 
 class Table(NamedTuple):
-    """Strings in rows; the first column holds names, the others are set to the right."""
+    """Strings in rows; columns of numbers are set to the right, of words to the left."""
 
     name: str  # of the LaTeX label, e.g. accuracy
     title: str
@@ -46,11 +48,32 @@ class Table(NamedTuple):
         return f"#{markdown(self)}"
 
 
+def to_the_right(table: Table) -> list[bool]:
+    """Of each column whether it holds numbers; the first holds names."""
+    columns = ([row[i] for row in table.rows if row[i] not in ("", DASH)] for i in range(len(table.header)))
+    return [i > 0 and all(map(NUMBER.match, cells)) for i, cells in enumerate(columns)]
+
+
+def told_once(table: Table, reasons: Collection[str]) -> Table:
+    """The table without columns in which no arm has a number, for one of these reasons: a note says it once."""
+    dropped: dict[int, str] = {}
+    for i, cells in enumerate(zip(*table.rows, strict=True)):
+        match [*set(cells) - {DASH}]:
+            case [only] if only in reasons:
+                dropped[i] = only
+    if not dropped:
+        return table
+    kept = [i for i in range(len(table.header)) if i not in dropped]
+    note = "Not shown: " + "; ".join(f"{table.header[i]} ({why})" for i, why in dropped.items()) + "."
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return table._replace(header=tuple(table.header[i] for i in kept), rows=rows, notes=(*table.notes, note))
+
+
 def markdown(table: Table) -> str:
     """The table with its title as heading and its notes as a list."""
     line = "| {} |".format
     rows = [" | ".join(_escaped(cell) for cell in row) for row in (table.header, *table.rows)]
-    rule = " | ".join(["---"] + ["---:"] * (len(table.header) - 1))
+    rule = " | ".join("---:" if right else "---" for right in to_the_right(table))
     body = "\n".join(line(row) for row in (rows[0], rule, *rows[1:]))
     notes = "\n".join(f"- {_escaped(note)}" for note in table.notes)
     return "\n\n".join(part for part in (f"## {_escaped(table.title)}", body, notes) if part) + "\n"
@@ -70,7 +93,7 @@ def latex(table: Table, study: str) -> str:
         rf"\caption{{{_replaced(table.title, LATEX)}}}",
         rf"\label{{tab:{study}-{table.name}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        rf"\begin{{tabular}}{{{''.join('lr'[right] for right in to_the_right(table))}}}",
         r"\toprule",
         rows[0],
         r"\midrule",
