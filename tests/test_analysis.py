@@ -19,6 +19,8 @@ import pytest
 from made_results import row
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from PIL import Image
 
 import cl_repro
@@ -29,14 +31,15 @@ from cl_repro.analysis.data.arms import finished, grid_of, label, look, looks_of
 from cl_repro.analysis.data.looks import LOOKS, METHODS, OTHERS
 from cl_repro.analysis.data.read import read_accuracy, read_further, read_runs, read_table
 from cl_repro.analysis.data.study import all_published, open_study
-from cl_repro.analysis.kinds import folders
+from cl_repro.analysis.kinds import folders, main_drawings
 from cl_repro.analysis.lambdas.accuracy import interval_text, lambda_text
 from cl_repro.analysis.lambdas.collapse import collapse
 from cl_repro.analysis.lambdas.collapse import table as collapse_table
-from cl_repro.analysis.lambdas.curve_names import course, inked, luminance
+from cl_repro.analysis.lambdas.curve_names import bars, course, inked, luminance
 from cl_repro.analysis.lambdas.curves import draw, drawings
 from cl_repro.analysis.lambdas.tables import log_traces, shapes, summary_table, tables_of, trace_text
 from cl_repro.analysis.lambdas.timing import timing_table
+from cl_repro.analysis.output.figures import headed, styled
 from cl_repro.analysis.output.markup import DASH, MINUS, TIMES, Table, latex, markdown, plain, told_once
 from cl_repro.common.errors import UserError
 from cl_repro.common.stats import Interval
@@ -514,16 +517,49 @@ def test_names_beside_curves_are_legible_and_hide_neither_each_other_nor_leave_t
     frame = axes.get_window_extent()
     for name, box in boxes.items():
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        distances = {}  # pixels from a name to each curve
-        for line, named in zip(*axes.get_legend_handles_labels(), strict=True):
-            xy = course(line, 1.0)
-            x, y = np.clip(xy[:, 0], box.x0, box.x1), np.clip(xy[:, 1], box.y0, box.y1)
-            distances[named] = np.hypot(xy[:, 0] - x, xy[:, 1] - y).min()
+        lines = zip(*axes.get_legend_handles_labels(), strict=True)
+        distances = {named: distance(box, course(line, 1.0)) for line, named in lines}
         assert min(distances, key=distances.get) == name
     for style in LOOKS.values():
         ink = np.array(to_rgb(inked(style.colour)))
         assert 1.05 / (luminance(ink) + 0.05) >= 4.5
     assert luminance(np.ones(3)) == pytest.approx(1) and inked("#000000") == "#000000"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["split_mnist_fisher", "context_window", "replay_vs_ewc"])
+def test_names_in_committed_figures_are_nearest_to_their_own_curve_and_off_error_bars(name):
+    study = open_study(name, ROOT / "results")
+    drawing = main_drawings(study)[0]
+    with styled():
+        figure = drawing.draw()
+        FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        boxes = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text() in handles}
+        courses = {
+            called: course(handle[0] if isinstance(handle, ErrorbarContainer) else handle, 1.0)
+            for called, handle in handles.items()
+        }
+        for own, box in boxes.items():
+            gaps = {other: distance(box, points) for other, points in courses.items()}
+            assert gaps[own] <= min(gaps.values()) + 2  # pixels: where two curves meet
+            for handle in handles.values():
+                for points in bars(handle, 1.0):
+                    assert distance(box, points) > 0
+
+
+def distance(box, points):
+    """Pixels from a box to the nearest of some points."""
+    x, y = np.clip(points[:, 0], box.x0, box.x1), np.clip(points[:, 1], box.y0, box.y1)
+    return np.hypot(points[:, 0] - x, points[:, 1] - y).min()
+
+
+def test_a_long_title_takes_two_lines_within_the_figure():
+    figure = Figure(figsize=(6, 4))
+    headed(figure, "word " * 30)
+    figure.draw_without_rendering()
+    assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_more_curves_than_can_be_named_have_a_legend(results):
@@ -561,7 +597,11 @@ def test_arms_with_too_few_lambdas_for_curves_are_dots_beside_the_published_mean
         [87 - 4.303 / 3**0.5, 87 + 4.303 / 3**0.5], abs=1e-3
     )  # t of two degrees of freedom
     said = figure.get_supxlabel()
-    assert "95% t-interval" in said and "hollow: Benzing (2022), mean ± 1 SEM, of another scale" in said and "dashed: None" in said
+    assert (
+        "95% t-interval" in said
+        and "hollow: Benzing (2022), mean ± 1 SEM, of another scale" in said
+        and "dashed: None" in said
+    )
 
 
 def test_the_matrix_is_the_mean_over_seeds_of_every_task_after_every_task(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from made_results import row, write, write_provenance
 from scipy import stats
 
+from cl_repro.analysis.comparisons import matrices
 from cl_repro.analysis.comparisons.comparison import bytes_text, compared, comparison_tables, scenarios_of
 from cl_repro.analysis.comparisons.comparison_figure import draw
 from cl_repro.analysis.comparisons.numbered import WINDOWS, draw_sizes, draw_windows, numbered, sizes_table
@@ -261,6 +262,46 @@ def test_memories_keep_what_their_laws_say(size):
 )
 def test_bytes_in_words(n, text):
     assert bytes_text(n) == text
+
+
+def test_what_is_trained_once_at_the_end_has_neither_forgotten_nor_learned_before(tmp_path):
+    rows = [made(method, method, None, seed, 0.9) for method in ("finetune", "joint") for seed in SEEDS]
+    where = write(tmp_path / "palliatives_split_mnist", rows)
+    (where / "configs").mkdir()
+    config_id = next(r["config_id"] for r in rows if r["method"] == "joint")
+    (where / "configs" / f"{config_id}.yaml").write_text(f"iterations: {{epochs: {[0] * (T - 1) + [4]}}}\n")
+    lines = [(r["run_id"], "test", i, j, 0.5 + 0.1 * (i == j)) for r in rows for i in range(T) for j in range(i + 1)]
+    columns = list(pd.read_csv(where / "accuracy.csv"))
+    pd.DataFrame(lines, columns=columns).to_csv(where / "accuracy.csv", index=False)
+    write_provenance(where)
+    study = open_study("palliatives_split_mnist", tmp_path)
+    finetune, joint = compared(study)
+    assert np.isfinite([finetune.forgetting, finetune.plasticity]).all()
+    assert np.isnan([joint.forgetting, joint.plasticity]).all() and joint.accuracy == pytest.approx([90.0] * 3)
+    of_finetune, of_joint = (one.accuracy for one in matrices.matrices(study))
+    assert np.isfinite(of_finetune[np.tril_indices(T)]).all()
+    assert np.isnan(of_joint[:-1]).all() and of_joint[-1] == pytest.approx([50.0] * (T - 1) + [60.0])
+
+
+def test_many_matrices_are_a_column_a_method_and_a_row_a_scenario():
+    """The scenario that a method lacks stays empty; all have one scale of shades."""
+    names = [f"m{i}" for i in range(13)]
+    found = [
+        matrices.Matrix(f"{name}\nλ = 1e0", group, np.tril(np.full((2, 2), 10.0 * i)) + 1, 0.0)
+        for group in ("task-incremental", "class-incremental")
+        for i, name in enumerate(names)
+        if (name, group) != ("m3", "class-incremental")
+    ]
+    figure = matrices.draw(found, "title")
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    shown = {axes.get_title(loc="left"): axes for axes in panels if axes.get_title(loc="left")}
+    assert list(shown) == names
+    drawn = [axes for axes in panels if axes.collections]
+    assert len(drawn) == len(found)
+    assert {axes.collections[0].get_clim() for axes in drawn} == {(0.0, 100.0)}
+    assert {axes.get_ylabel() for axes in panels} == {"task-\nincremental", "class-\nincremental", ""}
+    width, height = figure.get_size_inches()
+    assert height < width
 
 
 def test_arms_of_one_method_are_told_apart_by_their_labels(tmp_path):

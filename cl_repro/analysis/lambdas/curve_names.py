@@ -40,10 +40,8 @@ def named_beside(axes: Axes, names: Mapping[str, str] | None = None, size: float
     scale = figure.dpi / 100
     handles, labels = axes.get_legend_handles_labels()
     lines: list[Any] = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
-    courses = [
-        np.concatenate([course(line, STEP * scale), *bars(handle, STEP * scale)])
-        for line, handle in zip(lines, handles, strict=True)
-    ]
+    courses = [course(line, STEP * scale) for line in lines]
+    hiding = [np.concatenate([c, *bars(h, STEP * scale)]) for c, h in zip(courses, handles, strict=True)]
     there = [text.get_window_extent() for text in axes.texts]
     taken = [np.array([[box.x0, box.y0, box.x1, box.y1] for box in there]).reshape(-1, 4)]  # corners of names
     box = axes.get_window_extent()
@@ -67,8 +65,8 @@ def named_beside(axes: Axes, names: Mapping[str, str] | None = None, size: float
         if inside.any():
             corners, farther = corners[inside], farther[inside]
         boxes = np.hstack([corners, corners + np.array([w, h])])
-        others = np.concatenate([np.empty((0, 2)), *(c for j, c in enumerate(courses) if j != i)])
-        hidden = near(boxes, others, FAR * scale) + 3 * near(boxes, courses[i], 0) + 1e4 * overlaps(boxes, *taken)
+        others = np.concatenate([np.empty((0, 2)), *(h for j, h in enumerate(hiding) if j != i)])
+        hidden = near(boxes, others, FAR * scale) + 3 * near(boxes, hiding[i], 0) + 1e4 * overlaps(boxes, *taken)
         beyond = apart(boxes, courses[i]) - apart(boxes, others) if len(others) else np.zeros(len(boxes))
         taken_for = WRONG * np.clip(1 + beyond / (NEAR[0] * scale), 0, 3)  # nearer to another curve than to its own
         best = int(np.argmin(np.round(hidden + farther + taken_for)))

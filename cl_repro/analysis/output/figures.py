@@ -27,7 +27,7 @@ LINEAR = 0.7  # width of the linear part of an axis with a 0, in decades
 PADDED = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
 SOFT = "#555555"  # of what is said beside the data
 LETTERS = 13.5  # of a note, to the inch
-BOLD = 10.0  # of a title, to the inch
+BOLD = 9.0  # of a title, to the inch
 MOST = 8  # panels that a narrow screen shows one below the other
 DPI = 200  # of a PNG
 CLIP = re.compile(rb'(clip-path="url\(#|<clipPath id=")(p[0-9a-f]{10})')
