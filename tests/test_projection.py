@@ -168,6 +168,29 @@ def test_a_basis_grows_by_the_fewest_directions_that_span_enough(threshold):
     assert grown(m, second, threshold).shape == m.shape  # spanned already
 
 
+@pytest.mark.parametrize("increase", [0.0, 0.003])
+@pytest.mark.parametrize(("width", "n", "rank", "decades"), [(60, 80, 60, 6), (60, 30, 20, 1), (100, 30, 100, 4)])
+def test_a_basis_in_float32_stays_orthonormal_and_has_no_more_columns_than_the_inputs_have_dimensions(
+    width, n, rank, decades, increase
+):
+    """Where everything is to be spanned, directions of M's rounding are not: 1 - M M^T has no eigenvalue below 0."""
+    generator = torch.Generator().manual_seed(3)
+    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    scale, axes = torch.logspace(0, -decades, rank, dtype=torch.float64), torch.linalg.qr(draw(width, rank))[0]
+    m = torch.zeros(width, 0)
+    for task in range(12):
+        r = ((draw(n, rank) @ torch.linalg.qr(draw(rank, rank))[0] * scale) @ axes.mT).float()
+        m = grown(m, r, min(1.0, 0.97 + increase * task) if increase else 1.0)
+        basis = m.double()
+        assert (basis.mT @ basis - torch.eye(m.shape[1])).abs().max() < 1e-5
+        left = torch.linalg.eigvalsh(torch.eye(width) - basis @ basis.mT)
+        assert left.min() > -1e-5
+        assert left.max() < 1 + 1e-5
+        assert increase or (r - (r @ m) @ m.mT).norm() < 1e-4 * r.norm()
+        assert m.shape[1] <= rank
+    assert decades > 1 or m.shape[1] == rank
+
+
 def joined(of: Tree, layer: str) -> Tensor:
     """Weight and bias of a layer as [out, in]."""
     return torch.cat([of[f"{layer}.weight"].flatten(1), of[f"{layer}.bias"][:, None]], 1)

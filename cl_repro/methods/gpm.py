@@ -26,6 +26,7 @@ from cl_repro.common.errors import UserError
 from cl_repro.types import Layer, Method, Needs, Net, Tree
 
 HEAD = "head"
+ORTHOGONAL = 1e-5  # norm of M^T [v_1, ..., v_k] up to which new vectors are orthogonal to M: rounding leaves 2e-6
 
 
 class State(NamedTuple):
@@ -152,12 +153,27 @@ def layer_inputs(net: Net, params: Tree, buffers: Tree, x: Tensor) -> Tree:
 
 
 def grown(m: Tensor, r: Tensor, threshold: float) -> Tensor:
-    """The basis M [in, r] and the right singular vectors it needs to span a fraction of R [N, in]; in float64."""
+    """The basis M [in, r] and the right singular vectors it needs to span a fraction of R [N, in]; in float64.
+
+    M is orthonormal to its own dtype's rounding, so up to ||R|| in eps of R_ may lie in the span of M: singular values
+    up to that are taken for zero. A vector to a small value may point into that span all the same; where they do, R_ is
+    projected a second time, which leaves it orthogonal to rounding (Giraud et al. 2005).
+    """
     known, rows = m.double(), r.double()
+    total = rows.square().sum()
+    least = total.sqrt() * len(m) * torch.finfo(m.dtype).eps
     rest = rows - (rows @ known) @ known.mT
+    new = fewest(rest, total, threshold, least)
+    if (known.mT @ new).norm() > ORTHOGONAL:
+        new = fewest(rest - (rest @ known) @ known.mT, total, threshold, least)
+    return torch.cat([m, new.to(m.dtype)], 1)
+
+
+def fewest(rest: Tensor, total: Tensor, threshold: float, least: Tensor) -> Tensor:
+    """v_1, ..., v_k [in, k] of R_ [N, in], none to a singular value up to `least`; `total` is ||R||^2."""
     _, s, v = torch.linalg.svd(rest, full_matrices=False)
-    total, left = rows.square().sum(), rest.square().sum()
+    left = rest.square().sum()
     spanned = (total - left + s.square().cumsum(0)) / total
     already = bool((total - left) / total >= threshold)
-    k = 0 if already else min(int((spanned < threshold).sum()) + 1, len(s))
-    return torch.cat([m, v[:k].mT.to(m.dtype)], 1)
+    k = 0 if already else min(int((spanned < threshold).sum()) + 1, int((s > least).sum()))
+    return v[:k].mT
