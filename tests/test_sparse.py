@@ -18,7 +18,7 @@ from cl_repro.methods.replay import replay
 from cl_repro.methods.sharpening import sharpened, sharpening
 from cl_repro.models.mlp import mlp
 from cl_repro.models.winners import compete, winners
-from cl_repro.types import Tree
+from cl_repro.types import Examples, Step, Tree
 
 
 def activations(n: int = 6, units: int = 9) -> Tensor:
@@ -94,6 +94,42 @@ def test_replicas_of_a_stack_are_the_singles_and_share_no_first_task():
     assert (first.accuracy[0] == third.accuracy[0]).all()
     # Bit for bit in a stack of as many: products of another shape may be summed in another order.
     assert same(single(together.params, 2), single(run(setting(), finetune(), rows).params, 2))
+
+
+def sharpening_loss(a: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+    """What training minimises where the head reads a [B, units], and its gradient by a."""
+    a, label = a.clone().requires_grad_(), torch.zeros(len(a), dtype=torch.int64)
+    batch = Examples(torch.zeros(len(a), 2).double(), label, torch.ones(len(a), 2, dtype=torch.bool), hidden=a)
+    value = sharpening().loss(
+        torch.tensor(lam, dtype=torch.float64), Step(batch, None, torch.zeros(0, 2, dtype=torch.bool))
+    )
+    return value.detach(), torch.autograd.grad(value, a)[0]
+
+
+def test_of_signed_features_what_is_above_zero_is_sharpened():
+    """As if the others were 0, and no gradient reaches them; an example that activates nothing adds nothing."""
+    signed = torch.randn(8, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
+    signed[3] = -signed[3].abs()
+    assert (signed.sum(1) < 0).any()
+    value, slope = sharpening_loss(signed, 0.3)
+    positive = signed.relu()
+    distance = sum(((h - sharpened(h[None], 5.0)[0]) ** 2).sum() for h in positive) / len(signed)
+    assert value == pytest.approx(math.log(2) + 0.3 * float(distance), rel=1e-12)
+    expected = torch.where(signed > 0, 2 * 0.3 * (positive - sharpened(positive, 5.0)) / len(signed), 0.0)
+    assert (slope - expected).abs().max() < 1e-14
+    assert (sharpening_loss(signed, 0.0)[1] == 0).all()
+    assert sharpening_loss(signed[3:4], 0.3)[0] == pytest.approx(math.log(2))
+
+
+def test_of_features_that_are_not_negative_the_loss_is_as_written_bit_for_bit():
+    h = activations()
+    value, slope = sharpening_loss(h, 0.3)
+    leaf = h.clone().requires_grad_()
+    plainly = (leaf - sharpened(h, 5.0)).square().sum(1).mean()
+    of_z = functional.cross_entropy(torch.zeros(6, 2).double(), torch.zeros(6, dtype=torch.int64))
+    assert value == of_z + torch.tensor(0.3, dtype=torch.float64) * plainly
+    expected = torch.autograd.grad(torch.tensor(0.3, dtype=torch.float64) * plainly, leaf)[0]
+    assert torch.equal(slope[h > 0], expected[h > 0])  # at 0 the ReLU below stops both
 
 
 def test_sharpening_concentrates_what_the_head_reads():

@@ -18,8 +18,9 @@ def representation(experiment: Experiment, stack: Stack) -> list[dict[str, float
     """Measures of the activations that the head reads, of test examples of all tasks, for each of K replicas.
 
     overlap: the mean over pairs of tasks of sum_i min(a_i, b_i), with a and b the mean activations of the tasks'
-    examples, divided by their sum: from 0, no unit in common, to 1. active: the mean fraction of units that are not 0
-    for an example. Empty for networks without a layer `head`.
+    examples, divided by their sum: from 0, no unit in common, to 1, where no mean activation is negative. The head of
+    slim_resnet18 reads signed ones: their shares, and so their overlap, may be of any size. active: the mean fraction
+    of units that are not 0 for an example. Empty for networks without a layer `head`.
     """
     began = clock(experiment.device)
     found: list[dict[str, float]] = [{}] * len(stack.seeds)
@@ -37,7 +38,7 @@ def representation(experiment: Experiment, stack: Stack) -> list[dict[str, float
 
 
 def overlap(means: Tensor) -> float:
-    """Mean over pairs of rows of sum_i min(a_i, b_i); means [T, units] of activations that are not negative."""
+    """Mean over pairs of rows of sum_i min(a_i, b_i); means [T, units]; in [0, 1] where none is negative."""
     total = means.sum(1, keepdim=True)
     shares = means / total.clamp(min=torch.finfo(means.dtype).tiny)
     first, second = torch.triu_indices(len(means), len(means), 1)

@@ -3,8 +3,9 @@ r"""Node sharpening: few units of a representation are active for an example, so
     loss = CE(z, y) + lam (1/B) sum_n sum_i (h_ni - h*_ni)^2
     h* = (sum_j h_j) softmax(s h / mean_j h)
 
-h are the activations that the head reads; h* is a constant, with the same sum as h, concentrated in its largest
-entries: the larger s, the fewer. Prefactor: lam, no 1/2. It acts from the first task on.
+h = max(0, a), a what the head reads: a unit is active by what it has above 0 (that of slim_resnet18 reads numbers below
+0, too). h* is a constant, with the same sum as h, concentrated in its largest entries: the larger s, the fewer; of an
+example that activates nothing both are 0. Prefactor: lam, no 1/2. It acts from the first task on.
 
 DEVIATES from French's algorithm, which moves the k most active sigmoid units towards 1 and the others towards 0 by a
 step of its own, and from later accounts that let the head read h* itself, whose entries sum to 1 however many units
@@ -36,7 +37,8 @@ def sharpening(sharpness: float = 5.0) -> Method:
     def loss(lam: Tensor, step: Step) -> Tensor:
         batch = step.batch
         assert batch.hidden is not None  # asked for
-        distance = (batch.hidden - sharpened(batch.hidden.detach(), sharpness)).square().sum(1).mean()
+        h = batch.hidden.relu()
+        distance = (h - sharpened(h.detach(), sharpness)).square().sum(1).mean()
         return cross_entropy(batch.z, batch.label, batch.active) + lam * distance
 
     return Method(lambda params, lam: lam, loss=loss, needs=Needs(from_start=True, hidden=True))
