@@ -105,6 +105,14 @@ def test_learning_rates_grow_where_gradients_agree_and_never_step_uphill():
     assert torch.allclose(gradient["w"], torch.tensor([2.1 * 2.0, 0.0, 2.9 * 3.0]))
 
 
+def test_what_no_importance_touches_learns_by_lambda():
+    """As do rates that do not learn: leaving parameters unprotected changes nothing then."""
+    made, method, rows = setting(), la_maml(reservoir(11), 2, 0.0), [Replica(3, 0.05, None)]
+    bare = made._replace(net=made.net._replace(unprotected=frozenset({"fc1.weight", "head.weight", "head.bias"})))
+    found, expected = (run(one, method, rows).params for one in (bare, made))
+    assert error(found, expected) < 1e-12
+
+
 def test_without_inner_steps_to_look_ahead_to_it_is_sgd():
     """Of lam -> 0 it looks at the weights as they are; the optimiser's own rate makes up for the scale of max(0, a)."""
     lam = 1e-9

@@ -40,7 +40,7 @@ def learned(experiment: Experiment, method: Method, seed: int, tasks: int):
     state = None
     for task in range(tasks):
         state = learn(experiment, stack, task, method, state)
-        state = state or method.init(single_params(stack.params), one)
+        state = state or method.init(experiment.protected(single_params(stack.params)), one)
         state = inspected(experiment, stack, task, method, state)
     return stack, state
 
@@ -70,6 +70,15 @@ def test_a_basis_is_orthonormal_spans_its_rows_and_leaves_out_what_it_has(dtype)
     assert basis.shape == (200, 12)
     assert (basis.mT @ basis - torch.eye(12, dtype=dtype)).abs().max() < tolerance
     assert (rows - (rows @ basis) @ basis.mT).abs().max() < tolerance * rows.abs().max()
+
+
+def test_gradients_that_are_nearly_alike_all_count_and_become_orthonormal():
+    """Apart by a thousandth, in float32: projected once, they stay a tenth away from orthogonal."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(1, 200, generator=generator) + 1e-3 * torch.randn(12, 200, generator=generator)
+    basis = orthonormal(torch.zeros(200, 0), rows)
+    assert basis.shape == (200, 12)
+    assert (basis.mT @ basis - torch.eye(12)).abs().max() < 1e-5
 
 
 def gradients(experiment: Experiment, params: Tree, x: Tensor, label: Tensor, active: Tensor, variant: str) -> Tensor:
@@ -159,6 +168,7 @@ def test_a_basis_grows_by_the_fewest_directions_that_span_enough(threshold):
     scale = torch.logspace(0, -3, 15, dtype=torch.float64)
     first, second = (torch.randn(40, 15, generator=generator, dtype=torch.float64) * scale for _ in range(2))
     second = second @ torch.linalg.qr(torch.randn(15, 15, generator=generator, dtype=torch.float64))[0]
+    second = first + second  # some of which is spanned already: it counts
     m, expected = torch.zeros(15, 0, dtype=torch.float64), np.zeros((15, 0))
     for r in (first, second):
         m, expected = grown(m, r, threshold), plain_grown(expected, r.numpy(), threshold * (1 - 1e-13))
@@ -189,6 +199,24 @@ def test_a_basis_in_float32_stays_orthonormal_and_has_no_more_columns_than_the_i
         assert increase or (r - (r @ m) @ m.mT).norm() < 1e-4 * r.norm()
         assert m.shape[1] <= rank
     assert decades > 1 or m.shape[1] == rank
+
+
+def test_the_threshold_of_each_layer_grows_with_the_tasks_learned_up_to_1(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "cl_repro.methods.gpm.grown", lambda m, r, threshold: asked.append(threshold) or grown(m, r, threshold)
+    )
+    learned(setting(iterations=1), gpm([0.5, 0.6, 0.95], increase=0.1, n=12), 1, 3)
+    assert asked == pytest.approx([0.5, 0.6, 0.95, 0.6, 0.7, 1.0, 0.7, 0.8, 1.0])
+
+
+def test_parameters_that_no_layer_input_is_multiplied_with_stay():
+    params = {"c.weight": torch.ones(2, 3, 1, 1), "c.norm.weight": torch.ones(2), "c.norm.bias": torch.ones(2)}
+    params |= {"head.weight": torch.ones(2, 2), "head.bias": torch.ones(2)}
+    method, grads = gpm(), {name: torch.full_like(p, 3.0) for name, p in params.items()}
+    found = method.project(method.init(params, torch.tensor(1.0)), grads)
+    stays = {name: torch.zeros_like(g) for name, g in grads.items() if ".norm." in name}
+    assert same(found, grads | stays)  # the basis is empty
 
 
 def joined(of: Tree, layer: str) -> Tensor:
@@ -287,6 +315,17 @@ def test_a_head_that_a_network_leaves_unprotected_is_free():
     )
     assert error(found, expected) < 1e-12
     assert error(plain, expected) > 1e-3
+
+
+def test_ogd_too_leaves_an_unprotected_head_free():
+    """Its space is that of the other parameters' gradients: a step of the head is the plain one, theirs is not."""
+    experiment, method, head = setting("task", iterations=1), ogd(6), frozenset({"head.weight", "head.bias"})
+    experiment = experiment._replace(net=experiment.net._replace(unprotected=head))
+    stack, state = learned(experiment, method, 1, 1)
+    plain = finetuned(experiment, single_params(stack.params))
+    learn(experiment, stack, 1, method, state)
+    moved = {name: error({name: p}, {name: plain[name]}) for name, p in single_params(stack.params).items()}
+    assert all(moved[name] < 1e-14 if name in head else moved[name] > 1e-3 for name in moved)
 
 
 def finetuned(experiment: Experiment, params: Tree) -> Tree:
