@@ -48,7 +48,7 @@ def killer(hidden: Sequence[int], init: int, bias: None = None, *, input_shape: 
 def dropping_net(hidden: int = 12, keep: float = 0.7) -> Net:
     """An MLP that is another in training: inputs are dropped, and centred by their batch; evaluated, by a mean so far.
 
-    As in Split CIFAR-10/100, its head is not protected.
+    As in Split CIFAR-10/100, its head is not protected. With keep=1 nothing is dropped, and there is no noise.
     """
 
     def init(generator: torch.Generator) -> tuple[Tree, Tree]:
@@ -60,12 +60,14 @@ def dropping_net(hidden: int = 12, keep: float = 0.7) -> Net:
     ) -> tuple[Tensor, Tree]:
         a = x.flatten(1)
         if train:
-            assert noise is not None
             buffers = {"mean": 0.8 * buffers["mean"] + 0.2 * a.mean(0).detach()}
-            a = (a - a.mean(0)) * (noise < keep) / keep
+            a = a - a.mean(0)
+            if keep < 1:
+                assert noise is not None
+                a = a * (noise < keep) / keep
         else:
             a = a - buffers["mean"]
         a = (a @ params["fc1.weight"].mT + params["fc1.bias"]).relu()
         return a @ params["head.weight"].mT + params["head.bias"], buffers
 
-    return Net(init, apply, noise=64, unprotected=frozenset({"head.weight", "head.bias"}))
+    return Net(init, apply, noise=64 if keep < 1 else 0, unprotected=frozenset({"head.weight", "head.bias"}))

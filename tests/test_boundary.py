@@ -8,9 +8,11 @@ from made_experiments import digits, made_experiment, run
 from made_trees import error, single
 
 from cl_repro.benchmarks import scenarios
+from cl_repro.common import rng
 from cl_repro.engine import Experiment, Replica, Stack, boundary
 from cl_repro.engine.stack import start
 from cl_repro.importance import fisher
+from cl_repro.importance.by_score import by_score
 from cl_repro.importance.one_sample import one_sample
 from cl_repro.methods.baselines import finetune, joint
 from cl_repro.methods.ewc import ewc
@@ -121,6 +123,27 @@ def test_a_pass_sees_the_logits_and_labels_the_task_was_trained_with(scenario):
         for picture, position in zip(x, y.tolist(), strict=True):
             label = pictures[tuple((16 * picture).flatten().int().tolist())]
             assert active[position] == (own.index(label) if scenario == "domain" else label)
+
+
+def test_a_pass_draws_examples_labels_and_choices_from_streams_of_its_seed_and_task():
+    experiment = made_experiment()
+    benchmark, params = experiment.benchmark, start(experiment, [1]).params
+    ones = mock.Mock(side_effect=lambda net, params, *rest: {name: torch.ones_like(p) for name, p in params.items()})
+    first, scored = fisher.sample(9)._replace(sum=ones), by_score(9)
+    assert scored.choice
+    pick = mock.Mock(side_effect=scored.choice.pick)
+    chosen = scored._replace(sum=ones, choice=scored.choice._replace(pick=pick))
+    for task in (0, 3):
+        rows = benchmark.curriculum(1).tasks[task].rows
+        order = torch.randperm(len(rows), generator=rng.stream(1, "fisher_order", task))[:9]
+        noise = torch.rand(len(rows), generator=rng.stream(1, "fisher_labels", task), dtype=torch.float64)
+        boundary.estimate(experiment, params, {}, first, 1, task)
+        x, noise_given = (ones.call_args.args[i] for i in (3, 5))
+        assert torch.equal(x, benchmark.to_input(benchmark.x[rows[order]]))
+        assert torch.equal(noise_given, noise[order])
+        boundary.estimate(experiment, params, {}, chosen, 1, task)
+        u = torch.rand((), generator=rng.stream(1, "fisher_choice", task), dtype=torch.float64)
+        assert torch.equal(pick.call_args.args[1], u)
 
 
 def test_traces_are_the_importances_sums_after_every_task_but_the_last():

@@ -159,6 +159,7 @@ SETTINGS: dict[str, Callable[..., Experiment]] = {
     "steps-differ": partial(small, iterations=[9, 5, 3], reinit=True),
     "task": partial(small, scenario=scenarios.task()),
     "dropping": partial(small, scenario=scenarios.task(), net=dropping_net(), reinit=True),
+    "centring": partial(small, scenario=scenarios.task(), net=dropping_net(keep=1), reinit=True),
 }
 
 
@@ -170,6 +171,7 @@ CROSSED = {
     "steps-differ": {"siu", "sos-corrected"},
     "task": {"sib", "sos"},
     "dropping": {"si", "siu", "sib", "sos-alpha"},
+    "centring": {"si"},
 }
 
 

@@ -349,8 +349,9 @@ def test_a_warm_up_is_plain_training_of_the_new_rows_of_the_head(kind, seeds):
             assert not torch.equal(expected[own], before[f"head.{part}"][r][own])
 
 
-def test_a_run_warms_up_before_every_task_but_the_first():
-    experiment = setting("task")
+@pytest.mark.parametrize("kind", ["task", "class"])
+def test_a_run_warms_up_the_outputs_of_new_classes_before_every_task_but_the_first(kind):
+    experiment = setting(kind)
     with mock.patch.object(lifecycle, "warm_up", wraps=lifecycle.warm_up) as spy:
         warmed = alone(experiment, lwf(warm_up=3), 1, 0.0)
     assert [call.args[1].nonzero()[:, 0].tolist() for call in spy.call_args_list] == [

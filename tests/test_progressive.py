@@ -55,6 +55,17 @@ def test_parameters_of_ten_columns(hidden, lateral, millions):
     assert n / 1e6 == pytest.approx(millions, abs=0.006)
 
 
+def test_initial_adapters():
+    """Alphas are 0.1; V, of k columns' units, and U are uniform within 1 / sqrt of the units they read."""
+    params, _ = progressive(4, [50, 40], input_shape=(8, 8), n_outputs=8).init(torch.Generator().manual_seed(1))
+    for k in (1, 2, 3):
+        for layer, units in (("fc2", 50), ("head", 40)):
+            name = f"c{k + 1}.{layer}"
+            assert (params[f"{name}.alpha"] == 0.1).all()
+            for part, read in (("V", k * units), ("U", units)):
+                assert 0.9 < params[f"{name}.{part}"].abs().max() * read**0.5 <= 1
+
+
 @pytest.mark.parametrize("lateral", [True, False])
 def test_outputs_of_earlier_tasks_stay_bit_for_bit(lateral):
     experiment, x = setting(lateral), torch.rand(20, 8, 8)

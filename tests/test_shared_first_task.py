@@ -10,7 +10,7 @@ from made_trees import error, same, single
 from torch import Tensor
 
 from cl_repro.engine import Experiment, Replica, Stack, lifecycle, replicas
-from cl_repro.engine.stack import fork, start
+from cl_repro.engine.stack import Seconds, fork, start
 from cl_repro.methods.baselines import finetune, joint
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.ewc_offline import ewc_offline
@@ -59,6 +59,22 @@ def test_a_trunk_of_another_experiment_or_of_other_seeds_is_not_used():
         expected = run(changed._replace(share_first_task=False), finetune(), [Replica(seed, 0.0, None)])
         assert error(found.params, expected.params) < 1e-13
         assert len(trunks) == 1
+
+
+def test_a_shared_first_task_counts_in_full_for_every_replica():
+    """Ten seconds of training and four of evaluation of two networks are 5 and 2 for each of six, and so on."""
+    experiment = made_experiment(share_first_task=True)
+    rows = [Replica(seed, lam, SHARED) for seed in (1, 2) for lam in (1.0, 2.0, 3.0)]
+    trunk = replicas.trunk_of(experiment, [1, 2], {})
+    trunk.importance[SHARED] = replicas.measure(experiment, trunk.stack, 0, [SHARED] * 2), 8.0
+    trunk.stack.seconds = Seconds(train=10.0, evaluate=4.0)
+    at = replicas.forked(experiment, rows, trunk)
+    replicas.shared_importance(experiment, at.stack, [SHARED] * 6, trunk)
+    assert at.stack.seconds == Seconds(train=6 * 5.0, fisher=6 * 4.0, evaluate=6 * 2.0)
+    assert at.stack.steps == 12
+    for found in replicas.outcomes(experiment, ewc(), at):
+        assert found.seconds.train == 5 and found.seconds.fisher == 4
+        assert found.steps == 12  # of the longest task
 
 
 # --- forks ----------------------------------------------------------------------------------------------------------

@@ -63,3 +63,9 @@ def test_under_vmap_each_tensor_is_pulled_by_itself() -> None:
     stacked = {name: torch.stack([value, 2 * value]) for name, value in made_tree(1).items()}
     found = torch.vmap(lambda p: tree.pulled(p, p, p))(stacked)
     assert same(found, tree.zeros_like(stacked))
+
+
+def test_traces_of_float32_are_summed_in_float64() -> None:
+    """A large entry among many that are below its rounding."""
+    many = torch.cat([torch.ones(1, 1), torch.full((1, 1_000_000), 1e-8)], 1)
+    assert float(tree.traces({"w": many})) == pytest.approx(1.01, rel=1e-6)
