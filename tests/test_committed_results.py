@@ -108,9 +108,11 @@ def test_nothing_names_the_machine_it_was_made_on() -> None:
 
 
 def test_mnist_gaps_between_rises_are_as_the_traces_predict() -> None:
+    """To 0.3 decades; 3.13, 2.22 and what traces predict are in the README and results/tables/split_mnist_fisher.md."""
     at = rises(curves("split_mnist_fisher", RESULTS))
-    assert at["empirical"] - at["exact"] == pytest.approx(3, abs=1)
-    assert at["batched"] - at["empirical"] == pytest.approx(2, abs=1)
+    for first, second, gap, predicted in (("empirical", "exact", 3.13, 3.30), ("batched", "empirical", 2.22, 2.10)):
+        assert at[first] - at[second] == pytest.approx(gap, abs=0.005)
+        assert gap == pytest.approx(predicted, abs=0.3)
 
 
 def test_no_mnist_row_differs_from_both_published_ones() -> None:

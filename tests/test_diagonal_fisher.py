@@ -436,6 +436,11 @@ def test_examples_by_score_are_weighed_by_their_inclusion_probabilities(name, ch
     found = diagonal_fisher(model, (x, y), "exact_by_score", n=3, chunk=chunk, uniform_share=0.25, generator=seed())
     assert error(found, expected) < 1e-10
     assert error(found, exact) > 1e-2
+    usual, tenth = (
+        diagonal_fisher(model, (x, y), "exact_by_score", n=3, chunk=chunk, generator=seed(), **share)
+        for share in ({}, {"uniform_share": 0.1})
+    )
+    assert error(usual, tenth) == 0 and error(tenth, found) > 1e-4
     for n in (None, len(x)):
         assert error(diagonal_fisher(model, (x, y), "exact_by_score", n=n), exact) < 1e-10
     two = {"active": [0, 1], "n": 3, "chunk": chunk}

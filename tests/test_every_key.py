@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from copy import deepcopy
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,19 @@ def test_a_value_that_no_run_can_have_is_one_line(
                 assert said, (choice, leaf, value, text)
     assert asked and accepted < 0.75 * len(asked) * len(VALUES)
     assert not [*tmp_path.iterdir()]
+
+
+def test_files_of_methods_have_the_defaults_of_their_functions() -> None:
+    """But for two: what a study takes is not what a call without arguments is."""
+    for path in distinct("method"):
+        given = OmegaConf.to_container(OmegaConf.load(path))
+        defaults = {
+            name: parameter.default
+            for name, parameter in signature(hydra.utils.get_object(given["_target_"])).parameters.items()
+            if parameter.default is not Parameter.empty
+        }
+        other = {key for key, value in defaults.items() if key in given and given[key] != value}
+        assert other == {"l2": {"growth"}, "gpm": {"increase"}}.get(path.stem, set()), path.name
 
 
 def typed(value: Any) -> str:
