@@ -137,6 +137,7 @@ class Needs(NamedTuple):
     hidden: bool = False  # the loss, or a prediction, depends on what the head reads
     inspects: int = 0  # examples of a task that `inspect` looks at
     rebuild_every: int = 0  # steps of a task but the first, after which the state is made anew of all earlier tasks
+    own_rates: bool = False  # what `descend` returns is the step: the optimiser has to subtract it as it is
     warm_up: int = 0  # steps, before those of a task but the first, in which only the outputs of its new classes learn
 
 

@@ -610,7 +610,8 @@ method=ogd optim=sgd method.n=-1 | method.n=-1: must be at least 0, in examples
 method=sos method.beta2=2 | method.beta2=2: must be at least 0 and below 1
 method=context method.n=0 | method.window=1000 with method.n=0: must be at least 1, in examples
 method=la_maml method.slices=0 optim=sgd | method.slices=0: must be at least 1
-method=la_maml | method=la_maml with optim=adam: needs SGD without weight decay, with momentum only where it is
+method=la_maml | method=la_maml with optim=adam: its steps are its own, and need SGD that takes them as they are
+method=la_maml optim=sgd | method=la_maml with optim=sgd: its steps are its own, and need SGD that takes them
 method=joint fisher=exact | fisher=: this method uses no Fisher
 fisher.n=-1 | fisher.n=-1: the number of examples must be at least 1, or null for all
 fisher.n=all | fisher.n=all: must be of type int | None

@@ -34,7 +34,7 @@ ON_DIGITS = ["iterations=6", "grid.lambdas=[1,100]", "seeds=[2,1]"]
 NEEDS = {
     "gpm": ["optim=sgd", "method.n=50"],
     "ogd": ["optim=sgd", "method.n=20"],
-    "la_maml": ["optim=sgd", "grid.lambdas=[0.01,0.1]"],
+    "la_maml": ["optim=sgd", "optim.lr=1", "grid.lambdas=[0.01,0.1]"],
 }
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 

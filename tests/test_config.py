@@ -63,10 +63,11 @@ SAME = {  # benchmarks that are the same data, trained in another way
 
 
 def follows(method: str) -> list[str]:
-    """Plain gradient descent, for a method that projects the gradient or makes it."""
+    """Plain gradient descent, for a method that projects the gradient or makes it; of rate 1 if it makes steps."""
     (arm,) = cli.arms(f"method={method}")
     made = worker.Workshop(lambda *_: None).method(arm)
-    return ["optim=sgd"] if made.project or made.descend else []
+    rate = ["optim.lr=1"] if made.needs.own_rates else []
+    return ["optim=sgd", *rate] if made.project or made.descend else []
 
 
 def whole(benchmark: str) -> list[str]:

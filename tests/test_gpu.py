@@ -43,7 +43,7 @@ TINY = ["benchmark=split_digits", "model.hidden=[12]", "iterations=4", "batch_si
 NEEDS = {
     "method=gpm": ["method.n=30", "optim=sgd"],
     "method=ogd": ["method.n=20", "optim=sgd"],
-    "method=la_maml": ["optim=sgd", "method.slices=2", "lam=0.01"],
+    "method=la_maml": ["optim=sgd", "optim.lr=1", "method.slices=2", "lam=0.01"],
     "method=context": ["method.n=20", "method.window=50"],
     "method=ewc_guide": ["method.rebuild_every=2"],
     "method=replay": ["method.memory.size=40"],

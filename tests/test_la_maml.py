@@ -1,6 +1,8 @@
 """Look-ahead meta-learning: whole runs against a plain loop, in float64."""
 
 import math
+from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -14,7 +16,7 @@ from cl_repro.benchmarks import scenarios
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
 from cl_repro.common.tree import at
-from cl_repro.engine import Experiment, Replica, batches
+from cl_repro.engine import Experiment, Replica, batches, check
 from cl_repro.engine.aids import memories
 from cl_repro.memory import end_of_task, reservoir
 from cl_repro.methods.baselines import finetune
@@ -136,6 +138,24 @@ def test_what_is_kept_is_counted():
     """A rate for each parameter, lambda, and 11 images of 64 bytes with labels of 8."""
     [found] = run(setting(), la_maml(reservoir(11)), [Replica(1, 0.1, None)]).outcomes
     assert found.storage == {"state": 8 * (65 * 6 + 7 * 10 + 1), "examples": 11 * (64 + 8)}
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "fine"),
+    [
+        (partial(torch.optim.SGD, lr=1), True),
+        (partial(torch.optim.SGD, lr=0.01), False),
+        (partial(torch.optim.SGD, lr=1.0, momentum=0.9), False),
+        (partial(torch.optim.SGD, lr=1.0, weight_decay=0.1), False),
+        (partial(torch.optim.Adam, lr=1.0), False),
+    ],
+)
+def test_an_optimiser_that_does_not_take_its_steps_as_they_are_is_refused(optimiser, fine):
+    experiment = setting(optimiser=optimiser, reset_optimiser=True)
+    names = {"method": "la_maml", "optim": "mine", "model": "mlp"}
+    told = "method=la_maml with optim=mine: its steps are its own.*optim=sgd optim.lr=1"
+    with nullcontext() if fine else pytest.raises(UserError, match=told):
+        check(experiment, la_maml(reservoir(11)), [1], names)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from cl_repro.benchmarks import scenarios
 from cl_repro.benchmarks.permuted import permuted
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
-from cl_repro.engine import Experiment, Replica, Trunk, lifecycle, training
-from cl_repro.engine.stack import start
+from cl_repro.engine import Experiment, Replica, Trunk, check, lifecycle, training
+from cl_repro.engine.stack import Epochs, start
 from cl_repro.memory import Memory, class_balanced, end_of_task, insert_all, reservoir, ring
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.der import der
@@ -366,13 +366,26 @@ def test_a_run_warms_up_the_outputs_of_new_classes_before_every_task_but_the_fir
     ("choices", "told"),
     [
         (["scenario=domain", "method.warm_up=2"], "method.warm_up=2: must be 0 where a task brings no outputs"),
-        (["scenario=task", "method.warm_up=13"], "method.warm_up=13: must be at most the 12 iterations of a task"),
+        (
+            ["scenario=task", "method.warm_up=13"],
+            "method.warm_up=13: must be at most the 12 iterations of task 1 of seed 1",
+        ),
+        (["model=progressive", "method.warm_up=2"], "method=lwf with model=progressive and method.warm_up=2: needs a"),
         (["scenario=class", "method.warm_up=-1"], "method.warm_up=-1: must be at least 0"),
     ],
 )
 def test_a_warm_up_that_cannot_be_is_refused_before_training(choices, told):
     with pytest.raises(UserError, match=told):
         study.plan(cli.arms("method=lwf", "iterations=12", "seeds=[1]", "batch_size=8", *choices))
+
+
+def test_a_warm_up_is_refused_where_a_task_of_any_seed_is_too_short_for_it():
+    """The second task of seed 0 has 270 examples, two mini-batches of 269; that of seed 3 has 268."""
+    experiment = made_experiment(first_tasks(digits(), 2), iterations=Epochs((1, 1)), batch_size=269)
+    names = {"method": "lwf", "optim": "adam", "model": "mlp"}
+    check(experiment, lwf(warm_up=2), [0], names)
+    with pytest.raises(UserError, match="warm_up=2: must be at most the 1 iterations of task 1 of seed 3"):
+        check(experiment, lwf(warm_up=2), [0, 3], names)
 
 
 def test_distillation_has_its_minimum_at_the_teacher():

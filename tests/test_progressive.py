@@ -109,6 +109,10 @@ def test_replicas_of_a_stack_are_the_singles():
         (["optim=adam_reset", "scenario=domain"], "model.columns=5: must divide the 2 logits"),
         (["optim=adam_reset", "scenario=class"], "model=progressive: needs scenario=task and columns=n_tasks"),
         (["optim=adam_reset", "model.columns=2"], "model=progressive: needs scenario=task and columns=n_tasks"),
+        (
+            ["optim=adam_reset", "reinit=true"],
+            "model=progressive with reinit=true: would draw columns of earlier tasks",
+        ),
         (["optim=adam_reset", "model.hidden=[]"], r"model.hidden=\[\]: must list"),
     ],
 )

@@ -1,6 +1,7 @@
 """What follows from what a method needs: when its hooks act, what it trains on, and what it must find for it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -58,16 +59,22 @@ def check(experiment: Experiment, method: Method, seeds: Sequence[int], names: M
     Raises:
         UserError: what is missing.
     """
-    check_warm_up(experiment, method)
     chosen = {group: f"method={names['method']} with {group}={names[group]}" for group in ("optim", "model")}
+    if method.needs.own_rates and not subtracts(experiment):
+        raise UserError(
+            f"{chosen['optim']}: its steps are its own, and need SGD that takes them as they are: optim=sgd optim.lr=1"
+        )
     if (method.project or method.descend) and not follows(experiment):
         raise UserError(
             f"{chosen['optim']}: needs SGD without weight decay, with "
             "momentum only where it is reset for every task: optim=sgd or sgd_momentum"
         )
-    if method.needs.hidden and "head.weight" not in experiment.net.init(torch.Generator())[0]:
-        raise UserError(f"{chosen['model']}: needs a network with one layer called head")
+    steps = method.needs.warm_up
+    if (method.needs.hidden or steps) and "head.weight" not in experiment.net.init(torch.Generator())[0]:
+        asked = f"{chosen['model']} and method.warm_up={steps}" if steps else chosen["model"]
+        raise UserError(f"{asked}: needs a network with one layer called head")
     for seed in seeds:
+        check_warm_up(experiment, method, seed)
         for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
             check_inspects(method, len(task.rows), k, seed)
 
@@ -80,20 +87,33 @@ def check_inspects(method: Method, n: int, task: int, seed: int) -> None:
         )
 
 
-def check_warm_up(experiment: Experiment, method: Method) -> None:
-    """Refuse a warm-up of outputs that no task has, or of more mini-batches than a task has."""
-    steps, most = method.needs.warm_up, lengths(experiment, method, 0)
-    tasks, active = experiment.benchmark.curriculum(0).tasks, experiment.scenario.active
+def check_warm_up(experiment: Experiment, method: Method, seed: int) -> None:
+    """Refuse a warm-up of outputs that no task has, or of more mini-batches than a task of this seed has."""
+    steps, most = method.needs.warm_up, lengths(experiment, method, seed)
+    tasks, active = experiment.benchmark.curriculum(seed).tasks, experiment.scenario.active
     for k in range(1, len(tasks) if steps else 0):
         if set(active(tasks, k, k)) <= {c for asked in range(k) for c in active(tasks, k - 1, asked)}:
             raise UserError(f"method.warm_up={steps}: must be 0 where a task brings no outputs of its own")
         if steps > most[k]:
-            raise UserError(f"method.warm_up={steps}: must be at most the {most[k]} iterations of a task")
+            raise UserError(
+                f"method.warm_up={steps}: must be at most the {most[k]} iterations of task {k} of seed {seed}"
+            )
 
 
 def follows(experiment: Experiment) -> bool:
     """Whether the optimiser steps along the gradient that it is given, also at the start of a task."""
+    group = plain_sgd(experiment)
+    return group is not None and (not group["momentum"] or experiment.reset_optimiser)
+
+
+def subtracts(experiment: Experiment) -> bool:
+    """Whether a step of the optimiser is the gradient that it is given, as it is."""
+    group = plain_sgd(experiment)
+    return group is not None and not group["momentum"] and group["lr"] == 1
+
+
+def plain_sgd(experiment: Experiment) -> dict[str, Any] | None:
+    """The options of the optimiser if it is SGD without weight decay."""
     optimiser = experiment.optimiser([torch.zeros(1, device=experiment.device)])
     [group] = optimiser.param_groups
-    plain = isinstance(optimiser, torch.optim.SGD) and not group["weight_decay"]
-    return plain and (not group["momentum"] or experiment.reset_optimiser)
+    return group if isinstance(optimiser, torch.optim.SGD) and not group["weight_decay"] else None

@@ -7,14 +7,15 @@ r"""Look-ahead meta-learning: each step asks what steps on its own examples do t
 
 a [*shape] is a learning rate for every parameter, lambda in the beginning; products are elementwise (algorithm 1). The
 first-order form: a derivative by theta or by a does not go through the gradients g. `descend` gives max(0, a) G to the
-optimiser, which has to be optim=sgd with optim.lr=1.
+optimiser, which has to be optim=sgd with optim.lr=1: others are refused.
 A step costs J gradients of both mini-batches and one more of the task's: (J + 1/2) times a step of replay.
 
 This is the authors' variant for CIFAR (montrealrobotics/La-MAML, model/lamaml_cifar.py). Theirs for MNIST
 (model/lamaml.py) takes one example an inner step (here: slices as many as the mini-batch has examples), and max(0, a)
 in the inner steps, too.
 
-DEVIATES from both of the authors' variants in that no gradient is clipped.
+DEVIATES from both of the authors' variants in that no gradient is clipped, and that nothing is recalled in the first
+task, where theirs draw from what the memory holds so far.
 """
 
 from collections.abc import Callable
@@ -91,4 +92,4 @@ def la_maml(memory: Memory, slices: int = 5, rate_step: float = 0.1) -> Method:
         gradient = {name: a.clamp(min=0) * total[name] / slices for name, a in (rates | learned).items()}
         return state._replace(rates=learned), gradient, found
 
-    return Method(init, loss=loss, descend=descend, needs=Needs(memory=memory, from_start=True))
+    return Method(init, loss=loss, descend=descend, needs=Needs(memory=memory, from_start=True, own_rates=True))

@@ -71,6 +71,8 @@ def check_columns(cfg: dict[str, Any], experiment: engine.Experiment) -> None:
     each = sum(map(len, own)) // len(tasks)
     if size != len(tasks) or own != [tuple(range(k * each, (k + 1) * each)) for k in range(len(tasks))]:
         raise UserError(f"model={cfg['model']['name']}: needs scenario=task and columns=n_tasks, one for each task")
+    if experiment.reinit:
+        raise UserError(f"model={cfg['model']['name']} with reinit=true: would draw columns of earlier tasks anew")
     moves = not cfg["optim"]["reset"] and not (isinstance(optimiser, torch.optim.SGD) and not group["momentum"])
     if moves or group.get("weight_decay"):
         raise UserError(
