@@ -1,9 +1,12 @@
 """Accuracy against epochs: lambda is chosen on seeds that are not reported, and methods are compared with L2."""
 
 import made_results
+import numpy as np
+import pandas as pd
 import pytest
 from made_results import row
 
+from cl_repro.analysis.comparisons import matrices
 from cl_repro.analysis.comparisons.comparison import compared
 from cl_repro.analysis.comparisons.numbered import EPOCHS, draw_epochs, numbered
 from cl_repro.analysis.data.study import open_study
@@ -71,6 +74,20 @@ def begun(study, tmp_path, kept):
     rows = [r for r in study.runs.to_dict("records") if kept(r)]
     made_results.write(tmp_path / STUDY, rows)
     return open_study(STUDY, tmp_path)
+
+
+def test_matrices_leave_out_the_seeds_that_choose(study, tmp_path):
+    copy = begun(study, tmp_path, lambda r: True)
+    path = copy.folder / "accuracy.csv"
+    known = [
+        (r.run_id, "test", i, j, 0.6 + 0.01 * r.seed) for r in copy.runs.itertuples() for i in (0, 1) for j in (0, 1)
+    ]
+    pd.DataFrame(known, columns=list(pd.read_csv(path))).to_csv(path, index=False)
+    made_results.write_provenance(copy.folder)
+    found = matrices.matrices(copy)
+    assert len(found) == 2 * len(GAIN)
+    for one in found:  # the mean of seeds 1 to 5
+        np.testing.assert_allclose(one.accuracy, [[63, np.nan], [63, 63]])
 
 
 def test_without_the_seeds_that_choose_nothing_is_reported(study, tmp_path):
