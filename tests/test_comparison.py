@@ -185,6 +185,15 @@ def test_the_figure_puts_each_method_at_its_memory_compute_and_accuracy(study):
     assert min(places.values()) == places[rows["finetune"]] < 4000  # nothing, at the left of the least that is kept
 
 
+def test_methods_that_keep_nothing_have_a_figure(tmp_path):
+    rows = [made(arm, "finetune", None, s, 0.5, scenario="task") for arm in ("finetune", "finetune-sgd") for s in SEEDS]
+    write(tmp_path / "palliatives_split_mnist", rows)
+    figure = draw(compared(open_study("palliatives_split_mnist", tmp_path)), "title")
+    figure.draw_without_rendering()
+    _, memory, _ = figure.axes
+    assert [text.get_text() for text in memory.get_xticklabels()] == ["none"]
+
+
 def test_finetuning_without_a_name_of_its_own_is_the_measure_and_structure_is_a_family(tmp_path):
     """Another optimiser, another network, a projection, and features in a window."""
     arms = {  # arm: (method, model, seconds a seed)

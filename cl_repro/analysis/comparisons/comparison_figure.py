@@ -85,7 +85,7 @@ def draw(found: list[Entry], title: str) -> Figure:
                 zorder=1,
             )
         axes.set_xlabel("test accuracy (%)")
-    memory_axis(memory, nothing, max(entry.bytes for entry in found))
+    memory_axis(memory, nothing, max(nothing, *(entry.bytes for entry in found)))
     compute.set_xscale("log", base=2)
     compute.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
     compute.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
