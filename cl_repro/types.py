@@ -164,7 +164,8 @@ class Method(NamedTuple):
     project: Callable[[Any, Tree], Tree] | None = None  # (state, gradient) -> the gradient that is followed
     project_input: Callable[[Any, str, Tensor], tuple[Tensor, Tensor] | None] | None = None
     """(state, layer, a [B, in]) -> [B, in] and [B] that the gradients of a linear layer's weight and bias are made of
-    instead of its inputs a and of ones; None: of those. What `project` is given is made so."""
+    instead of its inputs a and of ones; None: of those. What `project` is given is made so. With this hook, a matrix
+    that inputs are multiplied with must be of a layer of kind `models.layers.LINEAR`."""
     inspect: Callable[..., Any] | None = None
     """(state, net, params, buffers, x [N, *shape], label [N], active [C] bool) -> state, after a task but the last and
     after `end_task`, on `needs.inspects` examples of it; tensors may grow in their last dimension."""

@@ -10,20 +10,21 @@ import torch
 from made_experiments import digits, made_experiment, run, thinned
 from made_trees import error, same, single
 from torch import Tensor
+from torch.nn import functional
 
 from cl_repro.benchmarks import scenarios
 from cl_repro.common import rng
 from cl_repro.common.errors import UserError
-from cl_repro.engine import Experiment, Replica
+from cl_repro.engine import Experiment, Replica, check
 from cl_repro.engine.boundary import inspected, together
 from cl_repro.engine.lifecycle import learn
 from cl_repro.engine.stack import active_mask, start
 from cl_repro.methods.baselines import finetune
 from cl_repro.methods.gpm import across, gpm, grown, layer_inputs
 from cl_repro.methods.ogd import flat, ogd, orthonormal, shaped
-from cl_repro.models.layers import convolution, init_convolution
+from cl_repro.models.layers import convolution, init_convolution, init_linear, linear, linear_sums, no_tap
 from cl_repro.study import study
-from cl_repro.types import Method, Tree
+from cl_repro.types import Layer, Method, Net, Tree
 
 SGD = partial(torch.optim.SGD, lr=0.05)
 SCENARIOS = {"task": scenarios.task, "domain": scenarios.domain, "class": scenarios.class_}
@@ -303,6 +304,33 @@ def test_a_step_is_the_projected_gradient_and_orthogonal_to_1e6_in_float32(scena
         assert (change - (plain - rows * ((plain @ m) @ m.mT))).abs().max() < tolerance
         assert (rows * (change @ m)).abs().max() < tolerance
         assert change.norm() > 0
+
+
+def of_its_own(bias: bool) -> Net:
+    """A layer as `linear`, of a kind that this network made, and a head."""
+    kind = Layer(linear_sums, lambda a: a)
+
+    def init(generator: torch.Generator) -> tuple[Tree, Tree]:
+        layers = init_linear("fc1", 64, 5, generator) | init_linear("head", 5, 10, generator)
+        return {name: p for name, p in layers.items() if bias or name != "fc1.bias"}, {}
+
+    def apply(params: Tree, buffers: Tree, x: Tensor, *, train: bool = False, tap=no_tap) -> tuple[Tensor, Tree]:
+        a = x.flatten(1)
+        z = tap("fc1", kind, a, functional.linear(a, params["fc1.weight"], params.get("fc1.bias")))
+        return linear(params, "head", z.relu(), tap), buffers
+
+    return Net(init, apply)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_whose_inputs_would_not_be_projected_is_refused(bias):
+    experiment = setting(iterations=2)._replace(net=of_its_own(bias))
+    told = "layer 'fc1' is of a kind of its own: must be models.layers.linear"
+    with pytest.raises(UserError, match=f"method=gpm with model=own: {told}"):
+        check(experiment, gpm(n=4), [1], {"method": "gpm", "optim": "sgd", "model": "own"})
+    with pytest.raises(UserError, match=told):
+        run(experiment, gpm(n=4), [Replica(1, 0.0, None)])
+    check(experiment, ogd(4), [1], {"method": "ogd", "optim": "sgd", "model": "own"})
 
 
 def test_a_head_that_a_network_leaves_unprotected_is_free():

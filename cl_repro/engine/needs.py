@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from cl_repro.common import tree
 from cl_repro.common.errors import UserError
-from cl_repro.engine.stack import Epochs, Experiment
-from cl_repro.types import Method
+from cl_repro.engine.objective import of_inputs
+from cl_repro.engine.stack import Epochs, Experiment, start
+from cl_repro.types import Layer, Method
 
 NO_METHOD = Method()
 
@@ -73,10 +76,27 @@ def check(experiment: Experiment, method: Method, seeds: Sequence[int], names: M
     if (method.needs.hidden or steps) and "head.weight" not in experiment.net.init(torch.Generator())[0]:
         asked = f"{chosen['model']} and method.warm_up={steps}" if steps else chosen["model"]
         raise UserError(f"{asked}: needs a network with one layer called head")
+    if method.project_input:
+        check_layers(experiment, chosen["model"])
     for seed in seeds:
         check_warm_up(experiment, method, seed)
         for k, task in enumerate(experiment.benchmark.curriculum(seed).tasks):
             check_inspects(method, len(task.rows), k, seed)
+
+
+def check_layers(experiment: Experiment, names: str) -> None:
+    """Refuse layers whose inputs a method would not project: ask the network for one example."""
+    stack, benchmark = start(experiment, [0]), experiment.benchmark
+    params, buffers = tree.at(stack.params, 0), tree.at(stack.buffers, 0)
+
+    def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
+        of_inputs(params, name, layer)
+        return z
+
+    try:
+        experiment.net.apply(params, buffers, benchmark.to_input(benchmark.x[:1]), tap=tap)
+    except UserError as error:
+        raise UserError(f"{names}: {error}") from error
 
 
 def check_inspects(method: Method, n: int, task: int, seed: int) -> None:

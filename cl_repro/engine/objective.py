@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_repro.common.errors import UserError
 from cl_repro.common.losses import cross_entropy
 from cl_repro.models.layers import LINEAR
 from cl_repro.types import Examples, Layer, Method, Net, Step, Tree
@@ -39,7 +40,7 @@ def objective(net: Net, method: Method, old: Tensor | None) -> Callable[..., Any
         def tap(name: str, layer: Layer, a: Tensor, z: Tensor) -> Tensor:
             if name == "head":
                 read.append(a)
-            rows = inputs_of(state, name, a.detach()) if inputs_of and layer is LINEAR else None
+            rows = inputs_of(state, name, a.detach()) if inputs_of and of_inputs(params, name, layer) else None
             if rows is None:
                 return z
             return LinearOf.apply(z.detach(), a, params[f"{name}.weight"], params[f"{name}.bias"], *rows)
@@ -54,6 +55,19 @@ def objective(net: Net, method: Method, old: Tensor | None) -> Callable[..., Any
         return method.loss(state, Step(of_task, remembered, heads)), (buffers, mine)
 
     return value
+
+
+def of_inputs(params: Tree, name: str, layer: Layer) -> bool:
+    """Whether `project_input` decides what a layer's gradients are made of: it does for those of kind LINEAR.
+
+    Raises:
+        UserError: another kind of layer, whose inputs are multiplied with a matrix, too: it would not be projected.
+    """
+    if layer is not LINEAR and layer.sees and params[f"{name}.weight"].dim() == 2:
+        raise UserError(
+            f"layer {name!r} is of a kind of its own: must be models.layers.linear for its inputs to be projected"
+        )
+    return layer is LINEAR
 
 
 class LinearOf(torch.autograd.Function):

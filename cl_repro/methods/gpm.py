@@ -59,7 +59,7 @@ def gpm(threshold: float | list[float] = 0.97, increase: float = 0.0, n: int = 3
 
     def init(params: Tree, lam: Tensor) -> State:
         basis = {name: p.new_zeros(width(params, name), 0) for name, p in weights(params).items()}
-        used = torch.zeros_like(params[f"{HEAD}.bias"]) if HEAD in basis else lam.new_zeros(0)
+        used = torch.zeros_like(params[f"{HEAD}.weight"][:, 0]) if HEAD in basis else lam.new_zeros(0)
         return State(basis, used, torch.zeros_like(lam))
 
     def inspect(state: State, net: Net, params: Tree, buffers: Tree, x: Tensor, label: Tensor, active: Tensor) -> State:
