@@ -1,5 +1,7 @@
 """Bytes that methods keep, against counts by hand."""
 
+from functools import partial
+
 import pytest
 import torch
 from made_experiments import digits, made_experiment
@@ -10,10 +12,13 @@ from cl_repro.engine import Replica
 from cl_repro.importance.fisher import empirical
 from cl_repro.memory import end_of_task, reservoir
 from cl_repro.methods.baselines import finetune, joint
+from cl_repro.methods.context import context
 from cl_repro.methods.der import der
 from cl_repro.methods.ewc import ewc
+from cl_repro.methods.gpm import gpm
 from cl_repro.methods.l2 import l2
 from cl_repro.methods.lwf import lwf
+from cl_repro.methods.ogd import ogd
 from cl_repro.methods.quadratic import quadratic
 from cl_repro.methods.replay import replay
 from cl_repro.models.progressive import progressive
@@ -56,3 +61,19 @@ def test_weights_of_columns_beyond_the_first_are_counted():
     column = 64 * 8 + 8 + 8 * 2 + 2
     adapters = sum(k + k * 8 * 8 + 8 * 2 for k in range(1, 5))
     assert found.storage == {"columns": 4 * (4 * column + adapters)}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [gpm(0.9, 0.01, 50), ogd(20), context(window=70, n=30), joint(), lwf()],
+    ids=["gpm", "ogd", "context", "joint", "lwf"],
+)
+def test_a_replica_of_a_stack_keeps_what_it_does_alone(method):
+    """Bases differ in size between seeds, and tasks in examples."""
+    sgd = partial(torch.optim.SGD, lr=0.05)
+    experiment = made_experiment(BENCHMARK, scenarios.task(), (8,), torch.float32, optimiser=sgd, iterations=2)
+    rows = [Replica(seed, 0.1, empirical()) for seed in (2, 1, 3)]
+    alone = [engine.train(experiment, method, [row], {})[0].storage for row in rows]
+    assert [outcome.storage for outcome in engine.train(experiment, method, rows, {})] == alone
+    if method.project_input:  # OGD keeps as many gradients of each seed
+        assert alone[0] != alone[1]

@@ -216,7 +216,7 @@ def outcomes(experiment: Experiment, method: Method, last: Progress) -> list[Out
     seconds = Seconds(*(spent / k for spent in astuple(stack.seconds)))
     accuracy = np.stack(last.accuracy, 1).swapaxes(1, 2)  # [K, splits, T + 1, T]
     return [
-        Outcome(of_split[0], traces[i], finite[i], seconds, kept, read[i], stack.steps, *of_split[1:])
+        Outcome(of_split[0], traces[i], finite[i], seconds, kept[i], read[i], stack.steps, *of_split[1:])
         for i, of_split in enumerate(accuracy)
     ]
 
