@@ -24,7 +24,7 @@ from cl_repro.analysis.lambdas.accuracy import NOTHING, interval_text
 from cl_repro.analysis.lambdas.later_traces import later_table
 from cl_repro.analysis.measurements import anatomy_cost
 from cl_repro.analysis.measurements.anatomy import open_anatomy, spread
-from cl_repro.analysis.measurements.anatomy_tables import document, explanation
+from cl_repro.analysis.measurements.anatomy_tables import confidence_table, document, explanation, layers_table
 from cl_repro.common.errors import UserError
 from cl_repro.common.tree import flat
 from cl_repro.measurements import anatomy, program
@@ -253,6 +253,12 @@ def test_what_no_task_can_do_is_refused_before_anything_is_written(tmp_path: Pat
 
 def test_the_explanation_says_what_the_numbers_say(results: Path) -> None:
     found = open_anatomy("anatomy_split_digits", results)
+    ratio = found.confidence["empirical_weight"] / found.confidence["exact_weight"]
+    assert confidence_table(found).rows[-1][1] == spread(ratio) and ratio.max() < 1
+    many = found.passes.assign(n=found.passes["n"].replace(100, 500))
+    rows = many[(many["estimator"] == "exact") & (many["n"] == 500)]
+    text = " ".join(explanation(found._replace(passes=many)))
+    assert f"EXACT of 500 examples is {spread(rows['shape_error'])} away" in text
     sample = found.passes[(found.passes["estimator"] == "sample") & found.passes["n"].isna()]
     for drawn, says, denies in (
         (0, "is EMPIRICAL, number for number, in 10 of 10", "for want"),
@@ -264,11 +270,22 @@ def test_the_explanation_says_what_the_numbers_say(results: Path) -> None:
         text = " ".join(explanation(found._replace(passes=told)))
         assert says in text and denies not in text
         assert f"{10 if drawn == 0 else 0} of 10 passes drew none" in text
-        assert spread(found.confidence["wrong_expected"]) in text
+        expected = found.confidence["wrong_expected"]
+        assert f"draws {spread(expected)} of them in expectation" in text
+        assert f"none at all with probability about {spread(np.exp(-expected))}." in text
+        assert f"EMPIRICAL {spread(ratio)} times EXACT" in text and "EXACT of 500" not in text  # a task has fewer
         assert ("rare large passes" in text) == (drawn == 0), "of networks that are sure"
     for share, says in ((0.5, "Few examples decide"), (0.04, "Many examples decide")):  # of 272 to 289: alike 0.035
         other = found.confidence.assign(top_ten_share=share)
         assert says in " ".join(explanation(found._replace(confidence=other)))
+
+
+def test_shares_of_layers_are_of_all_examples(results: Path) -> None:
+    found = open_anatomy("anatomy_split_digits", results)
+    layers = found.layers.assign(share=found.layers["share"].where(found.layers["n"].isna(), 9.0))
+    whole = layers[layers["n"].isna() & (layers["estimator"] == "exact")].groupby("layer", sort=False)["share"].mean()
+    table = layers_table(found._replace(layers=layers))
+    assert [(cells[0], cells[1]) for cells in table.rows] == [(name, f"{100 * x:.1f}") for name, x in whole.items()]
 
 
 @pytest.mark.slow

@@ -153,6 +153,14 @@ def test_rises_and_gaps_are_above_the_none_of_the_same_conditions(tmp_path):
     found = {shape.arm.label: shape.rise for shape in shapes(study, grid)}
     expected = {shape.arm.label: shape.rise for shape in shapes(own, alone)}
     assert found["EXACT [iterations=2000]"] == pytest.approx(expected["EXACT"], nan_ok=True)
+    [other_none] = set(study.runs["config_id"][study.runs["iterations"] == 50]) & {
+        arm.config_id for arm, _ in grid.flat
+    }
+    is_lower = study.runs["config_id"] == other_none
+    lower = study.runs.assign(accuracy=study.runs["accuracy"].mask(is_lower, study.runs["accuracy"] - 0.05))
+    found = {shape.arm.label: shape.rise.centre for shape in shapes(study, grid_of(lower, study.folder))}
+    assert found["EXACT [iterations=2000]"] == pytest.approx(1.0)  # of 90, 93 and 96, above 90
+    assert found["EXACT [iterations=50]"] == pytest.approx(0.5 / 3)  # above 85
     none_of_one = grid._replace(flat=grid.flat[:1])
     assert pd.isna(none_of_one.floors).any(axis=1).sum() == 2  # two arms lost the only None that is like them
     gaps = gap_table(study, shapes(study, grid), log_traces(study, grid))

@@ -123,7 +123,10 @@ def test_five_seeds_have_the_jackknifes_intervals_by_a_loop(tmp_path):
 
 
 def test_an_arm_that_lacks_seeds_has_the_interval_of_those_it_has(tmp_path):
-    """A width, which is made of no other arm. Seeds that it lacks say nothing of its spread."""
+    """A width, which is made of no other arm. Seeds that it lacks say nothing of its spread.
+
+    A gap is of the seeds of either arm: without any of them it is another.
+    """
     of_three, five = tmp_path / "three", tmp_path / "five"
     rows = made_results.fisher_rows(seeds=range(1, 6), fishers=("exact", "empirical"))
     made_results.write(of_three / MNIST, [r for r in rows if r["seed"] <= 3])
@@ -132,6 +135,10 @@ def test_an_arm_that_lacks_seeds_has_the_interval_of_those_it_has(tmp_path):
     alone, lacking = (shapes(one, grid_of(one.runs, one.folder)) for one in (three, whole))
     assert alone[0].width == pytest.approx(lacking[0].width) and lacking[0].width.n == 3
     assert lacking[1].width.n == 5 and lacking[1].width != alone[1].width
+    gaps = lacking[1].rises - lacking[0].rises
+    gap, logs = jackknife_interval(gaps[0], gaps[1:], 0.95), log_traces(whole, grid_of(whole.runs, whole.folder))
+    shown = gap_table(whole, lacking, logs).rows[0][1]
+    assert gaps.size == 1 + 5 and shown == f"+{gap.centre:.2f} [+{gap.low:.2f}, +{gap.high:.2f}]"
 
 
 def test_ten_seeds_have_the_percentiles_of_the_bootstrap(tmp_path):

@@ -68,6 +68,7 @@ def test_wilcoxon_by_hand():
     assert signed_rank(UP6, np.zeros(6)) == pytest.approx(2 / 64)  # one of 2^6 signings is as extreme, on each side
     assert signed_rank(UP6[:5], np.zeros(5)) == pytest.approx(2 / 32)  # so 5 pairs cannot reach 0.05
     assert signed_rank([*UP6, NAN], [*np.zeros(6), 9]) == pytest.approx(2 / 64)
+    assert signed_rank(99.1 + np.array(UP6) / 1000, np.full(6, 99.1)) == pytest.approx(2 / 64)  # however small
     assert signed_rank([3, 4], [3, 4]) == 1 and math.isnan(signed_rank([NAN], [1]))
 
 

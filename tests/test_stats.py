@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from cl_repro.analysis.lambdas.shape import complete, rise, seed_mean, touches, width
+from cl_repro.analysis.lambdas.shape import best, complete, rise, seed_mean, touches, width
 from cl_repro.common.stats import (
     AGREES,
     DIFFERS,
@@ -142,6 +142,13 @@ def test_an_interval_narrow_enough_but_off_centre_asks_for_what_decides_there():
     assert 5 < n < 20
 
 
+def test_an_interval_far_off_asks_for_what_leaves_out_0():
+    # Two points off: a half width of 2 decides, though only one of -1.5 would be inside 0.5.
+    theirs = Estimate(99.0, 0.1, 30)
+    found, n = compare(Estimate(97.0, 1.0, 5), theirs, 0.5, 0.95), seeds_needed(math.sqrt(5), theirs, 2.0, 0.95)
+    assert (found.verdict, found.note) == (TOO_FEW, f"n = {n} decides at this difference")
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "note"),
     [
@@ -217,6 +224,14 @@ def test_rise_at_the_grids_edge_and_none_at_all():
     assert math.isnan(rise(X4, [80, 79, 78, 80], 80))  # nothing above None
     assert math.isnan(rise(X4, [NAN] * 4, 80))
     assert math.isnan(rise(X4, [80, 80, 100, 100], NAN))  # no None to rise from
+
+
+def test_rise_begins_where_half_is_reached():
+    assert rise(X4, [80, 90, 90, 100], 80) == 1
+
+
+def test_of_equal_lambdas_the_smallest_is_best():
+    assert best([[1, 3, 3, 2], [NAN, 2, NAN, 2], [NAN] * 4]).tolist() == [1, 1, -1]
 
 
 def test_rise_bridges_a_missing_lambda():

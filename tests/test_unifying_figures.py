@@ -73,11 +73,12 @@ def invented(benchmark: str, seed: int, kind: str, in_detail: bool) -> Found:
         for i, name in enumerate(("si_raw", "sib_raw", "siu_raw", "sos", "mas")):
             extent = {"total": 1, "largest": 0.001 * (i + task) + OFF[seed], "negative": 0.1 * i + 0.001 + OFF[seed]}
             rows["measures"].append({"task": task, "measure": name, **extent})
+        first = 2.5 + task + seed / 10  # another loss for each task and seed
         for i, t in enumerate(STEPS):
             drop = t / 1000 + 0.8 * (i % 2)  # of a noisy loss: smoothed, t / 1000 + 0.375
             above = 0.6 if t <= TURN[seed] else 0.2
             full = {"full": t / 1000 + 0.5 if in_detail and task == 1 else "", "full_every": 20 if in_detail else ""}
-            sums = {"si": task * t / 100 * (1 + OFF[seed]), "siu": t / 1000 + above, "loss": 2.5 - drop, **full}
+            sums = {"si": task * t / 100 * (1 + OFF[seed]), "siu": t / 1000 + above, "loss": first - drop, **full}
             rows["summed"].append({"task": task, "iteration": t, **sums})
     if in_detail and benchmark == MNIST:
         rows["noise"] = [{"iteration": 50 * i, "noise": 0.1 * x, "signal": 0.1} for i, x in enumerate(RATIOS)]
@@ -272,6 +273,8 @@ def test_the_published_run_lies_in_intervals_of_the_mean_and_of_further_runs(mni
     assert of["Sum of SIB"][3] == "81.3" and of["Growth of SIU after step 100"][3] == "3.98"
     assert of["Growth of SIU after step 100"][0] == f"{centre - 0.7:.4g} ± 0.23"
     assert of["Decrease of the loss"][0] == "2 ± 0"
+    for path in ("si", "sib", "siu"):  # of the first task alone
+        assert of[f"r({path.upper()}, SOS)"][0] == f"{mean_r(path, 'sos'):.4g} ± 0.01"
     assert not any(table.name == "beside" for table in tables.tables_of(mnist))  # a twin's sums are of another size
 
 
