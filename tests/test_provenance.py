@@ -27,6 +27,35 @@ def test_without_a_commit_it_is_the_version_or_what_the_environment_says(
     assert provenance.source() == ("abc", False)
 
 
+def test_a_checkout_of_which_git_says_nothing_is_no_clean_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No git is installed, or the folder is another user's, as in a container."""
+    monkeypatch.setattr(provenance, "__file__", write(tmp_path / "cl_repro" / "study" / "provenance.py"))
+    monkeypatch.delenv("CL_REPRO_COMMIT", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.source() == (f"v{__version__}", False)
+    (tmp_path / ".git").mkdir()
+    assert provenance.source() == (f"v{__version__}", True)
+    monkeypatch.setenv("CL_REPRO_COMMIT", "abc")
+    assert provenance.source() == ("abc", False)
+
+
+def test_the_code_of_a_run_is_that_of_this_package_and_of_those_it_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    digest = provenance.code.__wrapped__  # as of a new process
+    write(tmp_path / "my_network.py", "WIDTH = 1")
+    write(tmp_path / "my_methods" / "deep" / "rates.py", "RATE = 1")
+    found = {digest(), digest("my_network"), digest("my_network", "my_methods.deep"), digest("not_there")}
+    assert len(found) == 3
+    write(tmp_path / "my_methods" / "deep" / "rates.py", "RATE = 2")
+    assert digest("my_network") in found and digest("my_network", "my_methods.deep") not in found
+    write(tmp_path / "my_network.py", "WIDTH = 2")
+    assert digest("my_network") not in found
+
+
 def test_a_tree_is_dirty_where_code_or_configuration_are_not_those_of_the_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,13 @@
 """Where results come from: commit, versions, machine, command."""
 
+import hashlib
 import os
 import shlex
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +19,16 @@ FOLDERS = ("data_dir", "results_dir")
 class Source(NamedTuple):
     """The code that runs."""
 
-    git_sha: str  # outside a checkout what CL_REPRO_COMMIT says, else the version, as v0.2.0
+    git_sha: str  # where git does not say it, what CL_REPRO_COMMIT says, else the version, as v0.2.0
     dirty: bool  # tracked files outside results/ differ from the commit, or there are new ones of code or configuration
 
 
 def source() -> Source:
-    """The commit of this code: from git, else from $CL_REPRO_COMMIT; else its version, as of a wheel."""
+    """The commit of this code: from git, else from $CL_REPRO_COMMIT; else its version, as of a wheel.
+
+    In a checkout of which git says nothing (none is installed, or the folder is another user's) the version alone is
+    dirty: nobody knows what differs.
+    """
     here = Path(__file__).resolve().parents[1]
     try:
         inside = git(here, "rev-parse", "--show-toplevel")
@@ -33,7 +40,21 @@ def source() -> Source:
         new = git(here.parent, "ls-files", "--others", "--exclude-standard", "--", here.name, "conf", "scripts")
         return Source(sha, dirty=bool(changed or new))
     except (OSError, subprocess.CalledProcessError):
-        return Source(os.environ.get("CL_REPRO_COMMIT", f"v{__version__}"), dirty=False)
+        said = os.environ.get("CL_REPRO_COMMIT")
+        return Source(said or f"v{__version__}", dirty=not said and (here.parent / ".git").exists())
+
+
+@cache
+def code(*packages: str) -> str:
+    """A digest of the Python files of this package and of others, as they are when a process first asks."""
+    found = hashlib.sha256()
+    for name in sorted({"cl_repro", *(package.partition(".")[0] for package in packages)}):
+        spec = find_spec(name)
+        places = [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+        for place in places:
+            for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+                found.update(f"{name}/{path.relative_to(place)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def git(folder: Path, *arguments: str) -> str:
