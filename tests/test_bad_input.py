@@ -31,7 +31,7 @@ from omegaconf import DictConfig
 
 from cl_repro.analysis.data import settings
 from cl_repro.benchmarks.data.arrays import CHECKSUMS, Arrays, checksum
-from cl_repro.common import runtime
+from cl_repro.common import errors, runtime
 from cl_repro.common.errors import UserError
 from cl_repro.records import Store, sha256
 from cl_repro.records.schema import STUDY as TABLES
@@ -1082,6 +1082,13 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(command: str, work: Path
     done = shell(work, f"{command} | true; exit ${{PIPESTATUS[0]}}")
     assert done.stderr == ""
     assert done.returncode in (0, 1, 141)  # by whether it came to write; 1 is rich's
+
+
+def test_who_closes_standard_output_reads_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `>&-`."""
+    monkeypatch.setattr(sys, "stdout", None)
+    with errors.entry_point():
+        assert not errors.not_read()
 
 
 @pytest.mark.slow

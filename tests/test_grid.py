@@ -41,6 +41,20 @@ def test_what_is_not_science_or_only_spelt_differently_keeps_the_run(same: str) 
     assert ids(same) == ids()
 
 
+def test_zero_is_one_lambda_with_whichever_sign() -> None:
+    assert ids("lam=-0.0") == ids("lam=0")
+
+
+def test_arms_of_one_configuration_are_told_in_one_line() -> None:
+    def told(*choices: str) -> str:
+        made = arms(f"arms=[{','.join(f'{{method: ewc, {choice}}}' for choice in choices)}]", "grid.lambdas=[1,10]")
+        return grid.repeated(made, grid.cells(made))
+
+    same = "arms of one configuration: b is a, c is a; what they share is run once, as the first's"
+    assert told("label: a", "label: b", "label: c") == same
+    assert told("label: a", "label: b, method.gamma: 0.5") == ""
+
+
 @pytest.mark.parametrize("alias", [path.relative_to(FISHERS).with_suffix("") for path in FISHERS.rglob("*_*0.yaml")])
 def test_an_estimator_of_n_examples_names_itself(alias: Path) -> None:
     """fisher=exact fisher.n=500 is fisher=exact_500: its name, its arm and its id."""

@@ -94,7 +94,8 @@ def entry_point() -> Iterator[None]:
     """
     try:
         yield
-        sys.stdout.flush()  # here, not after the last line of Python
+        if sys.stdout:  # not closed, as by `>&-`
+            sys.stdout.flush()  # here, not after the last line of Python
     except UserError as error:
         refuse(str(error))
     except KeyboardInterrupt:
@@ -110,6 +111,8 @@ def entry_point() -> Iterator[None]:
 
 def not_read() -> bool:
     """Whether the reader of standard output has gone; a pipe to a worker process may break as well."""
+    if not sys.stdout:
+        return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -40,7 +40,7 @@ def canonical(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [canonical(v) for v in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value).hex()
+        return (float(value) + 0.0).hex()  # -0.0 and 0.0 are one number, too
     return value
 
 

@@ -4,6 +4,7 @@ Chunks are a function of the study alone (and of the device's `max_replicas`), n
 the unit of locking, failure, resume and progress.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -68,6 +69,20 @@ def cells(arms: Sequence[Arm]) -> list[Cell]:
                 run_id = digest([arm.config_id, lam, seed], 8)
                 result.setdefault(run_id, Cell(i, lam, seed, run_id))
     return list(result.values())
+
+
+def repeated(arms: Sequence[Arm], all_cells: Sequence[Cell]) -> str:
+    """Which arms lack runs because another arm has the same, in one line; empty if none do."""
+    own = Counter(cell.arm for cell in all_cells)
+    first = {arm.config_id: arm.label for arm in reversed(arms)}
+    fewer = [
+        f"{arm.label} is {first[arm.config_id]}"
+        for i, arm in enumerate(arms)
+        if own[i] < len(arm.cfg["seeds"]) * (len(arm.cfg["grid"]["lambdas"]) if arm.uses_lambda else 1)
+    ]
+    return (
+        f"arms of one configuration: {', '.join(fewer)}; what they share is run once, as the first's" if fewer else ""
+    )
 
 
 def chunks(
