@@ -1,7 +1,10 @@
 """A chunk that stops between two steps goes on as if it had not stopped; what is no checkpoint of it is refused."""
 
 import io
+import os
 import random
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +23,7 @@ from cl_repro.engine import Progress, Replica, checkpoint, lifecycle
 from cl_repro.memory import reservoir
 from cl_repro.methods.ewc import ewc
 from cl_repro.methods.replay import replay
-from cl_repro.records import checkpoint_file
+from cl_repro.records import Lock, checkpoint_file
 from cl_repro.records.schema import STUDY
 from cl_repro.study import provenance, study, worker
 from cl_repro.study.config import CONF
@@ -313,7 +316,7 @@ def test_a_first_task_of_other_code_or_seeds_or_a_damaged_one_is_trained_anew(
 
 
 def test_the_first_task_that_places_windows_is_kept_for_the_chunks(tmp_path: Path, first_steps: list[int]) -> None:
-    """Killed in its middle, it goes on in the next launch; a complete study keeps no file of it; `plan` writes none."""
+    """Killed in its middle, it goes on in the next launch, or stopped for want of time; `plan` writes no file of it."""
     arms = [
         arm | {"results_dir": str(tmp_path)}
         for arm in cli.arms(
@@ -326,13 +329,86 @@ def test_the_first_task_that_places_windows_is_kept_for_the_chunks(tmp_path: Pat
     with pytest.raises(Killed):
         study.compute_missing(arms, "test", cores=1)
     assert first_steps.pop(0) == -1
-    assert len(list(tmp_path.rglob("*.first_task"))) == 1
+    [path] = tmp_path.rglob("*.first_task")
+    ended = study.compute_missing([arm | {"time_budget": 1e-9} for arm in arms], "test", cores=1)
+    assert ended.stopped and "no time is left to place the windows" in ended.unfinished and sum(first_steps) == 150
     assert not study.compute_missing(arms, "test", cores=1).unfinished
-    assert sum(first_steps) == 200
-    assert not list(tmp_path.rglob("*.first_task"))
+    assert sum(first_steps) == 200 and path.exists()
 
 
-@pytest.mark.parametrize("change", ["git_sha", "dirty", "data", "runs"])
+def test_a_first_task_that_another_process_keeps_meanwhile_is_its_own(
+    tmp_path: Path, first_steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that begin together the slower one, when it would keep its own, takes that of the other."""
+    one, other = jobs(tmp_path, *SHARED_BY_CHUNKS, "checkpoint_every=1e-9")
+    plain = lifecycle.advance
+
+    def slow(*given: Any) -> None:
+        monkeypatch.setattr(lifecycle, "advance", plain)
+        fresh().rows(other)
+        plain(*given)
+
+    monkeypatch.setattr(lifecycle, "advance", slow)
+    found = fresh().rows(one)
+    assert sum(first_steps) == 200 + 50
+    [path] = (tmp_path / ".spool").glob("*.first_task")
+    assert content(path.read_bytes())["learned"] == 1
+    [expected, _] = jobs(tmp_path / "other", *SHARED_BY_CHUNKS)
+    assert found["accuracy.csv"] == fresh().rows(expected)["accuracy.csv"]
+
+
+def test_a_first_task_that_another_process_trains_is_waited_for(tmp_path: Path, first_steps: list[int]) -> None:
+    """Until it is there, or no time is left; one that is gone when its turn has come is trained anew."""
+    [job, _] = jobs(tmp_path, *SHARED_BY_CHUNKS, "checkpoint_every=1e-9")
+    experiment = fresh().experiment(job.arm, "cpu")
+    fresh().first_task(job, experiment)
+    [path] = (tmp_path / ".spool").glob("*.first_task")
+    lock = Lock(path.with_suffix(".lock"))
+    for there in (True, False):
+        with lock:
+            with pytest.raises(Stopped):
+                fresh().first_task(job._replace(deadline=time.monotonic() + 0.1), experiment)
+            waiting = threading.Thread(target=fresh().first_task, args=(job, experiment))
+            waiting.start()
+            waiting.join(0.1)
+            assert waiting.is_alive()
+            if not there:
+                path.unlink()
+        waiting.join()
+        assert sum(first_steps) == (200 if there else 400) and path.exists()
+
+
+def test_a_chunk_of_another_launch_is_waited_for_as_long_as_there_is_time(tmp_path: Path) -> None:
+    [job] = jobs(tmp_path)
+    with fresh().store(tmp_path).chunk_lock(chunk_id(job.chunk)):
+        assert fresh().compute(job) == worker.BUSY
+        assert fresh().compute(job._replace(deadline=time.monotonic() + 0.1), wait=True) == worker.STOPPED
+
+
+def test_a_first_task_goes_when_nobody_has_used_it_for_a_day(tmp_path: Path) -> None:
+    """Others of the folder may need it, whoever is complete; what a killed writer has left goes at once."""
+    one, other = jobs(tmp_path, *SHARED_BY_CHUNKS, "checkpoint_every=1e-9")
+    fresh().rows(one)
+    [path] = (tmp_path / ".spool").glob("*.first_task")
+    partial = path.with_name(f".{path.name}.machine.1.tmp")
+    partial.touch()
+    store = fresh().store(tmp_path)
+    store.tidy()
+    assert path.exists() and not partial.exists()
+    day_ago = time.time() - 25 * 3600
+    os.utime(path, (day_ago, day_ago))
+    fresh().rows(other)
+    store.tidy()
+    assert path.exists()
+    os.utime(path, (day_ago, day_ago))
+    with Lock(path.with_suffix(".lock")):
+        store.tidy()
+        assert path.exists()
+    store.tidy()
+    assert {entry.suffix for entry in store.spool.iterdir()} == {".checkpoint"}  # which `rows` leaves
+
+
+@pytest.mark.parametrize("change", ["git_sha", "dirty", "code", "data", "runs"])
 def test_a_chunk_of_other_runs_code_or_data_begins_again(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +419,8 @@ def test_a_chunk_of_other_runs_code_or_data_begins_again(
         path = checkpoint_file(tmp_path, chunk_id(job.chunk))
         [job] = jobs(tmp_path, "grid.lambdas=[20]", deadline=0.0)
         path.rename(checkpoint_file(tmp_path, chunk_id(job.chunk)))
+    elif change == "code":
+        monkeypatch.setattr(provenance, "code", lambda *_: "another")
     elif change != "data":
         other = {"git_sha": "def", "dirty": True}
         job = job._replace(source=job.source._replace(**{change: other[change]}))
@@ -356,7 +434,7 @@ def test_a_chunk_of_other_runs_code_or_data_begins_again(
     learned: list[int] = []
     with pytest.raises(Stopped):
         worker.Workshop(lambda done, task, loss: learned.append(task)).rows(job)
-    assert "of other runs, or another commit, torch, machine or data: its runs begin again" in capsys.readouterr().err
+    assert "of other runs, or other code, torch, machine or data: its runs begin again" in capsys.readouterr().err
     assert content(checkpoint_file(tmp_path, chunk_id(job.chunk)).read_bytes())["learned"] == 1
 
 

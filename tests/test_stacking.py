@@ -161,6 +161,23 @@ def test_a_chunk_goes_on_by_halves_where_memory_runs_out(
     assert [path.name for path in (tmp_path / "runs" / ".spool").iterdir() if path.suffix not in (".lock", "")] == []
 
 
+def test_a_half_that_fails_leaves_the_other_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = engine.stages
+
+    def cramped(experiment: Any, method: Any, replicas: Any, *rest: Any) -> Any:
+        if len(replicas) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        if replicas[0].lam == 1.0:
+            raise RuntimeError("of this half")
+        return stages(experiment, method, replicas, *rest)
+
+    monkeypatch.setattr(engine, "stages", cramped)
+    ended = study.compute_missing(cli.arms(*TINY, f"results_dir={tmp_path}", "time_budget=60"), "test", cores=1)
+    assert ended.unfinished.startswith("3 of 5 runs are missing; 1 chunks failed") and not ended.stopped
+    again = cli.arms(*TINY, f"results_dir={tmp_path}", "seeds=[2]", "retry=failed", "time_budget=60")
+    assert not study.compute_missing(again, "test", cores=1).stopped, "nothing was pending"
+
+
 def test_one_replica_that_does_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory in training is the chunk's failure; with one example per pass, it is told in one line."""
     job = Job(

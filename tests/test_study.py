@@ -342,3 +342,4 @@ def test_of_several_dead_workers_the_one_that_the_pool_did_not_end_is_named(jobs
     assert pool.death({1: ended, 2: ended}, {1: first}).startswith("a worker process died (SIGTERM)")
     assert pool.death({1: 0, 2: 3}, {}).startswith("a worker process died before it had a chunk (exit status 3)")
     assert pool.death({}, {}).startswith("a worker process died before it had a chunk")
+    assert "under `if __name__ == '__main__':` alone" in pool.death({1: 1, 2: ended}, {})

@@ -108,12 +108,29 @@ def test_what_is_saved_changes_no_row_and_no_configuration(kept: tuple[Path, lis
     assert configs[0] == configs[1]
 
 
+def test_a_run_that_was_stopped_without_save_is_told_when_it_is_finished(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arms = [arm | {"time_budget": 1e-9} for arm in cli.arms(*SMALL, f"results_dir={tmp_path}")]
+    assert study.compute_missing(arms, "test", cores=1).stopped
+    assert capfd.readouterr().err == ""
+    computed(tmp_path, "save=weights_of_tasks")
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("4 finished runs") and "or in part, and lack weights" in line
+
+
 def test_finished_runs_without_weights_are_told_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     computed(tmp_path)
     assert capfd.readouterr().err == ""
     computed(tmp_path, "save=weights")
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"4 finished runs in {tmp_path / 'runs'} were computed without save=weights")
+    other = tmp_path / "of the last task alone"
+    computed(other, "save=weights")
+    computed(other, "save=weights")
+    assert capfd.readouterr().err == ""
+    computed(other, "save=weights_of_tasks")
+    assert capfd.readouterr().err.startswith(f"4 finished runs in {other / 'runs'} were computed without save=weights_")
     [run, *_] = rows(tmp_path / "runs", "runs.csv")
     with pytest.raises(UserError, match=r"no weights; runs keep them when they are computed with save=weights:"):
         weights.load(tmp_path / "runs", run["run_id"])

@@ -42,6 +42,7 @@ from cl_repro.records.seen import Seen
 
 OWN = ("store.lock", "report.lock")  # locks that stay
 TEMPORARY = (".*.tmp", "configs/.*.tmp", ".spool/.stacks.*.tmp")  # of writers under the store's lock that were killed
+UNUSED = 24 * 3600.0  # seconds after which a shared first task is nobody's
 MERGE_EVERY = 100  # times as long as a merge takes
 
 
@@ -262,18 +263,21 @@ class Store(Chunks):
         self.replace({name: to_csv(self.tables[name], of_file) for name, of_file in kept.items()})
 
     def tidy(self) -> None:
-        """Remove what a complete study has left in the spool: shared first tasks, locks, marks of killed processes.
+        """Remove what a complete study has left in the spool: locks, marks and temporary files of killed processes.
 
         A process that still waits for one of these locks, or makes it anew, finds its chunk finished and writes
         nothing; so nothing is computed twice, or missed, when a lock's file goes. Of a chunk that was stopped
-        everything stays, unless its runs have been done as parts of others.
+        everything stays, unless its runs have been done as parts of others. A first task may be that of other studies
+        and launches, too: it goes when nobody has used it for a day.
         """
+        for path in self.spool.glob(f"*{FIRST_TASK}"):
+            with suppress(Timeout, FileNotFoundError), Lock(path.with_suffix(".lock")).acquire(timeout=0):
+                if time.time() - path.stat().st_mtime > UNUSED:
+                    path.unlink()
         for path in self.spool.glob("*.lock"):
             if path.name not in OWN and not self.stopped(path.stem):
                 with suppress(Timeout), Lock(path).acquire(timeout=0):
                     self.forget(path.stem)
-        for path in self.spool.glob(f"*{FIRST_TASK}"):
-            path.unlink(missing_ok=True)
 
     def stopped(self, chunk: str) -> bool:
         """Whether a chunk has a checkpoint from which it can go on."""

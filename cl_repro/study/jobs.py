@@ -1,5 +1,7 @@
 """A chunk to compute."""
 
+import math
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,11 @@ class Job(NamedTuple):
     device: str
     source: provenance.Source
     deadline: float | None = None  # `time.monotonic`: nothing begins that would end later
+
+    @property
+    def left(self) -> float:
+        """Seconds to the deadline."""
+        return math.inf if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @property
     def arm(self) -> Arm:

@@ -61,13 +61,17 @@ def compute(
     n_processes: int,
     budget: Budget,
     workshop: Callable[[engine.Report], worker.Workshop] = worker.Workshop,
-) -> None:
+) -> int:
     """Compute chunks, in this process if one is enough, while the budget lasts; merge each as it finishes.
 
     One bar on standard error: replicas done, iterations, time to go, current task and its loss.
+
+    Returns:
+        Of how many chunks there is no more to compute in this launch: they are done, or failed.
     """
     measure = workshop(lambda *_: None)
     total, replicas, finished = sum(map(measure.size, jobs)), sum(len(job.chunk) for job in jobs), 0
+    settled = 0
     text = f"0/{replicas} replicas"
     with progress_bar(desc=text, total=total, unit="it", unit_scale=True, smoothing=0.05) as bar:
 
@@ -78,7 +82,8 @@ def compute(
             bar.update(min(done, bar.total - bar.n))
 
         def ended(job: Job, outcome: str) -> None:
-            nonlocal finished
+            nonlocal finished, settled
+            settled += outcome in (worker.DONE, worker.FAILED)
             finished += len(job.chunk) if outcome == worker.DONE else 0
             bar.set_description(f"{finished}/{replicas} replicas")
             store.merge_in_time()
@@ -96,6 +101,7 @@ def compute(
                 ended(job, outcome)
         else:
             compute_in_pool(jobs, n_processes, budget, show, ended)
+    return settled
 
 
 def compute_in_pool(
@@ -178,6 +184,11 @@ def death(codes: dict[int | None, int | None], jobs: dict[int, Job]) -> str:
     else:
         advice = f"{kept}; should it die there again, with ONEDNN_MAX_CPU_ISA=SSE41 in the environment"
     if pid not in jobs:
+        if code == 1:  # what Python ends with where it cannot import the script that started it
+            advice = (
+                "a script starts workers under `if __name__ == '__main__':` alone, as each of them imports it; "
+                "or give workers=1"
+            )
         return f"a worker process died before it had a chunk ({how}); {advice}"
     arms, chunk = jobs[pid].arms, jobs[pid].chunk
     first = f"{arms[chunk[0].arm].label}, seed {chunk[0].seed}"

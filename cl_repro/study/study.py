@@ -16,7 +16,7 @@ from cl_repro.study import grid, provenance, stacking, weights, window, worker
 from cl_repro.study.checks import check_arms
 from cl_repro.study.config import check
 from cl_repro.study.grid import Arm, Cell
-from cl_repro.study.jobs import Job
+from cl_repro.study.jobs import Job, Stopped
 from cl_repro.study.pool import Budget, compute, processes
 
 
@@ -47,19 +47,26 @@ class Plan(NamedTuple):
         return {cell.run_id for chunk in self.chunks for cell in chunk}
 
 
-def plan(arms_cfg: list[dict[str, Any]], index: int | None = None, source: provenance.Source | None = None) -> Plan:
+def plan(
+    arms_cfg: list[dict[str, Any]],
+    index: int | None = None,
+    source: provenance.Source | None = None,
+    began: float = 0.0,
+) -> Plan:
     """Check everything a study needs, before any training but that which places windows.
 
     Args:
         arms_cfg: the resolved configuration of every arm; what is not science is the same in all.
         index: of the CUDA device to take, as for `runtime.resolve_device`.
         source: the code, of which the folder may keep that training; None: nothing is written.
+        began: when the launch did (`time.monotonic`), where there is a source.
 
     Returns:
         What there is to compute.
 
     Raises:
         UserError: bad values, impossible pairs, missing data.
+        Stopped: no time is left for that training; the next launch goes on with it.
     """
     common = arms_cfg[0]
     for cfg in arms_cfg:
@@ -72,7 +79,8 @@ def plan(arms_cfg: list[dict[str, Any]], index: int | None = None, source: prove
     folder = grid.folder_of(common)
     store = Store(folder)  # refused, if it is not ours, before anything is measured
     traces = kept(folder, window.FILE)
-    traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device, store, source)
+    deadline = Budget(common["time_budget"], began).deadline
+    traces |= measured_traces(workshop, window.wanted(arms_cfg, traces), device, store, source, deadline)
     arms = [grid.make_arm(cfg) for cfg in window.placed(arms_cfg, traces)]
     limits = stacking.limits(workshop, arms, device, kept(folder, stacking.FILE))
     return Plan(
@@ -120,17 +128,34 @@ def compute_missing(arms_cfg: list[dict[str, Any]], command: str, cores: int, in
         UserError: as `plan`; a results folder that is not as this program left it; a worker process that died.
     """
     began = time.monotonic()
-    planned = plan(arms_cfg, index, provenance.source())
+    try:
+        planned = plan(arms_cfg, index, provenance.source(), began)
+    except Stopped:
+        text = "no time is left to place the windows of lambda; the same command goes on with their first task"
+        return Ended(grid.folder_of(arms_cfg[0]), text, stopped=True)
     store = Store(planned.folder)
     store.create()
     store.merge()  # what a launch that was killed has left
     measured = {window.FILE: planned.traces, stacking.FILE: planned.stacks}
     if any(values and store.keep(file, values) != values for file, values in measured.items()):
         planned = plan(arms_cfg, index)  # another launch was first to measure: what it found holds for all
-    if text := weights.lacking(store.folder, store.finished() & planned.run_ids, arms_cfg[0]["save"]):
+    if text := grid.repeated(planned.arms, [cell for chunk in planned.chunks for cell in chunk]):
         print(text, file=sys.stderr)
+    before = tell_lacking(planned, store)
     at_once = processes(arms_cfg[0]["workers"], planned.device, len(planned.chunks), cores, planned.processes)
-    return launch(planned, store, command, at_once, began)
+    ended = launch(planned, store, command, at_once, began)
+    tell_lacking(planned, store, before)
+    return ended
+
+
+def tell_lacking(planned: Plan, store: Store, told: str = "") -> str:
+    """Say, unless it has been told, which finished runs lack the weights that are wanted; what is said."""
+    finished = store.finished()
+    cells = [cell for chunk in planned.chunks for cell in chunk if cell.run_id in finished]
+    text = weights.lacking(store.folder, planned.arms, cells)
+    if text and text != told:
+        print(text, file=sys.stderr)
+    return text
 
 
 def launch(
@@ -154,7 +179,7 @@ def launch(
     Returns:
         As `compute_missing`.
     """
-    common = planned.arms[0].cfg
+    common, stopped = planned.arms[0].cfg, False
     pending = left(planned, store.finished())
     if common["retry"] == "failed":
         failed = store.failed_runs()
@@ -173,12 +198,11 @@ def launch(
         budget = Budget(common["time_budget"], began)
         here = (planned.arms, store.folder, planned.device, source, budget.deadline)
         jobs = [Job(chunk, *here) for chunk in pending]
-        compute(store, jobs, min(at_once, len(jobs)), budget, workshop)
+        stopped = compute(store, jobs, min(at_once, len(jobs)), budget, workshop) < len(jobs)
     store.merge()
     missing = store.missing(planned.run_ids)
     if not missing:
         store.tidy()
-    stopped = common["time_budget"] is not None and not missing <= store.failed_runs()
     return Ended(store.folder, unfinished(missing, planned, store), stopped)
 
 
@@ -212,10 +236,11 @@ def measured_traces(
     device: str,
     store: Store,
     source: provenance.Source | None,
+    deadline: float | None,
 ) -> dict[str, float]:
     """Traces of these arms' importances after the first task of their first seed, by config_id.
 
-    With a source, that training is kept in the folder, as that of chunks is.
+    With a source, that training is kept in the folder, as that of chunks is, and has a deadline, as that has.
     """
     result = {}
     for cfg in arms_cfg:
@@ -225,7 +250,8 @@ def measured_traces(
             raise UserError(f"grid=window: {arm.label} has no Fisher whose trace could place a window; use grid=blog")
         if source:
             store.create()
-            trunk = workshop.first_task(Job([Cell(0, None, seed, "")], [arm], store.folder, device, source), experiment)
+            job = Job([Cell(0, None, seed, "")], [arm], store.folder, device, source, deadline)
+            trunk = workshop.first_task(job, experiment)
         else:
             trunk = engine.trunk_of(experiment, [seed], workshop.trunks)
         result[arm.config_id] = tree.traces(engine.measure(experiment, trunk.stack, 0, [estimator])).item()

@@ -6,7 +6,7 @@ file can be taken elsewhere. What is saved is no part of a run's identity: the s
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -82,13 +82,19 @@ def library(what: str) -> ModuleType:
     return safetensors
 
 
-def lacking(folder: Path, run_ids: Collection[str], wanted: str | None) -> str:
-    """That finished runs have no weights although they are wanted, and what to do, in one line; empty if they have."""
-    without = [run_id for run_id in run_ids if not path_of(folder, run_id).exists()] if wanted else []
+def lacking(folder: Path, arms: Sequence[Arm], finished: Sequence[Cell]) -> str:
+    """That finished runs lack weights that are wanted, and what to do, in one line; empty if they have all."""
+    wanted = arms[0].cfg["save"]
+
+    def complete(cell: Cell) -> bool:
+        early = range(1, arms[cell.arm].cfg["benchmark"]["n_tasks"]) if wanted == OF_TASKS else ()
+        return all(path_of(folder, cell.run_id, learned).exists() for learned in (*early, None))
+
+    without = [cell for cell in finished if not complete(cell)] if wanted else []
     if not without:
         return ""
     return (
-        f"{len(without)} finished runs in {folder} were computed without save={wanted} and have no weights; "
+        f"{len(without)} finished runs in {folder} were computed without save={wanted}, or in part, and lack weights; "
         f"to have them, give the same command with results_dir=<another folder>"
     )
 

@@ -3,7 +3,6 @@
 import os
 import sys
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from cl_repro.common import runtime
 from cl_repro.common.errors import OutOfMemoryError, UserError
 from cl_repro.engine import checkpoint
 from cl_repro.records import LAUNCH, Row, Store, checkpoint_file, write_atomically
-from cl_repro.records.chunks import first_task_file
 from cl_repro.records.identity import digest
 from cl_repro.records.schema import STUDY
 from cl_repro.study import resume, weights
@@ -32,6 +30,7 @@ from cl_repro.types import Benchmark, Estimator, Method
 DATA = ("benchmark", "val_fraction", "data_dir", "dtype")  # keys that, with the device, decide a benchmark
 BEFORE_METHOD = ("model", "optim", "val_fraction")  # keys that, with the experiment's, decide a first task
 BUSY, DONE, FAILED, STOPPED = "busy", "done", "failed", "stopped"
+WORST = (STOPPED, BUSY, FAILED, DONE)  # first, of two halves of a chunk
 FULL = (torch.OutOfMemoryError, OutOfMemoryError)  # what a stack that a device has no memory for raises
 
 
@@ -110,7 +109,7 @@ class Workshop:
 
         Args:
             job: the chunk.
-            wait: for the other process, instead of answering `busy`.
+            wait: for the other process, as long as there is time, instead of answering `busy`.
 
         Returns:
             `done`: the chunk's rows are spooled or recorded, by halves of it where the device has no memory for all.
@@ -118,8 +117,9 @@ class Workshop:
             traceback is recorded. `stopped`: no time is left; the next launch goes on where it stopped.
         """
         store, name = self.store(job.folder), chunk_id(job.chunk)
+        patience = (-1.0 if job.deadline is None else job.left) if wait else 0.0
         try:
-            with store.chunk_lock(name).acquire(timeout=-1 if wait else 0):
+            with store.chunk_lock(name).acquire(timeout=patience):
                 left = store.missing(cell.run_id for cell in job.chunk)
                 if len(left) == len(job.chunk):
                     outcome = self.attempt(job, store, name)
@@ -132,7 +132,7 @@ class Workshop:
                     store.forget(name)
                 return outcome
         except Timeout:
-            return BUSY
+            return STOPPED if wait else BUSY
 
     def store(self, folder: Path) -> Store:
         """That of a folder, opened once per process."""
@@ -181,18 +181,17 @@ class Workshop:
         return self.halves(job)  # here, where the error holds no memory any more
 
     def halves(self, job: Job) -> str:
-        """`compute` of one half of a chunk, then of the other."""
+        """`compute` of one half of a chunk, then of the other, if there is time; the worse of their outcomes."""
         middle = -(-len(job.chunk) // 2)
         sys.stderr.write(
             f"out of memory on {job.device}: going on with {middle} instead of {len(job.chunk)} replicas\n"
         )
         self.trunks.clear()
         torch.cuda.empty_cache()
-        for part in (job.chunk[:middle], job.chunk[middle:]):
-            outcome = self.compute(job._replace(chunk=part))
-            if outcome != DONE:
-                break
-        return outcome
+        outcome = self.compute(job._replace(chunk=job.chunk[:middle]))
+        if outcome == STOPPED:
+            return outcome
+        return min(outcome, self.compute(job._replace(chunk=job.chunk[middle:])), key=WORST.index)
 
     def rows(self, job: Job) -> dict[str, list[Row]]:
         """Train a chunk; its rows of the CSVs. Raises `Stopped` where the time is over."""
@@ -224,25 +223,18 @@ class Workshop:
         if not begun and engine.shares_first_task(experiment, method):
             self.first_task(job, experiment)
         stages = engine.stages(experiment, method, replicas, self.trunks, self.report, begun)
-        yield from resume.kept(stages, experiment.benchmark.n_tasks, path, experiment, origin, job)
+
+        def write(at: engine.Progress) -> None:
+            write_atomically(path, checkpoint.dump(at, experiment, origin))
+
+        yield from resume.kept(stages, experiment.benchmark.n_tasks, job, write)
 
     def first_task(self, job: Job, experiment: engine.Experiment) -> engine.Trunk:
-        """The trained first task that chunks of these seeds share, from where another process or launch has left it.
-
-        One that takes longer than `checkpoint_every` is kept in the folder until the study is complete. Processes that
-        train it at the same time write the same file: what either finds there is right.
-        """
-        seeds, origin = sorted({cell.seed for cell in job.chunk}), resume.origin(job, experiment)
+        """The trained first task that chunks of these seeds share: `resume.first_task`, once in this process."""
+        seeds = sorted({cell.seed for cell in job.chunk})
         name = engine.trunk_name(experiment, seeds)
         if name not in self.trunks:
-            path = first_task_file(job.folder, digest([name, origin], 8))
-            at = resume.begun(path, experiment, seeds, origin)
-            if not at or not at.learned:
-                stages = engine.first_task(experiment, seeds, at)
-                [at] = deque(resume.kept(stages, 1, path, experiment, origin, job), maxlen=1)
-                if path.exists():
-                    write_atomically(path, checkpoint.dump(at, experiment, origin))
-            engine.keep_first_task(self.trunks, experiment, at)
+            engine.keep_first_task(self.trunks, experiment, resume.first_task(job, experiment, seeds))
         return self.trunks[name]
 
 
