@@ -165,6 +165,14 @@ def test_as_many_units_win_as_the_fraction_says(fraction, k):
     assert (compete(-a.abs(), fraction) == 0).all()
 
 
+def test_a_fraction_that_is_a_number_of_units_is_that_many():
+    """Though 0.07 x 100 is more than 7 in floating point; and of the smallest fraction one unit wins."""
+    a = torch.randn(2, 100, generator=torch.Generator().manual_seed(4)).abs() + 1
+    for k in range(1, 101):
+        assert ((compete(a, k / 100) > 0).sum(1) == k).all()
+    assert ((compete(a, 1e-12) > 0).sum(1) == 1).all()
+
+
 def test_gradients_reach_the_winners_only():
     a = (torch.randn(8, 9, generator=torch.Generator().manual_seed(3)) + 3).requires_grad_()
     h = compete(a, 0.3)

@@ -49,6 +49,6 @@ def winners(hidden: Sequence[int], fraction: float = 0.1, *, input_shape: Sequen
 
 def compete(a: Tensor, fraction: float) -> Tensor:
     """H [N, units] of a [N, units]; where several are equal to the k-th largest, all of them win."""
-    k = math.ceil(fraction * a.shape[1])
+    k = max(1, math.ceil(round(fraction * a.shape[1], 9)))  # 0.07 x 100 is 7.000000000000001
     threshold = a.detach().topk(k, 1).values[:, -1:]
     return torch.where(a >= threshold, a.relu(), 0.0)
