@@ -25,6 +25,7 @@ from cl_repro.importance import columns, diagonal_fisher, fisher, library, quadr
 from cl_repro.importance.by_score import inclusion_probabilities
 from cl_repro.importance.importance_sample import importance_sample
 from cl_repro.importance.library import rules, ways
+from cl_repro.importance.library.arguments import BY_SCORE, DRAWN
 from cl_repro.importance.library.untouched import evaluated
 from cl_repro.importance.library.ways import EXAMPLE, LAYER, SINGLE
 from cl_repro.models.mlp import mlp
@@ -1152,6 +1153,12 @@ X, Y = torch.randn(3, 6), torch.tensor([0, 1, 2])
         ({"draws": 0}, "draws=0: must be an integer of at least 1"),
         ({"draws": 2.5}, "draws=2.5: must be an integer of at least 1"),
         ({"uniform_share": 1.1}, "uniform_share=1.1: must be in [0, 1]"),
+        ({"draws": 50}, f"draws=50: estimator=exact does not use it; {' and '.join(DRAWN)} do"),
+        (
+            {"draws": 2, "estimator": BY_SCORE[0]},
+            f"draws=2: estimator={BY_SCORE[0]} does not use it; {' and '.join(DRAWN)} do",
+        ),
+        ({"uniform_share": 0.9}, f"uniform_share=0.9: estimator=exact does not use it; {' and '.join(BY_SCORE)} do"),
         ({"estimator": "exact_by_score", "n": 4}, "n=4: the data have 3 examples; n must not be larger"),
         (
             {"estimator": "exact_by_score", "data": [(X, Y)]},

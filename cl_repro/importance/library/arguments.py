@@ -25,6 +25,7 @@ COUNTS_OR_NONE: Rule = (lambda value: value is None or COUNTS[0](value), f"{COUN
 
 PAIRS = "data must be a pair of tensors (x, y), or an iterable of such pairs: a DataLoader"
 BATCHED, BY_SCORE = "batched", ("exact_by_score", "importance_sample_by_score")
+DRAWN = ("importance_sample", "importance_sample_by_score")  # whose labels are as many as `draws`
 
 
 def one_block(label: fisher.Label) -> Label:

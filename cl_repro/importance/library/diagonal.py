@@ -18,6 +18,7 @@ from cl_repro.importance.library.arguments import (
     BY_SCORE,
     COUNTS,
     COUNTS_OR_NONE,
+    DRAWN,
     LABELS,
     Choose,
     Data,
@@ -32,6 +33,7 @@ from cl_repro.importance.library.untouched import evaluated
 from cl_repro.importance.library.ways import check_finite, sum_of_squares, ways
 from cl_repro.types import Tree
 
+SHARE = 0.1  # of the probabilities by which examples are chosen by score, what is alike for all
 FLOATS = {"cpu": 2**25, "cuda": 2**29}  # of layers' outputs and derivatives held at a time, when nobody says
 
 
@@ -44,7 +46,7 @@ def diagonal_fisher(
     chunk: int | None = None,
     *,
     draws: int = 1,
-    uniform_share: float = 0.1,
+    uniform_share: float = SHARE,
     generator: Generator | None = None,
 ) -> dict[str, Tensor]:
     r"""The diagonal Fisher information of a classifier.
@@ -80,8 +82,9 @@ def diagonal_fisher(
         chunk: examples per pass. It bounds the memory and changes the result by no more than rounding. None: what takes
             about 128 MB on a CPU, 2 GB elsewhere, besides a few copies of the parameters, for any number of classes.
             Two examples are needed at a time whatever it says.
-        draws: labels of each example that `importance_sample` draws.
-        uniform_share: of the probabilities by which examples are chosen by score, the share that is alike for all.
+        draws: labels of each example that `importance_sample` and `importance_sample_by_score` draw; others: 1.
+        uniform_share: of the probabilities by which `exact_by_score` and `importance_sample_by_score` choose examples,
+            the share that is alike for all; others: 0.1.
         generator: of the examples of a pair and the labels that are drawn; None: one with seed 0.
 
     Returns:
@@ -103,6 +106,12 @@ def diagonal_fisher(
     require("draws", draws, COUNTS)
     if not 0 <= uniform_share <= 1:
         raise UserError(f"uniform_share={uniform_share}: must be in [0, 1]")
+    if draws != 1 and estimator not in DRAWN:
+        raise UserError(f"draws={draws}: estimator={estimator} does not use it; {' and '.join(DRAWN)} do")
+    if uniform_share != SHARE and estimator not in BY_SCORE:
+        raise UserError(
+            f"uniform_share={uniform_share}: estimator={estimator} does not use it; {' and '.join(BY_SCORE)} do"
+        )
     check_model(model)
     classes = active_classes(active)
     generator = generator or torch.Generator().manual_seed(0)
