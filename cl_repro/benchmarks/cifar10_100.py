@@ -1,7 +1,8 @@
 """Split CIFAR-10/100: CIFAR-10 as the first task, then the fine classes of CIFAR-100, ten at a time.
 
 F. Benzing: Unifying importance based regularisation methods for continual learning. AISTATS 2022 (appendix F.2), after
-Zenke et al. (2017). Classes, tasks, and which rows are trained on are the same for every seed.
+Zenke et al. (2017). Classes and tasks are the same for every seed, and so are the rows that are trained on, unless
+`train_per_task` keeps some of them, which the seed draws.
 
 Of each task's training rows a random tenth is held out for validation and never trained on, whatever is reported.
 """

@@ -8,7 +8,9 @@ from cl_repro.types import Benchmark, Curriculum, Task
 
 
 def hold_out(benchmark: Benchmark, fraction: float) -> Benchmark:
-    """Hold out a random part of every task's training rows; neither training nor an importance pass sees it.
+    """Hold out a random part of every task's training rows: no training or importance pass of that task sees it.
+
+    Where tasks share their images, as permuted benchmarks do, another task may train on one, otherwise permuted.
 
     Args:
         benchmark: any without validation rows.

@@ -1,8 +1,9 @@
 """Tiny ImageNet: 200 classes of 64 x 64 colour images as ten tasks of 20 (De Lange et al. 2021; Benzing 2022, table 2).
 
 M. De Lange et al.: A continual learning survey: defying forgetting in classification tasks. IEEE TPAMI 44 (2021).
-Tasks, and which rows are trained on, are the same for every seed: a fifth of each task's training images is held out
-for validation and never trained on; the official validation images are the test set.
+Tasks are the same for every seed, and so are the rows that are trained on, unless `train_per_task` keeps some of them,
+which the seed draws: a fifth of each task's training images is held out for validation and never trained on; the
+official validation images are the test set.
 
 The images are read from the folder that tiny-imagenet-200.zip unpacks to, and kept beside it as one `.npz`. Rows are
 class by class, in the order of wnids.txt, and in that of the file names within a class. `make data` does not fetch

@@ -2,7 +2,7 @@
 
 A [T + 1, T]: A[0] is the untrained network, A[k + 1, j] the test accuracy on task j after training on task k
 (0-based), fractions. Definitions: Lopez-Paz and Ranzato (2017, GEM) for bwt and fwt, Chaudhry et al. (2018) for
-forgetting.
+forgetting. In scenario=class no output of a later task is active before it is learned: there fwt is 0 by construction.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Summary(NamedTuple):
     accuracy: float  # mean over tasks after the last one
     forgetting: float  # mean over old tasks of (best so far, before the last task) - (now)
     bwt: float  # mean over old tasks of (now) - (right after it was learned)
-    fwt: float  # mean over later tasks of (just before it is learned) - (untrained network)
+    fwt: float  # mean over later tasks of (just before it is learned) - (untrained network); 0 in scenario=class
 
 
 def summary(matrix: NDArray[np.float64]) -> Summary:

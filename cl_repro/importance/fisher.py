@@ -7,7 +7,8 @@ probable one. Scale: the MEAN over examples of squared per-example gradients of 
 prefactor (the penalty's 1/2 is in the method).
 
 DEVIATES from the reference code, which divides by the last index of its loop, N - 1 on a full pass, and stops after
-n + 1 examples, not n (for mini-batches M - 1, not M). `normalisation: reference` does as it does.
+n + 1 examples, not n (for mini-batches M - 1, not M). `normalisation: reference` does as it does: of a task with no
+more than n + 1 examples, too, of which its loop uses all N, and divides by N - 1, whatever n is.
 """
 
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def of_columns(label: Label, n: int | None, normalisation: str, f: Elementwise =
 
     Args:
         label: the columns s of -d log p(label) / dz.
-        n: examples used, drawn without replacement; None: all.
+        n: examples used, drawn without replacement; None: all. More than a task has are refused, but for `reference`.
         normalisation: `exact` or `reference` (module docstring).
         f: `torch.square`, or `torch.abs` (`sensitivity`).
 
@@ -80,7 +81,7 @@ def counts(n: int | None, normalisation: str) -> tuple[Callable[[int], int], Cal
     """How many of N examples are used, and by what their sum is divided (protocol: `normalisation`)."""
     if normalisation == "exact":
         return (lambda total: n or total), (lambda total: float(n or total))
-    # N - 1 on a full pass, n + 1 examples divided by n + 1 otherwise
+    # N - 1 on a full pass, also where n + 1 examples are no fewer than all; n + 1 examples divided by n + 1 otherwise
     rows = lambda total: total if n is None else min(n + 1, total)  # noqa: E731
     return rows, lambda total: float(rows(total)) if rows(total) < total else one_less(total)
 

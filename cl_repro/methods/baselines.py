@@ -11,6 +11,6 @@ def finetune() -> Method:
 def joint() -> Method:
     """At step k, go on from the current weights on the union of tasks 1..k, each example with its own task's mask.
 
-    Same iterations per step as the other methods.
+    As many iterations per step as the other methods; where these are epochs, as many passes, over the union.
     """
     return Method(needs=Needs(all_tasks=True))

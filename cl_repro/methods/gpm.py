@@ -8,12 +8,13 @@ r"""Gradient projection memory: steps orthogonal to the inputs that layers had i
 A bias is a weight of an input that is 1. Outputs of the head that no earlier task has used are free: with separate
 heads the current one is trained as it is, a common head is projected, unless the network leaves its head unprotected:
 then it is always free. Parameters that no layer input is multiplied with (batch normalisation) stay as the first task
-left them. The guarantee holds for plain SGD, or momentum from zero at the
-start of a task (optim.reset): other optimisers leave the space the projected gradients lie in.
+left them. The guarantee holds for plain SGD, or momentum from zero at the start of a task (optim.reset): other
+optimisers leave the space the projected gradients lie in. It does not hold with batch normalisation: its running
+statistics follow later tasks, and move outputs of earlier ones without a step.
 
 DEVIATES from the authors' code (sahagobinda/GPM), which after the first task keeps the vectors whose cumulative share
 is below the threshold: one fewer than the paper's equation 5 asks for, and than it keeps after later tasks. Its
-networks have no biases.
+networks have no biases, and their batch normalisation uses the statistics of the batch in tests, too.
 """
 
 import math

@@ -5,11 +5,12 @@ r"""Orthogonal gradient descent: steps that leave the outputs of earlier tasks a
 
     variant  z
     gtl      the logit of the example's own class     (the paper's OGD-GTL)
-    ave      the mean of the task's logits            (OGD-AVE)
+    ave      the mean of the logits that are active   (OGD-AVE)
 
-of the network as it is evaluated. Columns that are in the space already (to a relative 1e-6) are left out; all are made
-orthonormal anew after each task. The guarantee holds for plain SGD, or momentum from zero at the start of a task
-(optim.reset).
+of the network as it is evaluated. Active are those of the task, in scenario=class those of all classes so far. Columns
+that are in the space already (to a relative 1e-6) are left out; all are made orthonormal anew after each task. The
+guarantee holds for plain SGD, or momentum from zero at the start of a task (optim.reset), and for a network without
+batch normalisation: its running statistics follow later tasks, and move outputs of earlier ones without a step.
 """
 
 from typing import NamedTuple

@@ -23,7 +23,12 @@ RUNS: Table = {
     **usual("accuracy"),
     "forgetting": Column(FLOAT, "mean over earlier tasks of the best accuracy less the last", FRACTION),
     "bwt": Column(FLOAT, "backward transfer: the last accuracy less the one just after the task, mean", FRACTION),
-    "fwt": Column(FLOAT, "forward transfer: accuracy before the task less the untrained network's, mean", FRACTION),
+    "fwt": Column(
+        FLOAT,
+        "forward transfer: accuracy before the task less the untrained network's, mean; always 0 in scenario=class, "
+        "where outputs of later tasks are not active",
+        FRACTION,
+    ),
     **usual("status"),
     "seconds_train": Column(FLOAT, "of training; a shared first task counts in full", "s"),
     "seconds_fisher": Column(FLOAT, "of importance passes", "s"),
