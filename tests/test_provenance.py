@@ -1,6 +1,7 @@
 """What a record says of where results come from."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,18 @@ def test_the_code_of_a_run_is_that_of_this_package_and_of_those_it_is_allowed(
     digest = provenance.code.__wrapped__  # as of a new process
     write(tmp_path / "my_network.py", "WIDTH = 1")
     write(tmp_path / "my_methods" / "deep" / "rates.py", "RATE = 1")
-    found = {digest(), digest("my_network"), digest("my_network", "my_methods.deep"), digest("not_there")}
+    (tmp_path / "my_methods" / ".#rates.py").symlink_to("an editor's")
+    found = {digest(), digest("my_network"), digest("my_network", "my_methods.deep")}
+    assert {digest("not_there"), digest("sys")} <= found
     assert len(found) == 3
     write(tmp_path / "my_methods" / "deep" / "rates.py", "RATE = 2")
     assert digest("my_network") in found and digest("my_network", "my_methods.deep") not in found
     write(tmp_path / "my_network.py", "WIDTH = 2")
     assert digest("my_network") not in found
+    before, script = digest("__main__"), write(tmp_path / "script.py", "WIDTH = 1")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", script)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert digest("__main__") not in (before, digest())
 
 
 def test_a_tree_is_dirty_where_code_or_configuration_are_not_those_of_the_commit(

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -49,12 +50,20 @@ def code(*packages: str) -> str:
     """A digest of the Python files of this package and of others, as they are when a process first asks."""
     found = hashlib.sha256()
     for name in sorted({"cl_repro", *(package.partition(".")[0] for package in packages)}):
-        spec = find_spec(name)
-        places = [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
-        for place in places:
-            for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        for place in places(name):
+            inside = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+            for path in filter(Path.is_file, inside):  # an editor's links may lead nowhere
                 found.update(f"{name}/{path.relative_to(place)}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()
+
+
+def places(name: str) -> list[Path]:
+    """The folders of a package, or the file of a module; none where there is no such thing."""
+    try:
+        spec = find_spec(name)
+    except ValueError:  # the script that was started
+        return [Path(str(getattr(sys.modules[name], "__file__", os.devnull)))]
+    return [Path(place) for place in spec.submodule_search_locations or [spec.origin or os.devnull]] if spec else []
 
 
 def git(folder: Path, *arguments: str) -> str:
