@@ -11,6 +11,7 @@ import cli
 import pytest
 import torch
 from made_experiments import digits, first_tasks, made_experiment, run, thinned
+from made_networks import dropping_net
 from made_trees import copied, error, same, single
 from torch import Tensor
 from torch.nn import functional
@@ -67,10 +68,10 @@ def noisy(n_inputs: int, n_outputs: int, units: int = 8, rate: float = 0.3) -> N
 
 
 def setting(kind: str, whole: bool = False, dtype: torch.dtype = torch.float64, **changes: Any) -> Experiment:
-    """Three tasks, by what they are about: a scenario, permuted pixels, or a network that draws noise.
+    """Three tasks, by what they are about: a scenario, permuted pixels, or a network that is another in training.
 
     Args:
-        kind: task, domain, class, permuted or noise.
+        kind: task, domain, class, permuted, noise (which the network draws) or centring (by statistics of batches).
         whole: with all examples, of which seeds have different numbers.
         dtype: of data and weights.
         changes: other fields of `Experiment`.
@@ -86,7 +87,8 @@ def setting(kind: str, whole: bool = False, dtype: torch.dtype = torch.float64, 
     made = made_experiment(
         benchmark if whole else thinned(benchmark, 24), scenario.get(kind, scenarios.task)(), (8,), dtype, **SMALL
     )
-    return made._replace(**({"net": noisy(64, 10)} if kind == "noise" else {}), **changes)
+    nets = {"noise": noisy(64, 10), "centring": dropping_net(keep=1)}
+    return made._replace(**({"net": nets[kind]} if kind in nets else {}), **changes)
 
 
 # --- the plain loop -------------------------------------------------------------------------------------------------
@@ -440,7 +442,7 @@ def test_a_run_of_lwf_is_the_plain_loop(kind, teacher, reinit):
     assert error(found, expected) < 1e-10
 
 
-@pytest.mark.parametrize("kind", ["noise", "permuted"])
+@pytest.mark.parametrize("kind", ["noise", "permuted", "centring"])
 def test_both_teachers_are_one(kind):
     """Also where seeds' tasks have different sizes, and the logits of all their examples are one table."""
     experiment = setting(kind, whole=True, dtype=torch.float32)
