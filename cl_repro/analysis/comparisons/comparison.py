@@ -5,14 +5,13 @@ taken, and its test accuracy reported; without validation rows the test set choo
 """
 
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cl_repro.analysis.data.arms import NamedArm, arms_of, finished, setting
+from cl_repro.analysis.data.arms import NamedArm, arms_of, finished, untrained
 from cl_repro.analysis.data.read import read_accuracy, read_further
 from cl_repro.analysis.data.study import SCENARIOS, Study, mixed_seeds, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
@@ -165,13 +164,6 @@ def chosen(own: pd.DataFrame) -> tuple[float, bool]:
     whole = finished(fine.pivot(index="seed", columns="lambda", values="run_id").notna().to_numpy())
     i = int(best(seed_mean(complete(np.where(whole, table.to_numpy(dtype=float), np.nan)))))
     return float(table.columns[max(i, 0)]), i >= 0 and table.shape[1] > 1 and i in (0, table.shape[1] - 1)
-
-
-def untrained(folder: Path, config_id: str) -> list[int]:
-    """Tasks, from 0 on, that an arm takes no step for, as joint training that trains once, after the last."""
-    steps = setting(folder, config_id, "iterations")
-    steps = next(iter(steps.values())) if isinstance(steps, dict) else steps
-    return [task for task, n in enumerate(steps) if n == 0] if isinstance(steps, list) else []
 
 
 def plasticity(study: Study) -> pd.Series:

@@ -16,8 +16,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from cl_repro.analysis.comparisons.comparison import compared, untrained
-from cl_repro.analysis.data.arms import grid_of
+from cl_repro.analysis.comparisons.comparison import compared
+from cl_repro.analysis.data.arms import grid_of, untrained
 from cl_repro.analysis.data.read import read_accuracy
 from cl_repro.analysis.data.settings import COMPARISON
 from cl_repro.analysis.data.study import PLACE, SCENARIOS, TIMING, Study, commits, describe

@@ -259,3 +259,10 @@ def setting(folder: Path, config_id: str, key: str) -> Any:
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
+
+
+def untrained(folder: Path, config_id: str) -> list[int]:
+    """Tasks, from 0 on, that an arm takes no step for, as joint training that trains once, after the last."""
+    steps = setting(folder, config_id, "iterations")
+    steps = next(iter(steps.values())) if isinstance(steps, dict) else steps
+    return [task for task, n in enumerate(steps) if n == 0] if isinstance(steps, list) else []
