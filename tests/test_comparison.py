@@ -194,6 +194,14 @@ def test_methods_that_keep_nothing_have_a_figure(tmp_path):
     assert [text.get_text() for text in memory.get_xticklabels()] == ["none"]
 
 
+def test_methods_without_finetuning_beside_them_have_a_figure_without_times(tmp_path):
+    rows = [made("sharpening", "sharpening", 1.0, s, 0.5, scenario="task") for s in SEEDS]
+    write(tmp_path / "palliatives_split_mnist", rows)
+    figure = draw(compared(open_study("palliatives_split_mnist", tmp_path)), "title")
+    figure.draw_without_rendering()
+    assert np.isnan(np.concatenate([np.asarray(line.get_xdata(), dtype=float) for line in figure.axes[-1].lines])).all()
+
+
 def test_finetuning_without_a_name_of_its_own_is_the_measure_and_structure_is_a_family(tmp_path):
     """Another optimiser, another network, a projection, and features in a window."""
     arms = {  # arm: (method, model, seconds a seed)
