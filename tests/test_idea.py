@@ -170,6 +170,7 @@ def test_arms_with_an_old_name_of_the_same_code_make_one_picture():
         idea.check_arms(workshop, [first, second._replace(cfg=second.cfg | finer)])
 
 
+@pytest.mark.slow
 def test_a_folder_holds_one_picture(tmp_path):
     """Whatever its arms are called, and whatever an earlier version called their files."""
     given = [*IDEA, "arms=[{method: l2, lam: 0.1},{method: l2, lam: 10}]", f"results_dir={tmp_path}"]

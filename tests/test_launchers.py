@@ -154,6 +154,7 @@ def test_chunks_that_another_launch_computes_come_last(tmp_path: Path, monkeypat
     assert asked == [(1.0, False), (2.0, False), (3.0, False), (1.0, True)]
 
 
+@pytest.mark.slow
 def test_copies_from_the_shell_try_a_chunk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next command tries it again."""
     tried = []

@@ -414,6 +414,7 @@ def line_of(payload: dict, name: str, axis: int = 0) -> tuple[list[float], list[
     return payload["axes"][axis]["x"][i], payload["traces"][i]["y"]
 
 
+@pytest.mark.slow
 def test_the_same_as_a_picture_is_folded_and_gives_way_to_the_other_pictures(results, tmp_path, monkeypatch, capsys):
     made_results.write(tmp_path / MNIST, made_results.fisher_rows((1, 2), ("exact", "empirical")))
     made_results.write(tmp_path / TIMING, made_results.timing_rows())
@@ -616,7 +617,7 @@ def test_a_comparison_shows_its_picture_its_tables_and_then_accuracy_against_lam
         x, y = line_of(json.loads(made.payload), "SI")
         assert x == [*lams] and y == pytest.approx([62 - shift, 72 - shift, 82 - shift])
     text = html_of([section])
-    order = [text.index(part) for part in ("<img", ">Methods in the three scenarios<", f'id="{name}-more-1"')]
+    order = [text.index(part) for part in ("<img", ">Methods side by side<", f'id="{name}-more-1"')]
     assert order == sorted(order) and f'src="{paging.PROGRAM}"' in text
 
 

@@ -510,6 +510,7 @@ def test_panels_read_beside_each_other_have_letters_and_one_range(mnist: Figures
     assert each[0].texts and not each[1].texts  # names beside the curves of the first
 
 
+@pytest.mark.slow
 def test_a_measure_has_one_colour_everywhere(mnist: Figures) -> None:
     made = figures.figure_1([mnist])
     sums, by_task, *scatters = made.axes
