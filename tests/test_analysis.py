@@ -796,6 +796,7 @@ def ran(results, tmp_path_factory):
     return {line: (*of_one, folder) for (line, folder), of_one in zip(folders.items(), said, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_make_everything_that_fits_without_torch(ran, script):
     status, out, err, folder = ran[script]
@@ -815,6 +816,7 @@ def test_what_make_says_needs_no_torch_imports_none():
     subprocess.run([sys.executable, "-c", program, *scripts], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_tables_are_shown_on_request(ran):
     status, out, *_ = ran[SHOWN]
     assert status == 0 and re.search(r"^EXACT +2\.28 +2\.46 +2\.46 +1\.02", out, re.MULTILINE)

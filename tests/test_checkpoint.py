@@ -228,6 +228,7 @@ class Killed(BaseException):
     """As a signal that nothing catches."""
 
 
+@pytest.mark.slow
 def test_what_is_killed_at_any_moment_loses_the_work_since_the_last_checkpoint(tmp_path: Path) -> None:
     """Of 8 random moments: 50 steps and those of a report, as every span is followed by a checkpoint here."""
     steps = ["iterations=600", "benchmark.n_tasks=2", "checkpoint_every=1e-9"]

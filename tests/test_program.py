@@ -121,7 +121,8 @@ def test_killed_at_a_random_moment_it_goes_on_and_its_rows_are_those_of_an_undis
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("anatomy", marks=pytest.mark.slow), "idea", "strength_search", "unifying"]
+    "name",
+    ["idea", "unifying", *(pytest.param(name, marks=pytest.mark.slow) for name in ("anatomy", "strength_search"))],
 )
 def test_what_no_time_is_left_for_comes_next_and_what_is_there_stays(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

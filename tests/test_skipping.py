@@ -28,7 +28,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-@pytest.mark.parametrize("script", DONE)
+@pytest.mark.parametrize("script", ["table.py", pytest.param("plot.py", marks=pytest.mark.slow), "report.py"])
 def test_bad_folders_are_named_and_the_others_done(
     script: str, results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
