@@ -263,7 +263,7 @@ def test_ours_and_the_verdict_are_in_sight_beside_the_name_of_their_row(driver) 
     wide = driver.execute_script("return innerWidth")
     table = driver.find_element(By.CSS_SELECTOR, f"#{STUDY}-1-accuracy")
     heads = [head.text for head in table.find_elements(By.CSS_SELECTOR, "thead th")]
-    assert heads[:3] == ["Arm", "ours, %", "verdict, blog-final"]
+    assert heads[:3] == ["Arm", "ours, %", "verdict, van de Ven (2025)"]
     for cell in table.find_elements(By.CSS_SELECTOR, "thead th")[:3]:
         assert cell.rect["x"] + cell.rect["width"] <= wide
 
