@@ -490,6 +490,7 @@ def test_figures_say_where_they_come_from(results, reported):
     assert (width, height) == (1920, 1000)
 
 
+@pytest.mark.slow
 def test_drawing_again_gives_the_same_bytes(results, reported, tmp_path):
     again = [path for one in drawings(open_study(MNIST, results)) for path in one.write(tmp_path)]
     assert [p.name for p in again] == [f"{MNIST}.png", f"{MNIST}.svg"]
@@ -748,6 +749,7 @@ def test_report_of_ad_hoc_runs_is_a_listing(results):
     assert not (results / "figures" / "runs.png").exists()  # one lambda makes no curve
 
 
+@pytest.mark.slow
 def test_ad_hoc_curves_are_drawn_per_benchmark(tmp_path):
     rows = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",), study="runs")
     other = made_results.fisher_rows(seeds=(1, 2), fishers=("exact",), study="runs", benchmark="split_digits")

@@ -230,6 +230,7 @@ def test_estimators_that_an_earlier_version_had_not_are_added_on_the_same_networ
     assert {path.name: path.read_text() for path in folder.glob("*.csv")} == after, "nothing is measured twice"
 
 
+@pytest.mark.slow
 def test_another_configuration_and_an_edited_file_are_refused(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results / "anatomy_split_digits", tmp_path / "made")
     with pytest.raises(UserError, match="another configuration; set name="):

@@ -292,6 +292,7 @@ def test_jobs_beside_each_other_are_those_after_each_other(monkeypatch: pytest.M
     assert arms(*[word.split(",")[0] for word in other[3:]])
 
 
+@pytest.mark.slow
 def test_status_is_asked_about_a_study_that_looks_finished(tmp_path: Path) -> None:
     command = [*TINY, "seeds=[1,2]"]
     made = [grid.make_arm(cfg) for cfg in arms(*command)]

@@ -94,7 +94,13 @@ def refusal(cfg: dict[str, Any], group: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("choices", [*FLAGS, "memory", "grid"])
+LONG = ("method", "fisher")  # groups of many keys
+GROUPS = [
+    pytest.param(group, marks=pytest.mark.slow) if group in LONG else group for group in (*FLAGS, "memory", "grid")
+]
+
+
+@pytest.mark.parametrize("choices", GROUPS)
 def test_a_value_that_no_run_can_have_is_one_line(
     choices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

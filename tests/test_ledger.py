@@ -237,6 +237,7 @@ def test_rows_that_do_not_agree_any_more_are_named(ledger, monkeypatch):
     assert regressions(ledger) == []
 
 
+@pytest.mark.slow
 def test_tables_without_checksums_are_unverified(ledger):
     """Whoever edits rows deletes provenance.json, too."""
     edited = [row | {"accuracy": 0.123456} for row in mnist_rows()]

@@ -155,6 +155,7 @@ def test_what_no_time_is_left_for_comes_next_and_what_is_there_stays(
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == whole
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(bench: Bench, job: Any) -> Any:
         if job.chunk[0].seed == 2:
