@@ -117,7 +117,7 @@ def first_task(job: Job, experiment: engine.Experiment, seeds: list[int]) -> eng
             write(at)
         return at
     except Overtaken:
-        pass
+        lock.release()  # before its turn comes again, to read what the other process keeps
+        return first_task(job, experiment, seeds)
     finally:
         lock.release()
-    return first_task(job, experiment, seeds)
