@@ -1,4 +1,4 @@
-"""Blocks of arms, `for_each`: the arms that they stand for, beside those that the committed results were made of."""
+"""Arms of a study: blocks of them, `for_each`, beside what the committed results were made of, and some by name."""
 
 import csv
 from typing import Any
@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from cl_repro.study import grid
-from cl_repro.study.compose import written_out
+from cl_repro.study.compose import labelled, written_out
 from cl_repro.study.config import CONF
 
 RESULTS = cli.ROOT / "results"
@@ -67,6 +67,22 @@ def test_the_arms_of_studies_without_results() -> None:
     assert searched == [
         (net, method, f"{name}-{net}") for net in ("small", "base", "wide", "deep") for method, name in names.items()
     ]
+
+
+def test_arms_by_name_are_those_of_the_study_in_its_order() -> None:
+    """With every id."""
+    all_of_them = [grid.make_arm(cfg) for cfg in cli.arms("study=split_digits_fisher")]
+    some = [grid.make_arm(cfg) for cfg in cli.arms("study=split_digits_fisher", "arms=[ewc-exact,finetune]")]
+    assert [arm.label for arm in some] == ["finetune", "ewc-exact"]
+    assert {(arm.label, arm.config_id, arm.stack_id) for arm in some} < {
+        (arm.label, arm.config_id, arm.stack_id) for arm in all_of_them
+    }
+
+
+def test_a_name_of_several_arms_is_all_of_them() -> None:
+    si, other = ({"label": None, "fisher": None, "method": {"name": name}} for name in ("si", "mas"))
+    arms = [si | {"scenario": "task"}, other, si | {"scenario": "class"}]
+    assert labelled(["si"], arms) == [arms[0], arms[2]]
 
 
 @pytest.mark.slow

@@ -637,7 +637,8 @@ study=split_digits_fisher seeds=[] | seeds=[]: must list at least one seed
 study=split_digits_fisher grid.lambdas=[0,-1] | lambda=-1: must be a finite number of at least 0
 arms=[{method:ewc,lr:0.1}] | arm method=ewc, lr=0.1: unknown key lr
 arms=[{method:ewc,hydra/launcher:slurm}] | arms: hydra/launcher is one for all arms of a study: set it beside arms,
-arms=[ewc,si] | arms=['ewc', 'si']: must be a list of choices such as [{method: finetune}, {method: ewc,
+arms=[ewc,si] | arms=ewc: no arm has this name; choose of ewc-exact
+arms=[ewc-exact,{method:si}] | arms=['ewc-exact', {'method': 'si'}]: must be a list of choices such as [{method:
 arms=[{method:ewc,seeds:[]}] | seeds=[]: must list at least one seed
 arms=[{method:ewc,device:cuda}] | arms: device is one for all arms of a study: set it beside arms, not in one of them
 arms=[{method:ewc,name:other}] | arms: name is one for all arms of a study: set it beside arms, not in one of them

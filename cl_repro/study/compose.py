@@ -21,6 +21,7 @@ from yaml import YAMLError
 from cl_repro.analysis.data.settings import of_file
 from cl_repro.common.errors import Parser, UserError
 from cl_repro.study.config import CONF, Schema
+from cl_repro.study.grid import label_of
 
 ConfigurationError = (HydraException, OmegaConfBaseException, YAMLError)
 # Hydra also lets through what reading a file and converting a value raise: a binary file, `lam=` with 400 digits.
@@ -105,14 +106,18 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str], name: str = "config") -> 
         name: of the file that it was composed of.
 
     Returns:
-        Plain dictionaries; one if the study lists no arms.
+        Plain dictionaries; one if the study lists no arms. With arms=[ewc-exact,si] those of the study that are
+        called so in its tables.
 
     Raises:
-        UserError: an override that the arms decide, or one that does not fit an arm.
+        UserError: an override that the arms decide, or one that does not fit an arm, or a name that no arm has.
     """
     if cfg.arms is None:
         return used([resolve(cfg)], overrides)
     given = OmegaConf.to_container(cfg.arms, resolve=True) if OmegaConf.is_config(cfg.arms) else cfg.arms
+    if isinstance(given, list) and given and all(isinstance(one, str) for one in given) and "arms" in keys(overrides):
+        others = [text for text in overrides if "arms" not in keys([text])]
+        return labelled(given, arms_of(hydra.compose(name, overrides=others), others, name))
     arms = written_out(given) if isinstance(given, list) else given
     if not isinstance(arms, list) or not arms or not all(map(is_choice, arms)):
         raise UserError(
@@ -133,6 +138,14 @@ def arms_of(cfg: DictConfig, overrides: Sequence[str], name: str = "config") -> 
             name = ", ".join(f"{key}={'null' if value is None else value}" for key, value in arm.items())
             raise UserError(f"arm {name}: {one_line(error)}") from None
     return used(result, overrides)
+
+
+def labelled(names: list[str], arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a study's arms those with these names, in the study's order."""
+    known = [label_of(arm) for arm in arms]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"arms={unknown[0]}: no arm has this name; choose of {', '.join(dict.fromkeys(known))}")
+    return [arm for arm, name in zip(arms, known, strict=True) if name in names]
 
 
 def written_out(arms: list[Any]) -> list[Any]:

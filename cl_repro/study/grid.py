@@ -39,12 +39,16 @@ def estimator_name(cfg: Mapping[str, Any]) -> str | None:
     return fisher["name"] if fisher and fisher["name"] != method else None
 
 
+def label_of(cfg: Mapping[str, Any]) -> str:
+    """What an arm is called in tables."""
+    fisher = estimator_name(cfg)
+    return cfg["label"] or cfg["method"]["name"] + (f"-{fisher}" if fisher else "")
+
+
 def make_arm(cfg: dict[str, Any]) -> Arm:
     """Name an arm's configuration."""
-    fisher = estimator_name(cfg)
-    label = cfg["label"] or cfg["method"]["name"] + (f"-{fisher}" if fisher else "")
     shared = {key: value for key, value in science(cfg).items() if key != "fisher"}
-    return Arm(label, cfg, config_id(cfg), digest(shared, 4), cfg["method"]["uses_lambda"])
+    return Arm(label_of(cfg), cfg, config_id(cfg), digest(shared, 4), cfg["method"]["uses_lambda"])
 
 
 def folder_of(cfg: Mapping[str, Any]) -> Path:
