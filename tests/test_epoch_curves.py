@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from made_results import row
 
-from cl_repro.analysis.comparisons import matrices
+from cl_repro.analysis.comparisons import comparison_figure, matrices
 from cl_repro.analysis.comparisons.comparison import compared
-from cl_repro.analysis.comparisons.numbered import EPOCHS, draw_epochs, numbered
-from cl_repro.analysis.data.study import open_study
-from cl_repro.analysis.lambdas.tables import tables_of
+from cl_repro.analysis.comparisons.numbered import BESIDE, EPOCHS, draw_epochs, numbered
+from cl_repro.analysis.data.study import describe, open_study
+from cl_repro.analysis.lambdas.tables import document, tables_of
 from cl_repro.analysis.output.markup import MINUS
 from cl_repro.analysis.summary import report
 from cl_repro.common.stats import paired
@@ -63,10 +63,36 @@ def test_differences_are_paired_and_hold_together(study):
 
 
 def test_the_figure_has_a_line_for_each_method(study):
-    (axes,) = draw_epochs(compared(study), "title").axes
+    figure = draw_epochs(compared(study), "title", study.settings.chosen_on)
+    (axes,) = figure.axes
     lines = {container.get_label(): container.lines[0].get_xydata().tolist() for container in axes.containers}
-    assert [x for x, _ in lines["SI"]] == [1, 4, 16]
+    assert [x for x, _ in lines["SI"]] == pytest.approx([1, 4, 16], rel=0.1)  # beside the points of L2
+    assert [x / 2**BESIDE for x, _ in lines["SI"]] == pytest.approx([x for x, _ in lines["L2"]])
     assert lines["L2"][0][1] == pytest.approx(58.0)
+    white = [c.lines[0] for c in axes.containers if c.lines[0].get_markerfacecolor() == "white"]
+    assert [len(line.get_xdata()) for line in white] == [3, 3]  # of two lambdas each is at an edge
+
+
+def test_only_a_lambda_at_an_edge_is_white(study):
+    found = [entry._replace(at_edge="16" in entry.arm.label) for entry in compared(study)]
+    (axes,) = draw_epochs(found, "title").axes
+    white = [c.lines[0] for c in axes.containers if c.lines[0].get_markerfacecolor() == "white"]
+    assert [x for line in white for x in line.get_xdata()] == pytest.approx([16, 16], rel=0.1)
+
+
+def test_the_seeds_that_choose_are_not_counted(study, tmp_path):
+    """Neither in a title, nor where a run has brought those alone."""
+    assert describe(study.reported) == "Split MNIST, domain-incremental, 5 seeds"
+    [drawing] = comparison_figure.drawings(study)
+    assert document(study).heading == drawing.title == "hsu2018_epochs: Split MNIST, domain-incremental, 5 seeds"
+    alone = begun(study, tmp_path, lambda r: r["seed"] >= 6)
+    assert describe(alone.reported) == "Split MNIST, domain-incremental, 2 seeds"
+
+
+def test_times_without_finetuning_are_no_columns_of_nothing(study):
+    first, scenario, _ = tables_of(study)
+    assert "compute" not in first.header and not {"compute", "evaluation"} & {*scenario.header}
+    assert first.notes[-1] == "Not shown: compute (no finetuning beside it)."
 
 
 def begun(study, tmp_path, kept):

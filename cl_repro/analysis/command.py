@@ -9,7 +9,7 @@ from cl_repro.analysis.kinds import Opened, opened
 from cl_repro.analysis.output.figures import Drawing
 from cl_repro.analysis.output.markup import Document
 from cl_repro.common.errors import Parser, Skipping, UserError, entry_point, existing_folder
-from cl_repro.records import check_place
+from cl_repro.records import check_place, folder_name
 
 
 def make_files(
@@ -37,6 +37,7 @@ def make_files(
         arguments.what = default_out
         arguments.skipping = Skipping(named=bool(arguments.names))
         check_place(arguments.out)
+        arguments.names = [folder_name(given, arguments.results_dir) for given in arguments.names]
         paths = make(arguments)
         print(*paths, sep="\n", end="\n" if paths else "")
         arguments.skipping.end()

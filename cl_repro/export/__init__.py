@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cl_repro.common.errors import Parser, UserError
 from cl_repro.export.runs import runs_of
-from cl_repro.records import check_place
+from cl_repro.records import check_place, folder_name
 
 TARGETS = ("wandb", "mlflow", "tensorboard")
 
@@ -23,7 +23,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     given = parser().parse_args(arguments)
     check_place(given.out)
-    found = {name: runs_of(given.results_dir / name) for name in given.names}  # all are read before one is sent
+    names = [folder_name(name, given.results_dir) for name in given.names]
+    found = {name: runs_of(given.results_dir / name) for name in names}  # all are read before one is sent
     try:
         target = import_module(f"cl_repro.export.to_{given.to}")
     except ModuleNotFoundError as error:

@@ -6,7 +6,16 @@ results folder, `chunks` what it tells of the chunks of a study, `store` the fol
 
 from cl_repro.records.chunks import checkpoint_file
 from cl_repro.records.csvs import Row, from_csv, to_csv
-from cl_repro.records.files import Lock, check_place, read_bytes, sha256, verifiable, verified, write_atomically
+from cl_repro.records.files import (
+    Lock,
+    check_place,
+    folder_name,
+    read_bytes,
+    sha256,
+    verifiable,
+    verified,
+    write_atomically,
+)
 from cl_repro.records.folder import Folder, kept
 from cl_repro.records.store import Store
 
@@ -20,6 +29,7 @@ __all__ = [
     "Store",
     "check_place",
     "checkpoint_file",
+    "folder_name",
     "from_csv",
     "kept",
     "read_bytes",

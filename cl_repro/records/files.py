@@ -34,6 +34,20 @@ def check_place(folder: Path) -> None:
         raise UserError(f"{there}: must be a folder, is a file")
 
 
+def folder_name(given: str, results_dir: Path) -> str:
+    """The name of a folder of results, of that name or of a path to it, as a shell completes it.
+
+    Raises:
+        UserError: a path to elsewhere, where nothing would be read or written.
+    """
+    home = os.path.abspath(results_dir)
+    for path in (os.path.join(home, given), given):
+        parent, name = os.path.split(os.path.abspath(path))
+        if parent == home:
+            return name
+    raise UserError(f"{given}: must be a folder in {results_dir}; --results-dir says where others are")
+
+
 def write_atomically(path: Path, data: bytes, lasting: bool = True) -> None:
     """Write under a temporary name, flush to the disk, rename: readers see the old file or the new one.
 

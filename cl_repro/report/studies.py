@@ -82,7 +82,7 @@ def _sentence(study: Study) -> str:
         f"network {', '.join(sorted(runs['model'].unique()))}",
         f"{len(runs):,} run{'s' * (len(runs) != 1)}" + (f", of which {bad} diverged or failed" if bad else ""),
     ]
-    return f"{describe(runs)}: {'; '.join(parts)}."
+    return f"{describe(study.reported)}: {'; '.join(parts)}."
 
 
 def _tables(study: Study) -> list[Table]:

@@ -17,7 +17,7 @@ from cl_repro.analysis.data.study import SCENARIOS, Study, mixed_seeds, origin
 from cl_repro.analysis.lambdas.accuracy import NOTHING, estimate_text, interval_text, lambda_text
 from cl_repro.analysis.lambdas.selection import validation_accuracy
 from cl_repro.analysis.lambdas.shape import best, complete, seed_mean
-from cl_repro.analysis.output.markup import MINUS, TIMES, Table
+from cl_repro.analysis.output.markup import MINUS, TIMES, Table, told_once
 from cl_repro.common.stats import Array, Interval, estimate, paired
 
 FINETUNE, JOINT = "finetune", "joint"
@@ -46,6 +46,7 @@ FAMILIES = {  # what they are, in words, and their colours
 STRUCTURAL = ("gpm", "ogd", "sharpening")  # beside networks of another structure
 MEASURED = ["accuracy", "forgetting", "plasticity", "overlap"]  # columns
 FEATURES = ("context",)  # keep features of examples, with their labels
+NO_BASE = "no finetuning beside it"  # why there is no ratio
 
 
 class Entry(NamedTuple):
@@ -181,7 +182,7 @@ def comparison_tables(study: Study, found: list[Entry]) -> list[Table]:
     """The overview, one table a scenario, the pairs that are asked for, and what storing examples is worth."""
     of_scenarios = [scenario_table(found, scenario) for scenario in scenarios_of(found)]
     tables = [overview(study, found), *of_scenarios, pair_table(study, found), worth(study, found)]
-    return [table for table in tables if table.rows]
+    return [told_once(table, [NO_BASE]) for table in tables if table.rows]
 
 
 def scenarios_of(found: list[Entry]) -> list[str]:
@@ -189,9 +190,14 @@ def scenarios_of(found: list[Entry]) -> list[str]:
     return list(dict.fromkeys(entry.scenario for entry in found))
 
 
+def has_base(found: list[Entry]) -> bool:
+    """Whether some seed has finetuning beside it, of whose times others are multiples."""
+    return any(np.isfinite(entry.compute).any() for entry in found)
+
+
 def overview(study: Study, found: list[Entry]) -> Table:
     """One row per method, its accuracy in each scenario, and what it costs."""
-    scenarios = scenarios_of(found)
+    scenarios, base = scenarios_of(found), has_base(found)
     body = []
     for name in dict.fromkeys(entry.name for entry in found):
         own = {entry.scenario: entry for entry in found if entry.name == name}
@@ -200,7 +206,7 @@ def overview(study: Study, found: list[Entry]) -> Table:
         ratio = estimate(np.concatenate([entry.compute for entry in own.values()]))
         stores = "all" if most.arm.method == JOINT else "yes" if "examples" in most.storage else "no"
         stores = "features" if most.arm.method in FEATURES else stores
-        body.append((name, *cells, bytes_text(most.bytes), ratio_text(ratio.mean), stores))
+        body.append((name, *cells, bytes_text(most.bytes), ratio_text(ratio.mean) if base else NO_BASE, stores))
     header = ("Method", *(f"{SCENARIOS[s]}, %" for s in scenarios), "extra memory", "compute", "stores data")
     most = study.runs.groupby("config_id")["lambda"].nunique().max()
     rows = read_accuracy(study.folder)
@@ -222,13 +228,13 @@ def overview(study: Study, found: list[Entry]) -> Table:
 
 def scenario_table(found: list[Entry], scenario: str) -> Table:
     """Everything of one scenario."""
-    body = []
+    base, body = has_base(found), []
     for entry in (entry for entry in found if entry.scenario == scenario):
         lam = lambda_text(entry.lam) + (" (edge)" if entry.at_edge else "")
         numbers = [estimate_text(estimate(of)) for of in (entry.accuracy, entry.forgetting, entry.plasticity)]
         kinds = ", ".join(f"{kind} {bytes_text(n)}" for kind, n in entry.storage.items()) or NOTHING
         shared = estimate_text(estimate(entry.overlap)) if np.isfinite(entry.overlap).any() else NOTHING
-        ratios = [ratio_text(estimate(of).mean) for of in (entry.compute, entry.asking)]
+        ratios = [ratio_text(estimate(of).mean) if base else NO_BASE for of in (entry.compute, entry.asking)]
         body.append((entry.name, lam, *numbers, shared, kinds, *ratios))
     measures = ("accuracy, %", "forgetting, points", "plasticity, %", "overlap", "kept", "compute", "evaluation")
     header = ("Method", "λ", *measures)

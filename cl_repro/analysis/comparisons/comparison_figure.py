@@ -37,17 +37,17 @@ def drawings(study: Study) -> list[Drawing]:
     """What accuracy costs, or examples stored where arms differ in that."""
     if not (found := compared(study)):
         return []
-    title, source = f"{study.name}: {describe(study.runs)}", f"cl_repro {commits(study.runs)}"
+    title, source = f"{study.name}: {describe(study.reported)}", f"cl_repro {commits(study.runs)}"
     return [Drawing(study.name, title, source, partial(_drawn, study, found))]
 
 
 def _drawn(study: Study, found: list[Entry]) -> Figure:
-    benchmark = describe(study.runs, places=False)
+    benchmark = describe(study.reported, places=False)
     if published := beside.pairs_of(study, found):
         theirs = " and ".join(dict.fromkeys(source_name(pair.row["source"]) for pair in published))
         return beside.draw(study, published, f"{benchmark}: ours beside {theirs}")
     if numbered.numbered(found, numbered.EPOCHS):
-        return numbered.draw_epochs(found, f"{benchmark}: longer training")
+        return numbered.draw_epochs(found, f"{benchmark}: longer training", study.settings.chosen_on)
     if numbered.numbered(found, numbered.SIZES):
         return numbered.draw_sizes(found, f"{benchmark}: stored examples beside EWC")
     if numbered.numbered(found, numbered.WINDOWS):

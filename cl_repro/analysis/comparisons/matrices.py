@@ -99,7 +99,7 @@ def drawings(study: Study) -> list[Drawing]:
     found = matrices(study) if study.kind != TIMING else []
     if not found:
         return []
-    title = describe(study.runs, places=len({one.group for one in found}) < 2)
+    title = describe(study.reported, places=len({one.group for one in found}) < 2)
     source = f"cl_repro {commits(study.runs)}"
     return [Drawing(f"matrix_{study.name}", f"{study.name}: {title}", source, partial(draw, found, title), grid=False)]
 

@@ -5,7 +5,7 @@ importances beat plain L2, and does that take longer training?
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ IMPORTANCES = {
     "si": METHODS["si"],
     "mas_batched": METHODS["mas_batched"],
 }
+BESIDE = 0.08  # octaves between points of one number of epochs
 BANDS = "Mean over seeds, bars and bands ± 1 SEM"
 
 
@@ -133,21 +134,33 @@ def draw_sizes(found: list[Entry], title: str) -> Figure:
     return told(figure, [SCENARIOS[scenario] for scenario in scenarios], title, BANDS)
 
 
-def draw_epochs(found: list[Entry], title: str) -> Figure:
-    """A panel a scenario: accuracy against epochs, a line a method."""
+def draw_epochs(found: list[Entry], title: str, chosen_on: Collection[int] = ()) -> Figure:
+    """A panel a scenario: accuracy against epochs, a line a method; points of one length stand side by side.
+
+    `chosen_on`: the seeds that have chosen every lambda, if they are others.
+    """
     scenarios = scenarios_of(found)
     figure = Figure(figsize=(2.2 + 4.2 * len(scenarios), 4.2), layout="constrained")  # inches
     panels = figure.subplots(1, len(scenarios), squeeze=False, sharey=True)[0]
     for axes, scenario in zip(panels, scenarios, strict=True):
         curves = curves_of(found, scenario, EPOCHS)
-        for method in (one for one in IMPORTANCES if one in curves):
+        methods = [one for one in IMPORTANCES if one in curves]
+        for i, method in enumerate(methods):
             colour, marker, dashes, *_ = IMPORTANCES[method]
             look: Any = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 6, "capsize": 2.5}
-            curve(axes, curves[method], label=NAMES[method], **look)
+            aside = 2 ** (BESIDE * (i - (len(methods) - 1) / 2))
+            curve(axes, curves[method], aside, label=NAMES[method], **look)
+            if edges := {n: entry for n, entry in curves[method].items() if entry.at_edge}:
+                curve(axes, edges, aside, **look | {"linestyle": "", "markerfacecolor": "white"})
         ticked(axes, {n for of in curves.values() for n in of}, base=2)
         axes.set_xlabel("epochs a task (logarithmic)")
     panels[0].set_ylabel("test accuracy (%)")
-    return told(figure, [SCENARIOS[scenario] for scenario in scenarios], title, "Mean over seeds, bars ± 1 SEM")
+    note = "Mean over seeds, bars ± 1 SEM"
+    if chosen_on:
+        note += f"; λ chosen on {len(chosen_on)} other seeds"
+    if any(entry.at_edge for entry in found):
+        note += "; white: an edge of its window"
+    return told(figure, [SCENARIOS[scenario] for scenario in scenarios], title, note)
 
 
 def draw_windows(found: list[Entry], title: str, per_task: int | None) -> Figure:
@@ -197,10 +210,12 @@ def flat(axes: Axes, entry: Entry, colour: str, name: str) -> None:
     axes.axhspan(mean - sem, mean + sem, color=colour, alpha=0.12, linewidth=0)
 
 
-def curve(axes: Axes, of: dict[int, Entry], **look: Any) -> None:
-    """Means with bars of one SEM."""
+def curve(axes: Axes, of: dict[int, Entry], aside: float = 1.0, **look: Any) -> None:
+    """Means with bars of one SEM, at the numbers times `aside`."""
     points = [estimate(entry.accuracy) for entry in of.values()]
-    axes.errorbar([*of], [p.mean for p in points], np.nan_to_num([p.sem for p in points]), linewidth=2, **look)
+    axes.errorbar(
+        [aside * n for n in of], [p.mean for p in points], np.nan_to_num([p.sem for p in points]), linewidth=2, **look
+    )
 
 
 def ticked(axes: Axes, numbers: Iterable[int], base: int = 10) -> None:

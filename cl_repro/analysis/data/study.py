@@ -39,6 +39,12 @@ class Study(NamedTuple):
     settings: Settings
     published: pd.DataFrame  # of settings.published_study; no rows if there are none
 
+    @property
+    def reported(self) -> pd.DataFrame:
+        """Runs of the seeds that are reported: without those that choose lambda alone, if others have been run."""
+        others = self.runs[~self.runs["seed"].isin(self.settings.chosen_on)]
+        return self.runs if others.empty else others
+
 
 def open_study(name: str, results_dir: Path) -> Study:
     """Read results/<name>: its checked runs, their settings, and the published rows of their study.

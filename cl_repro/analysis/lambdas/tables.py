@@ -218,7 +218,7 @@ def paired_tables(study: Study) -> list[Table]:
 
 def document(study: Study) -> Document:
     """Its tables as files."""
-    return Document(study.name, f"{study.name}: {describe(study.runs)}", tables_of(study), study.folder)
+    return Document(study.name, f"{study.name}: {describe(study.reported)}", tables_of(study), study.folder)
 
 
 def _points(points: float) -> str:
