@@ -51,7 +51,7 @@ def test_the_arms_are_those_that_the_committed_results_were_made_of(name: str) -
     assert of_study(name) == listed
 
 
-def test_the_arms_of_studies_without_results() -> None:
+def test_the_arms_of_other_studies() -> None:
     assert of_study("hsu2018_epochs") == [
         {"benchmark.protocol.iterations.epochs": n} | arm | {"label": f"{arm['method']}-{n}_epochs"}
         for n in (1, 4, 16, 64)
@@ -86,7 +86,7 @@ def test_a_name_of_several_arms_is_all_of_them() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", [*BLOCKS, "hsu2018_epochs"])
 def test_every_committed_row_is_of_an_arm_of_today(name: str) -> None:
     """By its name, its scenario and its id."""
     with (RESULTS / name / "runs.csv").open() as file:
