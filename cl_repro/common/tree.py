@@ -140,4 +140,4 @@ def pearson(a: Tensor, b: Tensor) -> float:
     a, b = a.double(), b.double()
     a, b = a - a.mean(), b - b.mean()
     size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size else math.nan
+    return float((a @ b / size).clamp(-1, 1)) if size else math.nan  # rounding may take it past 1

@@ -68,7 +68,7 @@ def show(arms: Sequence[grid.Arm], cells: Sequence[grid.Cell], store: Store, con
     for name, (mark, colour) in LOOKS.items():
         if counts[name]:
             line.append(f"{mark} {counts[name]} {name}  ", style=colour)
-    console.print(line)
+    console.print(line, soft_wrap=True)
     if progress.remaining is not None and counts["done"] + counts["diverged"] < len(cells):
         console.print(f"elapsed {duration(progress.elapsed)}, about {duration(progress.remaining)} to go at this pace")
     for path in store.set_aside():
