@@ -57,12 +57,11 @@ def matrices(study: Study) -> list[Matrix]:
     """Of every arm, in every benchmark, scenario and model that a study has, at the lambda that its tables show."""
     rows = read_accuracy(study.folder)
     rows = rows[(rows["split"] == "test") & (rows["after_task"] >= 0)]  # not those before any task
-    fine = study.runs[study.runs["status"] == "ok"]
+    fine = study.reported[study.reported["status"] == "ok"]
     chosen: list[tuple[str, str, float, pd.DataFrame]] = []  # name, group, lambda (NaN: none), runs
     if study.kind == COMPARISON:
         for entry in compared(study):
             own = fine[(fine["config_id"] == entry.arm.config_id) & (fine["scenario"] == entry.scenario)]
-            own = own[~own["seed"].isin(study.settings.chosen_on)]
             chosen.append((entry.name, SCENARIOS[entry.scenario], entry.lam, own))
     else:
         places = study.runs.groupby(PLACE)
